@@ -1,0 +1,142 @@
+"""What a guest and the NIC agree on: descriptors, completions, the context page, and every flag.
+
+Each layout is defined here and nowhere else; Python reads formats, names and offsets from here
+(`cdna.abi`). All fields are little-endian words of the host; rings are arrays of a power of two.
+
+A descriptor, 16 bytes (one DMA address, one length, and the sequence number of section 3.3):
+
+     0       8      10      12        16
+    +--------+------+-------+---------+
+    | addr   | len  | flags | seq     |
+    +--------+------+-------+---------+
+
+An offload descriptor (DESC_F_OFFLOAD, transmit only) has no buffer: it stands before the frame that it
+is about, and `addr` carries four 16-bit fields, offsets from the start of the frame in bytes:
+
+     0            2             4      6         8
+    +------------+-------------+------+---------+
+    | csum_start | csum_offset | mss  | hdr_len |        mss = 0: checksum only
+    +------------+-------------+------+---------+
+
+A receive completion, 8 bytes, one for each receive descriptor used, in the same order:
+
+     0     2       4      6          8
+    +-----+-------+------+----------+
+    | len | flags | vlan | reserved |
+    +-----+-------+------+----------+
+
+The context page, 4096 bytes, mapped into one guest. The guest writes the first 128 bytes, the NIC the
+rest; the NIC never reads back what it wrote, so a guest that overwrites it deceives only itself:
+
+      0  mailbox[0..23]   producer indices and settings, 32 bits each (section 4.1)
+     96  doorbell         bit i: mailbox i was written since the NIC looked (second level)
+    128  tx_consumer      descriptors transmitted, free-running
+    192  rx_consumer      descriptors received into, free-running
+    256  state, fault     ContextState and Fault
+    264  link             1 while the wire is up
+    512  plain shared memory
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef enum:
+    PAGE_SHIFT = 12
+    PAGE_SIZE = 4096
+    MAILBOXES = 24
+
+cpdef enum Limits:
+    MAX_CONTEXTS = 4096
+    MIN_RING = 8
+    MAX_RING = 32768
+    MAX_FRAME = 9018        # 9000 bytes of payload behind an Ethernet header and a VLAN tag
+    MIN_FRAME = 14          # an Ethernet header; padding is the wire's business
+    MAX_TSO_FRAME = 65535
+    MAX_FRAGMENTS = 32      # descriptors in one frame
+
+cpdef enum Mailbox:
+    MAILBOX_TX_PRODUCER = 0
+    MAILBOX_RX_PRODUCER = 1
+    MAILBOX_INTERRUPT_ENABLE = 2    # 0: masked, 1: raise
+
+cpdef enum DescFlag:
+    DESC_F_EOP = 1          # last descriptor of a frame
+    DESC_F_OFFLOAD = 2      # an offload descriptor; the frame follows
+
+cpdef enum CompletionFlag:
+    COMPLETION_F_EOP = 1        # last buffer of a frame
+    COMPLETION_F_CSUM_OK = 2    # the NIC computed or verified the transport checksum
+
+cpdef enum Ring:
+    RING_TX = 0             # guest to wire
+    RING_RX = 1             # wire to guest
+
+cpdef enum Protection:
+    PROTECTION_VALIDATED = 0    # the VMM validates, pins, stamps and writes the ring (section 3.3)
+    PROTECTION_IOMMU = 1        # the guest writes the ring; the NIC translates every address
+    PROTECTION_NONE = 2         # the guest writes the ring; machine addresses are believed
+
+cpdef enum IommuStrategy:       # Willmann, Rixner, Cox, USENIX ATC 2008, section 3
+    IOMMU_SINGLE_USE = 0
+    IOMMU_SHARED = 1
+    IOMMU_PERSISTENT = 2
+    IOMMU_DIRECT_MAP = 3
+
+cpdef enum ContextState:
+    CONTEXT_FREE = 0
+    CONTEXT_ASSIGNED = 1    # belongs to a guest, not yet started
+    CONTEXT_RUNNING = 2
+    CONTEXT_FAULTED = 3     # stopped by the NIC, with a reason
+
+cpdef enum Fault:           # why the NIC stopped a context
+    FAULT_NONE = 0
+    FAULT_SEQUENCE = 1          # a descriptor's sequence number is not the next one
+    FAULT_PRODUCER = 2          # a producer index that is not within the ring
+    FAULT_LENGTH = 3            # a buffer or a frame of an impossible length
+    FAULT_FLAGS = 4             # unknown descriptor flags
+    FAULT_FRAGMENTS = 5         # a frame of too many descriptors
+    FAULT_OFFLOAD = 6           # checksum or segmentation fields outside the frame
+    FAULT_ADDRESS = 7           # a machine address outside memory
+    FAULT_TRANSLATION = 8       # an I/O address that the IOMMU does not map
+
+cpdef enum Refusal:         # why the VMM refused a hypercall; the values are negative, as errno's are
+    REFUSED_CONTEXT = -1        # not a running context of this guest
+    REFUSED_OWNER = -2          # a page that the guest does not own
+    REFUSED_ADDRESS = -3        # outside machine memory
+    REFUSED_LENGTH = -4         # an impossible length
+    REFUSED_FLAGS = -5          # unknown descriptor flags
+    REFUSED_RING_FULL = -6      # more descriptors than the ring has room for
+    REFUSED_PINNED = -7         # a page with DMA outstanding
+    REFUSED_MODE = -8           # not a hypercall of this protection mode
+    REFUSED_MAPPED = -9         # an I/O page that is mapped already, or is not mapped
+
+cdef packed struct desc_t:
+    uint64_t addr
+    uint16_t len
+    uint16_t flags
+    uint32_t seq
+
+cdef packed struct offload_t:       # the `addr` of an offload descriptor
+    uint16_t csum_start
+    uint16_t csum_offset
+    uint16_t mss
+    uint16_t hdr_len
+
+cdef packed struct completion_t:
+    uint16_t len
+    uint16_t flags
+    uint16_t vlan
+    uint16_t reserved
+
+cdef packed struct context_page_t:
+    uint32_t mailbox[24]
+    uint32_t doorbell
+    uint8_t _pad0[28]
+    uint32_t tx_consumer
+    uint8_t _pad1[60]
+    uint32_t rx_consumer
+    uint8_t _pad2[60]
+    uint32_t state
+    uint32_t fault
+    uint32_t link
+    uint8_t _pad3[244]
+    uint8_t shared[3584]

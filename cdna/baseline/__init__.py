@@ -1,0 +1,1 @@
+"""The architectures that CDNA is compared with."""

@@ -1,0 +1,1 @@
+"""Measures the native path alone."""

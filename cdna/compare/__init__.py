@@ -1,0 +1,1 @@
+"""Runs the architectures on one machine and compares them."""

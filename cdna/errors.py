@@ -1,0 +1,31 @@
+"""The exceptions of this package: each says what is wrong, where, and what would be right."""
+
+
+class CdnaError(Exception):
+    """Base of all errors that a user can cause. The command line prints it as one line and exits with 2."""
+
+
+class ConfigError(CdnaError, ValueError):
+    """A setting that cannot be: an unknown wire, a ring size that is no power of two, a MAC address twice."""
+
+
+class ResourceError(CdnaError, RuntimeError):
+    """Something that this machine or this NIC has no more of: pages, contexts, permission, a device."""
+
+
+class Refused(CdnaError):
+    """The VMM refused a hypercall. `reason` is a `cdna.abi.Refusal`, `index` the request in the batch."""
+
+    def __init__(self, message: str, reason: int, index: int | None = None, page: int | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.index = index
+        self.page = page
+
+
+class ContextFault(CdnaError):
+    """The NIC stopped a context. `report` is the `FaultReport` that says why."""
+
+    def __init__(self, message: str, report: object) -> None:
+        super().__init__(message)
+        self.report = report

@@ -1,0 +1,1 @@
+"""The driver that a guest runs on its context."""

@@ -1,0 +1,24 @@
+"""Buffers that a guest fills or reads in place."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(slots=True)
+class TxBuffer:
+    """A free transmit buffer: write `data`, set `length`, submit."""
+
+    data: np.ndarray
+    number: int
+    length: int = 0
+
+
+@dataclass(slots=True)
+class RxBuffer:
+    """A filled receive buffer: `data`, its completion `flags` (cdna.abi.CompletionFlag), the frame's VLAN."""
+
+    data: np.ndarray
+    number: int
+    flags: int
+    vlan: int

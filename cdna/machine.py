@@ -1,0 +1,81 @@
+"""A whole machine in three lines: memory, a NIC on a wire, and its VMM."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+from cdna.guest_driver.driver import Driver
+from cdna.guest_driver.queues import memory_needed
+from cdna.memory import Memory
+from cdna.nic.device import Nic
+from cdna.nic.wire import Wire
+from cdna.nic.wires import make_wire
+from cdna.vmm.hypervisor import Context, Guest, Hypervisor
+from cdna.vmm.settings import ContextSettings
+
+
+class Machine:
+    """Machine memory, a NIC of `contexts` contexts on `wire`, and the VMM.
+
+        with Machine(wire="loopback") as machine:
+            alice, bob = machine.attach("alice"), machine.attach("bob")
+            alice.send([frame])
+            bob.wait(1)
+            frames = bob.recv()
+
+    wire: a `Wire`, or what `make_wire` takes: "null", "loopback", "pcap:FILE", "tap:NAME".
+    Entered, the NIC runs in a thread on a core of its own and the VMM handles its interrupts in another.
+    Not entered, the machine moves only when it is told to: `step`.
+    """
+
+    def __init__(
+        self, memory: int = 64 << 20, *, wire: Wire | str = "null", contexts: int = 32, **nic: Any
+    ) -> None:
+        self.memory = Memory(memory)
+        self.wire = make_wire(wire) if isinstance(wire, str) else wire
+        self.nic = Nic(self.memory, self.wire, contexts, **nic)
+        self.vmm = Hypervisor(self.memory, self.nic)
+
+    def attach(self, name: str, *, memory: int | None = None, buffer_size: int = 2048, **settings: Any) -> Driver:
+        """Creates a guest, assigns it a context and loads its driver. `settings` are `ContextSettings`."""
+        wanted = ContextSettings(**settings)
+        needed = memory_needed(wanted.tx_ring, wanted.rx_ring, buffer_size)
+        guest = self.vmm.create_guest(name, needed if memory is None else memory)
+        try:
+            return Driver(self.vmm.assign(guest, wanted), buffer_size)
+        except Exception:
+            self.vmm.destroy_guest(guest)
+            raise
+
+    def guest(self, name: str) -> Guest:
+        return self.vmm.guests[name]
+
+    def step(self, rounds: int = 1) -> int:
+        """Runs rounds of the NIC here and handles its interrupts. Returns frames moved."""
+        frames = self.nic.poll(rounds)
+        self.vmm.handle_interrupts()
+        return frames
+
+    def start(self, cpu: int | None = None) -> None:
+        """Starts the NIC's thread, on core `cpu`, and the VMM's interrupt thread."""
+        self.nic.start_engine(cpu)
+        self.vmm.start_interrupts()
+
+    def close(self) -> None:
+        """Stops the threads, revokes everything, closes the wire."""
+        self.nic.stop_engine()
+        self.vmm.close()
+        self.wire.close()
+
+    def __enter__(self) -> Machine:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+__all__ = ["Context", "Guest", "Machine"]

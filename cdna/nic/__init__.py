@@ -1,0 +1,1 @@
+"""The NIC: contexts, descriptor rings, the engine and its wires."""

@@ -1,0 +1,165 @@
+"""The NIC's own state: rings as it sees them, contexts, and the device that holds them.
+
+Everything here lies in memory that guests never map. A guest's words enter through its context page
+(`cdna.abi`) and are copied into these structs after they have been checked.
+"""
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from cdna.abi cimport completion_t, context_page_t, desc_t
+from cdna.memory cimport memory_t
+
+cdef enum:
+    VLAN_UNTAGGED = 0           # the context sends and receives untagged frames
+    VLAN_TRUNK = 0xFFFF         # any tag, frames pass as they are
+    MULTICAST_FILTERS = 16      # exact multicast addresses of one context
+    IO_PAGE_PRESENT = 1         # of an I/O page table entry, beside the page number << PAGE_SHIFT
+    IO_PAGE_WRITE = 2           # the device may write, not only read
+
+# One counter each, 64 bits, in this order; `Context.stats()` names them so.
+cdef packed struct stats_t:
+    uint64_t tx_frames
+    uint64_t tx_bytes
+    uint64_t rx_frames
+    uint64_t rx_bytes
+    uint64_t tx_local           # of tx_frames, those that went to another context only
+    uint64_t tx_drop_spoof      # source address not the context's own
+    uint64_t tx_drop_vlan       # a VLAN tag that the context may not send
+    uint64_t tx_drop_link       # the wire was down
+    uint64_t tx_drop_filter     # nobody to deliver to, and not for the wire
+    uint64_t rx_drop_no_buffer  # no receive descriptor posted
+    uint64_t rx_drop_stopped    # the context was stopped by a fault
+    uint64_t interrupts         # bits of this context in the interrupt vectors
+    uint64_t doorbells
+    uint64_t faults
+
+cdef struct ring_t:
+    desc_t *desc
+    uint32_t size               # a power of two
+    uint32_t producer           # free-running; what the guest has announced and the NIC accepted
+    uint32_t consumer           # free-running; next descriptor to use
+    uint32_t seq                # number that the next descriptor must carry
+    uint32_t seq_mask           # modulus - 1; the modulus is at least twice the ring
+    completion_t *completion    # receive only
+
+cdef struct context_t:
+    uint32_t index
+    uint32_t state              # ContextState
+    uint32_t protection         # Protection
+    uint32_t owner              # domain id of the guest
+    context_page_t *page
+    uint64_t mac                # six bytes in wire order, in the low 48 bits of a little-endian word
+    uint16_t vlan               # VLAN_UNTAGGED, VLAN_TRUNK or a VLAN id
+    uint8_t anti_spoof
+    uint8_t promiscuous
+    uint8_t all_multicast
+    uint8_t rate_limited
+    uint8_t polled              # the owner maps no doorbell vector: the NIC looks at its page itself
+    ring_t tx
+    ring_t rx
+    uint64_t *io_page           # I/O page table, or NULL; index: I/O address >> PAGE_SHIFT
+    uint32_t io_pages
+    uint32_t weight
+    int64_t deficit             # bytes that it may still send in this turn (deficit round robin)
+    double tokens               # bytes that the rate limit allows now
+    double tokens_per_cycle
+    double tokens_max
+    uint64_t tokens_at          # cycle count of the last refill
+    uint32_t fault              # Fault
+    uint32_t fault_ring         # Ring
+    uint32_t fault_index        # descriptor index, free-running
+    uint32_t fault_expected     # sequence number, or the limit that was broken
+    uint32_t fault_found
+    uint32_t multicast_filters
+    uint64_t multicast[16]
+    stats_t stats
+
+# What the wire and the NIC hand each other. `data` stays valid until the next call of the same function.
+cdef struct frame_t:
+    uint8_t *data
+    uint32_t len
+    uint32_t reserved
+    uint64_t timestamp_ns       # when the wire received it; 0: now
+
+cdef struct wire_t:
+    # Sends up to n frames; returns how many it took. The rest is offered again later.
+    int (*tx)(wire_t *self, frame_t *frame, int n) noexcept nogil
+    # Receives up to n frames; returns how many.
+    int (*rx)(wire_t *self, frame_t *frame, int n) noexcept nogil
+    void *state
+    uint32_t link               # 1: up
+    uint64_t tx_frames
+    uint64_t tx_bytes
+    uint64_t rx_frames
+    uint64_t rx_bytes
+
+cdef enum:
+    BURST = 32                  # frames between the NIC and its wire at a time
+    PACKET_BUFFER = 524288      # bytes; holds a burst of the largest frames
+
+cdef struct mac_entry_t:
+    uint64_t key                # address with MAC_VALID set; 0: empty
+    uint32_t context
+    uint32_t reserved
+
+cdef struct irq_ring_t:         # circular buffer of interrupt bit vectors, in VMM memory (section 3.2)
+    uint64_t *vector            # slots * words
+    uint32_t slots              # a power of two
+    uint32_t words              # 64-bit words in one vector
+    uint32_t producer           # written by the NIC
+    uint8_t _pad0[44]
+    uint32_t consumer           # written by the VMM
+    uint32_t armed              # 1: the VMM sleeps on the event descriptor
+    int event_fd                # or -1
+    uint8_t _pad1[52]
+
+cdef struct nic_t:
+    memory_t *memory
+    context_t *context
+    uint32_t contexts
+    uint32_t words              # (contexts + 63) / 64
+    # first level of the doorbell vectors: bit i of word i/64, context i has a doorbell
+    uint64_t *doorbell
+    uint64_t *tx_active         # contexts with descriptors to send
+    uint64_t *polled            # contexts whose pages the NIC looks at itself
+    uint64_t *dirty             # contexts whose consumer indices this round moved
+    uint64_t *updated           # contexts to report in the next interrupt
+    uint64_t *enabled           # contexts that want interrupts
+    uint64_t *running
+    uint32_t n_running
+    uint32_t n_polled
+    uint32_t n_promiscuous
+    uint32_t poll_cursor        # where the next sweep of polled contexts starts
+    uint32_t tx_cursor          # where the next turn of transmission starts
+    mac_entry_t *mac_table
+    uint32_t mac_mask
+    wire_t *wire
+    irq_ring_t *irq
+    uint32_t irq_frames         # frames since the last interrupt
+    uint32_t irq_max_frames     # moderation: at most so many frames,
+    uint64_t irq_max_cycles     # or so many cycles
+    uint64_t irq_since          # cycle count of the first unreported update, or 0
+    uint64_t irq_raised         # physical interrupts
+    uint8_t *packet_buffer
+    uint32_t packet_used        # bytes
+    frame_t txq[32]             # frames in the packet buffer, on their way to the wire
+    uint32_t txq_head
+    uint32_t txq_tail
+    uint8_t *segment_buffer     # a frame of several descriptors, or one to be segmented: MAX_TSO_FRAME bytes
+    void *tso                   # tso_t of the segmentation under way
+    context_t *tso_context      # whose it is, or NULL
+    uint8_t *tso_frame          # the next segment
+    uint32_t tso_ready          # its length; 0: not made yet
+    uint64_t rx_drop_filter     # frames from the wire for no context
+    uint64_t faults             # contexts stopped since the start
+    # control plane: see engine.pxd
+    uint32_t alive              # 1: a thread or process runs the engine
+    uint32_t stop
+    uint32_t pause
+    uint32_t paused
+    uint32_t yields             # 1: give the core away when idle
+    uint64_t epoch              # odd while a round is under way
+    uint64_t rounds
+    uint64_t frames
+    uint64_t idle_cycles
+    uint64_t busy_cycles

@@ -1,0 +1,68 @@
+"""Demultiplexing: who gets a frame. By destination address and VLAN; multicast; promiscuous contexts.
+
+A VLAN belongs to a frame, not to its bytes: an access context (vlan 1 to 4094) sends and receives
+untagged bytes, the NIC puts the tag on for the wire and for trunks, and takes it off on the way in.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from cdna.nic.context cimport VLAN_TRUNK, context_t, nic_t
+
+cdef enum:
+    MAC_MASK = 0xFFFFFFFFFFFF
+    MAC_VALID = 0x1000000000000 # set in the keys of the table, so that 0 is an empty entry
+    MULTICAST_BIT = 1           # of the first byte of an address (IEEE 802.3 section 3.2.3)
+    TAG_LENGTH = 4
+    ETHERTYPE_VLAN = 0x8100     # IEEE 802.1Q
+    ETHERTYPE_QINQ = 0x88A8     # IEEE 802.1ad
+    VID_MASK = 0x0FFF
+
+cdef struct header_t:           # what the NIC reads of a frame, once
+    uint64_t destination        # as `context_t.mac`
+    uint64_t source
+    uint16_t vid                # VLAN of the frame; 0: none
+    uint8_t tagged              # 1: the tag is in the bytes
+
+
+cdef inline uint64_t mac_at(const uint8_t *bytes_) noexcept nogil:
+    """The address in six bytes of which at least eight can be read."""
+    return (<const uint64_t *>bytes_)[0] & MAC_MASK
+
+
+cdef inline void parse_header(header_t *header, const uint8_t *frame) noexcept nogil:
+    """Reads the header of a frame in NIC memory; at least 18 bytes can be read there."""
+    cdef uint32_t ethertype = <uint32_t>frame[12] << 8 | frame[13]
+    header.destination = mac_at(frame)
+    header.source = mac_at(frame + 6)
+    header.tagged = ethertype == ETHERTYPE_VLAN or ethertype == ETHERTYPE_QINQ
+    header.vid = (<uint16_t>frame[14] << 8 | frame[15]) & VID_MASK if header.tagged else 0
+
+
+cdef inline uint32_t mac_slot(const nic_t *nic, uint64_t mac) noexcept nogil:
+    return <uint32_t>((mac * <uint64_t>0x9E3779B97F4A7C15) >> 32) & nic.mac_mask
+
+
+cdef inline context_t *find_mac(const nic_t *nic, uint64_t mac) noexcept nogil:
+    """The context that has this address, or NULL. The table is at most a quarter full."""
+    cdef uint64_t key = mac | MAC_VALID
+    cdef uint32_t slot = mac_slot(nic, mac)
+    while nic.mac_table[slot].key != key:
+        if nic.mac_table[slot].key == 0:
+            return NULL
+        slot = (slot + 1) & nic.mac_mask
+    return &nic.context[nic.mac_table[slot].context]
+
+
+cdef inline bint admits(const context_t *context, const header_t *header) noexcept nogil:
+    """Whether a frame of this VLAN may reach the context."""
+    return context.vlan == header.vid or context.vlan == VLAN_TRUNK
+
+
+cdef inline bint wants_multicast(const context_t *context, uint64_t mac) noexcept nogil:
+    cdef uint32_t i
+    if mac == MAC_MASK or context.all_multicast or context.promiscuous:
+        return True
+    for i in range(context.multicast_filters):
+        if context.multicast[i] == mac:
+            return True
+    return False

@@ -1,0 +1,29 @@
+"""The NIC as Python controls it."""
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from cdna.memory cimport Memory, SharedRegion
+from cdna.nic.context cimport context_t, nic_t
+from cdna.nic.wire cimport Wire
+
+cdef class Nic:
+    cdef nic_t *c
+    cdef readonly Memory memory
+    cdef readonly Wire wire
+    cdef readonly int contexts
+    cdef readonly int max_ring
+    cdef readonly object _lock
+    cdef SharedRegion _state
+    cdef SharedRegion _pages
+    cdef uint64_t _stride
+    cdef object _thread
+    cdef dict _io_tables
+    cdef dict _exports
+    cdef context_t *_context(self, uint32_t index) except NULL
+    cdef void _pause(self) noexcept
+    cdef void _resume(self) noexcept
+    cdef _clear(self, context_t *context)
+    cdef _set_rings(self, context_t *context, uint32_t tx_ring, uint32_t rx_ring, uint32_t seq_mask)
+    cdef _stop(self, context_t *context)
+    cdef _unexport(self, uint32_t index)
+    cdef void _rebuild_mac_table(self) noexcept

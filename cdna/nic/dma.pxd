@@ -1,0 +1,94 @@
+"""The DMA engine: from a descriptor's address to bytes, and frames gathered from and scattered to buffers.
+
+In the modes validated and none an address is a machine address; the NIC checks that it lies in machine
+memory, as a bus would. In mode iommu it is an I/O address, translated page by page through the context's
+own table. The table is written by the VMM alone; an entry is read once.
+"""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from cdna.abi cimport FAULT_ADDRESS, FAULT_NONE, FAULT_TRANSLATION, PAGE_SHIFT, PAGE_SIZE, PROTECTION_IOMMU
+from cdna.cpu cimport copy_bytes, read_once_u64
+from cdna.memory cimport memory_t
+from cdna.nic.context cimport IO_PAGE_PRESENT, IO_PAGE_WRITE, context_t, nic_t
+
+cdef struct piece_t:            # a run of bytes that the NIC may read
+    const uint8_t *data
+    uint32_t len
+
+
+cdef inline uint8_t *machine_address(const memory_t *memory, uint64_t addr, uint32_t len) noexcept nogil:
+    """The bytes [addr, addr + len) of machine memory, or NULL outside it."""
+    if addr > memory.size or len > memory.size - addr:
+        return NULL
+    return memory.base + addr
+
+
+cdef inline uint8_t *translate(const nic_t *nic, const context_t *context, uint64_t addr, uint32_t len,
+                               bint write) noexcept nogil:
+    """Translates [addr, addr + len), which lies within one I/O page; NULL where it is not mapped."""
+    cdef uint64_t io_page = addr >> PAGE_SHIFT, entry
+    if io_page >= context.io_pages:
+        return NULL
+    entry = read_once_u64(&context.io_page[io_page])
+    if not entry & IO_PAGE_PRESENT or (write and not entry & IO_PAGE_WRITE):
+        return NULL
+    return nic.memory.base + ((entry & ~<uint64_t>(PAGE_SIZE - 1)) | (addr & (PAGE_SIZE - 1)))
+
+
+cdef inline uint8_t *dma_address(const nic_t *nic, const context_t *context, uint64_t addr, uint32_t len,
+                                 bint write) noexcept nogil:
+    """The bytes of a buffer where they are contiguous in machine memory; NULL: see `dma_check`, `dma_copy`."""
+    if context.protection != PROTECTION_IOMMU:
+        return machine_address(nic.memory, addr, len)
+    if len > PAGE_SIZE - (addr & (PAGE_SIZE - 1)):
+        return NULL
+    return translate(nic, context, addr, len, write)
+
+
+cdef inline uint32_t dma_copy(const nic_t *nic, const context_t *context, uint64_t addr, uint8_t *bytes_,
+                              uint32_t len, bint write) noexcept nogil:
+    """Copies a buffer's bytes to `bytes_`, or from there (write). Returns a Fault; nothing is copied past one."""
+    cdef uint8_t *at
+    cdef uint32_t n
+    if context.protection != PROTECTION_IOMMU:
+        at = machine_address(nic.memory, addr, len)
+        if at == NULL:
+            return FAULT_ADDRESS
+        if write:
+            copy_bytes(at, bytes_, len)
+        else:
+            copy_bytes(bytes_, at, len)
+        return FAULT_NONE
+    while len:
+        n = PAGE_SIZE - (addr & (PAGE_SIZE - 1))
+        if n > len:
+            n = len
+        at = translate(nic, context, addr, n, write)
+        if at == NULL:
+            return FAULT_TRANSLATION
+        if write:
+            copy_bytes(at, bytes_, n)
+        else:
+            copy_bytes(bytes_, at, n)
+        addr += n
+        bytes_ += n
+        len -= n
+    return FAULT_NONE
+
+
+cdef inline void gather(uint8_t *to, const piece_t *piece, uint32_t skip, uint32_t len) noexcept nogil:
+    """Copies bytes [skip, skip + len) of a list of pieces, which holds that many."""
+    cdef uint32_t n
+    while len:
+        if skip >= piece.len:
+            skip -= piece.len
+        else:
+            n = piece.len - skip
+            if n > len:
+                n = len
+            copy_bytes(to, piece.data + skip, n)
+            to += n
+            len -= n
+            skip = 0
+        piece += 1

@@ -1,0 +1,222 @@
+"""Reception: a frame into the receive buffers of a context, from the wire or from another context.
+
+A frame arrives as a list of pieces. It is copied once, into as many posted buffers as it needs; each of
+them gets a completion. Without enough buffers the frame is dropped and counted.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from cdna.abi cimport (
+    COMPLETION_F_EOP, CONTEXT_RUNNING, FAULT_ADDRESS, FAULT_FLAGS, FAULT_LENGTH, FAULT_NONE, FAULT_SEQUENCE,
+    FAULT_TRANSLATION, MAX_FRAME, PROTECTION_IOMMU, RING_RX, completion_t, desc_t,
+)
+from cdna.cpu cimport prefetch_read, prefetch_write
+from cdna.nic.context cimport VLAN_TRUNK, context_t, frame_t, nic_t, ring_t
+from cdna.nic.demux cimport (
+    ETHERTYPE_VLAN, MULTICAST_BIT, TAG_LENGTH, admits, find_mac, header_t, parse_header, wants_multicast,
+)
+from cdna.nic.dma cimport dma_address, dma_copy, gather, piece_t
+from cdna.nic.ring cimport consume, in_sequence, posted, read_desc, set_bit, stop_at, test_bit
+from cdna.cpu cimport lowest_bit
+
+cdef enum:
+    MAX_PIECES = 6
+
+
+cdef inline void complete(ring_t *ring, uint32_t offset, uint32_t len, uint32_t flags, uint16_t vlan) noexcept nogil:
+    cdef completion_t *completion = &ring.completion[(ring.consumer + offset) & (ring.size - 1)]
+    cdef completion_t entry
+    entry.len = len
+    entry.flags = flags
+    entry.vlan = vlan
+    entry.reserved = 0
+    completion[0] = entry
+
+
+cdef inline void received(nic_t *nic, context_t *context, uint32_t buffers, uint32_t len) noexcept nogil:
+    consume(&context.rx, buffers)
+    context.stats.rx_frames += 1
+    context.stats.rx_bytes += len
+    set_bit(nic.dirty, context.index)
+
+
+cdef inline uint32_t receive_fault(const context_t *context, const ring_t *ring, uint32_t offset,
+                                   const desc_t *desc) noexcept nogil:
+    """What is wrong with a receive descriptor, but for its address."""
+    if not in_sequence(context, ring, offset, desc):
+        return FAULT_SEQUENCE
+    if desc.len == 0:
+        return FAULT_LENGTH
+    if desc.flags & ~<uint16_t>1:
+        return FAULT_FLAGS
+    return FAULT_NONE
+
+
+cdef inline bint scatter(nic_t *nic, context_t *context, const piece_t *piece, uint32_t len, uint32_t flags,
+                         uint16_t vlan) noexcept nogil:
+    """Copies a frame into several buffers, or into one that is not contiguous. Slow path of `deliver`."""
+    cdef ring_t *ring = &context.rx
+    cdef uint8_t flat[9024]
+    cdef desc_t desc
+    cdef uint32_t available = posted(ring), used = 0, done = 0, n, fault, total = 0
+    while total < len:                                  # does it fit? nothing is written before that is known
+        if used == available:
+            context.stats.rx_drop_no_buffer += 1
+            return False
+        read_desc(ring, ring.consumer + used, &desc)
+        fault = receive_fault(context, ring, used, &desc)
+        if fault:
+            stop_at(nic, context, fault, RING_RX, used, desc.seq)
+            return False
+        total += desc.len
+        used += 1
+    gather(flat, piece, 0, len)
+    used = 0
+    while done < len:
+        # Read again: a guest that rewrites its ring meanwhile gets these lengths, checked by what is left.
+        read_desc(ring, ring.consumer + used, &desc)
+        n = desc.len if desc.len < len - done else len - done
+        fault = receive_fault(context, ring, used, &desc)
+        if not fault:
+            fault = FAULT_LENGTH if used == available else dma_copy(nic, context, desc.addr, flat + done, n, True)
+        if fault:
+            stop_at(nic, context, fault, RING_RX, used, desc.seq)
+            return False
+        done += n
+        complete(ring, used, n, flags | (COMPLETION_F_EOP if done == len else 0), vlan)
+        used += 1
+    received(nic, context, used, len)
+    return True
+
+
+cdef inline bint deliver(nic_t *nic, context_t *context, const piece_t *piece, uint32_t len, uint32_t flags,
+                         uint16_t vlan) noexcept nogil:
+    """Delivers a frame of `len` bytes to a running context. Returns whether it was."""
+    cdef ring_t *ring = &context.rx
+    cdef desc_t desc
+    cdef uint8_t *to
+    cdef uint32_t fault
+    if posted(ring) == 0:
+        context.stats.rx_drop_no_buffer += 1
+        return False
+    read_desc(ring, ring.consumer, &desc)
+    fault = receive_fault(context, ring, 0, &desc)
+    if fault:
+        stop_at(nic, context, fault, RING_RX, 0, desc.seq)
+        return False
+    if desc.len < len:
+        return scatter(nic, context, piece, len, flags, vlan)
+    to = dma_address(nic, context, desc.addr, len, True)
+    if to == NULL:
+        if context.protection == PROTECTION_IOMMU:
+            return scatter(nic, context, piece, len, flags, vlan)
+        stop_at(nic, context, FAULT_ADDRESS, RING_RX, 0, desc.seq)
+        return False
+    gather(to, piece, 0, len)
+    complete(ring, 0, len, flags | COMPLETION_F_EOP, vlan)
+    received(nic, context, 1, len)
+    return True
+
+
+cdef inline bint deliver_tagged(nic_t *nic, context_t *context, const header_t *header, const piece_t *piece,
+                                uint32_t len, uint32_t flags) noexcept nogil:
+    """Delivers a frame, its VLAN tag put on or taken off as the context wants it."""
+    cdef piece_t with_tag[8]
+    cdef uint8_t tag[4]
+    cdef uint32_t n = 0, left = len
+    cdef bint on_wire = context.vlan == VLAN_TRUNK and header.vid != 0
+    if context.state != CONTEXT_RUNNING:
+        context.stats.rx_drop_stopped += 1
+        return False
+    if header.vid == 0 or header.tagged == on_wire:
+        return deliver(nic, context, piece, len, flags, header.vid)
+    # The first piece holds at least the two addresses and a tag: all the NIC's headers do.
+    with_tag[0].data = piece.data
+    with_tag[0].len = 12
+    if on_wire:
+        tag[0] = ETHERTYPE_VLAN >> 8
+        tag[1] = ETHERTYPE_VLAN & 0xFF
+        tag[2] = header.vid >> 8
+        tag[3] = header.vid & 0xFF
+        with_tag[1].data = tag
+        with_tag[1].len = TAG_LENGTH
+        with_tag[2].data = piece.data + 12
+        with_tag[2].len = piece.len - 12
+        len += TAG_LENGTH
+    else:
+        with_tag[1].data = piece.data + 12 + TAG_LENGTH
+        with_tag[1].len = piece.len - 12 - TAG_LENGTH
+        with_tag[2].data = NULL
+        with_tag[2].len = 0
+        len -= TAG_LENGTH
+    left -= piece.len
+    n = 3
+    while left:
+        piece += 1
+        with_tag[n] = piece[0]
+        left -= piece.len
+        n += 1
+    return deliver(nic, context, with_tag, len, flags, header.vid)
+
+
+cdef inline uint32_t flood(nic_t *nic, const context_t *sender, const header_t *header, const piece_t *piece,
+                           uint32_t len, uint32_t flags, bint multicast) noexcept nogil:
+    """Delivers to every running context that wants it, except the sender: multicast, or promiscuous ones."""
+    cdef uint32_t word, n = 0
+    cdef uint64_t bits
+    cdef context_t *context
+    cdef bint wanted
+    for word in range(nic.words):
+        bits = nic.running[word]
+        while bits:
+            context = &nic.context[word * 64 + lowest_bit(bits)]
+            bits &= bits - 1
+            if context == sender or not admits(context, header):
+                continue
+            wanted = wants_multicast(context, header.destination) if multicast else context.promiscuous != 0
+            if wanted:
+                n += deliver_tagged(nic, context, header, piece, len, flags)
+    return n
+
+
+cdef inline uint32_t deliver_local(nic_t *nic, const context_t *sender, const header_t *header,
+                                   const piece_t *piece, uint32_t len, uint32_t flags, bint *matched) noexcept nogil:
+    """Delivers to the contexts of this NIC; `matched`: a context has this very address. Returns deliveries."""
+    cdef context_t *context
+    cdef uint32_t n = 0
+    matched[0] = False
+    if header.destination & MULTICAST_BIT:
+        return flood(nic, sender, header, piece, len, flags, True)
+    context = find_mac(nic, header.destination)
+    if context != NULL and admits(context, header):
+        matched[0] = True
+        if not context.promiscuous or nic.n_promiscuous == 0 or context == sender:
+            n = deliver_tagged(nic, context, header, piece, len, flags)
+    if nic.n_promiscuous:
+        n += flood(nic, sender, header, piece, len, flags, False)
+    return n
+
+
+cdef inline int receive(nic_t *nic, int budget) noexcept nogil:
+    """Takes frames from the wire and delivers them. Returns frames taken."""
+    cdef frame_t frame[32]
+    cdef header_t header
+    cdef piece_t piece
+    cdef bint matched
+    cdef int i, n
+    cdef context_t *next_context
+    if nic.wire.rx == NULL:
+        return 0
+    n = nic.wire.rx(nic.wire, frame, budget if budget < 32 else 32)
+    for i in range(n):
+        nic.wire.rx_frames += 1
+        nic.wire.rx_bytes += frame[i].len
+        if frame[i].len < 18 or frame[i].len > MAX_FRAME:   # no frame of Ethernet's
+            nic.rx_drop_filter += 1
+            continue
+        parse_header(&header, frame[i].data)
+        piece.data = frame[i].data
+        piece.len = frame[i].len
+        if not deliver_local(nic, NULL, &header, &piece, frame[i].len, 0, &matched) and not matched:
+            nic.rx_drop_filter += 1
+    return n

@@ -1,0 +1,79 @@
+"""Descriptor rings as the NIC reads them: one read a descriptor, the sequence check, and the stop.
+
+A ring lies where the VMM (mode validated) or the guest (iommu, none) writes it, perhaps while the NIC
+reads: a descriptor is read once, into two words, and judged by that copy.
+"""
+
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
+
+from cdna.abi cimport (
+    CONTEXT_FAULTED, FAULT_NONE, FAULT_SEQUENCE, PROTECTION_VALIDATED, desc_t,
+)
+from cdna.cpu cimport read_once_u64, store_u32
+from cdna.nic.context cimport context_t, nic_t, ring_t
+
+
+cdef inline void set_bit(uint64_t *vector, uint32_t i) noexcept nogil:
+    vector[i >> 6] |= <uint64_t>1 << (i & 63)
+
+
+cdef inline void clear_bit(uint64_t *vector, uint32_t i) noexcept nogil:
+    vector[i >> 6] &= ~(<uint64_t>1 << (i & 63))
+
+
+cdef inline bint test_bit(const uint64_t *vector, uint32_t i) noexcept nogil:
+    return vector[i >> 6] >> (i & 63) & 1
+
+
+cdef inline void stop_context(nic_t *nic, context_t *context, uint32_t fault, uint32_t ring, uint32_t index,
+                              uint32_t expected, uint32_t found) noexcept nogil:
+    """Stops a context with a reason; the others go on (section 3.3). The VMM hears of it by interrupt."""
+    context.state = CONTEXT_FAULTED
+    context.fault = fault
+    context.fault_ring = ring
+    context.fault_index = index
+    context.fault_expected = expected
+    context.fault_found = found
+    context.stats.faults += 1
+    nic.faults += 1
+    nic.n_running -= 1
+    clear_bit(nic.running, context.index)
+    clear_bit(nic.tx_active, context.index)
+    set_bit(nic.dirty, context.index)
+    set_bit(nic.enabled, context.index)     # the VMM wants to know, whatever the guest masked
+    store_u32(&context.page.fault, fault)
+    store_u32(&context.page.state, CONTEXT_FAULTED)
+
+
+cdef inline void read_desc(const ring_t *ring, uint32_t index, desc_t *copy) noexcept nogil:
+    cdef const uint64_t *words = <const uint64_t *>&ring.desc[index & (ring.size - 1)]
+    (<uint64_t *>copy)[0] = read_once_u64(&words[0])
+    (<uint64_t *>copy)[1] = read_once_u64(&words[1])
+
+
+cdef inline uint32_t posted(const ring_t *ring) noexcept nogil:
+    """Descriptors that the NIC may use."""
+    return ring.producer - ring.consumer
+
+
+cdef inline uint32_t sequence_of(const ring_t *ring, uint32_t offset) noexcept nogil:
+    """Number that the descriptor `offset` behind the consumer must carry."""
+    return (ring.seq + offset) & ring.seq_mask
+
+
+cdef inline bint in_sequence(const context_t *context, const ring_t *ring, uint32_t offset,
+                             const desc_t *desc) noexcept nogil:
+    return context.protection != PROTECTION_VALIDATED or desc.seq == sequence_of(ring, offset)
+
+
+cdef inline void consume(ring_t *ring, uint32_t n) noexcept nogil:
+    ring.consumer += n
+    ring.seq = (ring.seq + n) & ring.seq_mask
+
+
+cdef inline void stop_at(nic_t *nic, context_t *context, uint32_t fault, uint32_t ring_index, uint32_t offset,
+                         uint32_t found) noexcept nogil:
+    """Stops a context at the descriptor `offset` behind the consumer of a ring."""
+    cdef ring_t *ring = &context.tx if ring_index == 0 else &context.rx
+    cdef uint32_t expected = sequence_of(ring, offset) if fault == FAULT_SEQUENCE else FAULT_NONE
+    stop_context(nic, context, fault, ring_index, ring.consumer + offset, expected, found)

@@ -1,0 +1,119 @@
+"""What a context can be set to, checked and turned into the NIC's own terms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+
+from cdna.abi import IommuStrategy, Protection
+from cdna.errors import ConfigError
+
+VLAN_TRUNK = 0xFFFF
+
+STRATEGIES = {
+    "single-use": IommuStrategy.IOMMU_SINGLE_USE,
+    "shared": IommuStrategy.IOMMU_SHARED,
+    "persistent": IommuStrategy.IOMMU_PERSISTENT,
+    "direct-map": IommuStrategy.IOMMU_DIRECT_MAP,
+}
+PROTECTIONS = ("validated", "none", *(f"iommu:{name}" for name in STRATEGIES))
+
+
+def parse_protection(text: str) -> tuple[Protection, IommuStrategy]:
+    """The mode and, for iommu, the strategy of e.g. "validated" or "iommu:shared"."""
+    mode, _, strategy = text.partition(":")
+    if mode == "iommu" and (strategy or "direct-map") in STRATEGIES:
+        return Protection.PROTECTION_IOMMU, STRATEGIES[strategy or "direct-map"]
+    if text == "validated":
+        return Protection.PROTECTION_VALIDATED, IommuStrategy.IOMMU_SINGLE_USE
+    if text == "none":
+        return Protection.PROTECTION_NONE, IommuStrategy.IOMMU_SINGLE_USE
+    raise ConfigError(f"protection {text!r}: give one of {', '.join(PROTECTIONS)}")
+
+
+def parse_mac(text: str) -> bytes:
+    """The six bytes of aa:bb:cc:dd:ee:ff."""
+    parts = text.split(":")
+    try:
+        address = bytes(int(part, 16) for part in parts)
+    except ValueError:
+        address = b""
+    if len(address) != 6 or any(len(part) != 2 for part in parts):
+        raise ConfigError(f"MAC address {text!r}: give six bytes in hexadecimal, for example 02:00:00:00:00:01")
+    return address
+
+
+def _parse_vlan(value: object) -> int:
+    if value == "trunk":
+        return VLAN_TRUNK
+    if isinstance(value, int) and 0 <= value <= 4094:
+        return value
+    raise ConfigError(f"VLAN {value!r}: give 1 to 4094, 0 for untagged frames, or 'trunk' for any tag")
+
+
+def _parse_number(name: str, value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigError(f"{name} {value!r}: give a number")
+    return value
+
+
+@dataclass(frozen=True)
+class ContextSettings:
+    """Settings of one context.
+
+    mac: None gives it one of its own. vlan: 0 untagged frames only, 1 to 4094 an access port, "trunk" any.
+    tx_ring, rx_ring: descriptors, powers of two. rate: bits a second that it may send, 0: no limit.
+    weight: its share when contexts compete. seq_modulus: of the sequence numbers, at least twice the ring.
+    remote: the guest is another process, which maps no doorbell vector.
+    """
+
+    mac: str | None = None
+    vlan: int | str = 0
+    protection: str = "validated"
+    tx_ring: int = 256
+    rx_ring: int = 256
+    weight: int = 1
+    rate: float = 0
+    anti_spoof: bool = True
+    promiscuous: bool = False
+    all_multicast: bool = False
+    multicast: tuple[str, ...] = ()
+    seq_modulus: int = 1 << 32
+    remote: bool = False
+    mode: Protection = field(init=False)
+    strategy: IommuStrategy = field(init=False)
+
+    def __post_init__(self) -> None:
+        mode, strategy = parse_protection(self.protection)
+        object.__setattr__(self, "mode", mode)
+        object.__setattr__(self, "strategy", strategy)
+
+    @property
+    def mac_bytes(self) -> bytes | None:
+        return parse_mac(self.mac) if self.mac is not None else None
+
+    def options(self) -> dict[str, object]:
+        """The settings that can change while the context runs, as `Nic.set_option` takes them."""
+        return self.parse_options({name: getattr(self, name) for name in _OPTIONS if name != "mac"})
+
+    @staticmethod
+    def parse_options(options: Mapping[str, object]) -> dict[str, object]:
+        parsed: dict[str, object] = {}
+        for name, value in options.items():
+            if name not in _OPTIONS:
+                raise ConfigError(f"context setting {name!r}: give one of {', '.join(_OPTIONS)}")
+            if name == "vlan":
+                parsed[name] = _parse_vlan(value)
+            elif name == "mac":
+                parsed[name] = parse_mac(str(value))
+            elif name == "multicast":
+                parsed[name] = [parse_mac(str(address)) for address in value]  # type: ignore[attr-defined]
+            elif name in ("weight", "rate"):
+                parsed[name] = _parse_number(name, value)
+            else:
+                parsed[name] = bool(value)
+        return parsed
+
+
+_OPTIONS = ("mac", "vlan", "weight", "rate", "anti_spoof", "promiscuous", "all_multicast", "multicast")
+assert set(_OPTIONS) <= {f.name for f in fields(ContextSettings)}

@@ -1,0 +1,81 @@
+/* What the data path needs of the processor and the kernel and C has no portable word for. */
+#ifndef CDNA_CPU_H
+#define CDNA_CPU_H
+
+#include <stdint.h>
+#include <string.h>
+#include <sched.h>
+#include <time.h>
+#include <unistd.h>
+#include <sys/syscall.h>
+#include <linux/futex.h>
+
+#define CDNA_LOAD(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
+#define CDNA_STORE(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
+#define CDNA_OR(p, v) __atomic_fetch_or((p), (v), __ATOMIC_SEQ_CST)
+#define CDNA_SWAP(p, v) __atomic_exchange_n((p), (v), __ATOMIC_SEQ_CST)
+
+static inline uint32_t load_u32(const volatile uint32_t *p) { return CDNA_LOAD(p); }
+static inline uint64_t load_u64(const volatile uint64_t *p) { return CDNA_LOAD(p); }
+static inline void store_u32(volatile uint32_t *p, uint32_t v) { CDNA_STORE(p, v); }
+static inline void store_u64(volatile uint64_t *p, uint64_t v) { CDNA_STORE(p, v); }
+static inline uint32_t or_u32(volatile uint32_t *p, uint32_t v) { return CDNA_OR(p, v); }
+static inline uint64_t or_u64(volatile uint64_t *p, uint64_t v) { return CDNA_OR(p, v); }
+static inline uint32_t swap_u32(volatile uint32_t *p, uint32_t v) { return CDNA_SWAP(p, v); }
+static inline uint64_t swap_u64(volatile uint64_t *p, uint64_t v) { return CDNA_SWAP(p, v); }
+static inline void fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+
+/* Makes the compiler forget what it knows of memory: a value read before is not read again after. */
+static inline void compiler_barrier(void) { __asm__ __volatile__("" ::: "memory"); }
+
+static inline int lowest_bit(uint64_t word) { return __builtin_ctzll(word); } /* word != 0 */
+static inline int count_bits(uint64_t word) { return __builtin_popcountll(word); }
+static inline void prefetch_read(const void *p) { __builtin_prefetch(p, 0, 3); }
+static inline void prefetch_write(const void *p) { __builtin_prefetch(p, 1, 3); }
+
+/* Reads a word that somebody else may be writing, exactly once. */
+static inline uint64_t read_once_u64(const volatile uint64_t *p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
+
+/* memcpy whose common small cases cost no call: a frame of 64 to 128 bytes is two vector moves. */
+static inline void copy_bytes(void *to, const void *from, size_t n) {
+    if (n >= 64 && n <= 128) {
+        struct line { uint8_t byte[64]; } head, tail;
+        __builtin_memcpy(&head, from, 64);
+        __builtin_memcpy(&tail, (const uint8_t *)from + n - 64, 64);
+        __builtin_memcpy(to, &head, 64);
+        __builtin_memcpy((uint8_t *)to + n - 64, &tail, 64);
+    } else {
+        memcpy(to, from, n);
+    }
+}
+
+/* A cycle counter of constant rate: the time stamp counter, or nanoseconds where there is none. */
+#if defined(__x86_64__)
+#include <x86intrin.h>
+static inline uint64_t cycles(void) { return __rdtsc(); }
+static inline void cpu_relax(void) { _mm_pause(); }
+#else
+static inline uint64_t cycles(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+static inline void cpu_relax(void) { __asm__ __volatile__("" ::: "memory"); }
+#endif
+
+static inline uint64_t monotonic_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* One crossing into the kernel and back that does nothing there. */
+static inline void null_system_call(void) { syscall(SYS_getppid); }
+
+/* Futexes across processes: the words lie in shared memory. */
+static inline void futex_wait(volatile uint32_t *word, uint32_t while_it_is) {
+    syscall(SYS_futex, word, FUTEX_WAIT, while_it_is, NULL, NULL, 0);
+}
+static inline void futex_wake(volatile uint32_t *word) { syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0); }
+
+#endif

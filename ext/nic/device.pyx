@@ -1,0 +1,498 @@
+"""The NIC's control plane: contexts set up, started and stopped; the engine's thread; what it counted.
+
+The engine never waits for Python. Whoever changes what it reads first makes it stand still at the end of a
+round (`quiesced`): that takes one round, and no frame is lost by it.
+"""
+
+import fcntl
+import os
+import threading
+from contextlib import contextmanager
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memset
+from posix.mman cimport MAP_FAILED, MAP_FIXED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap
+
+from cdna.abi cimport (
+    CONTEXT_ASSIGNED, CONTEXT_FREE, CONTEXT_RUNNING, MAX_CONTEXTS, MAX_FRAME, MAX_RING, MAX_TSO_FRAME, MIN_RING,
+    PAGE_SIZE, PROTECTION_IOMMU, completion_t, context_page_t, desc_t,
+)
+from cdna.cpu cimport cycles, load_u32, sched_yield, store_u32, swap_u32
+from cdna.memory cimport Memory, SharedRegion
+from cdna.nic.context cimport (
+    BURST, MULTICAST_FILTERS, PACKET_BUFFER, context_t, irq_ring_t, mac_entry_t, nic_t, ring_t, stats_t, wire_t,
+)
+from cdna.nic.demux cimport MAC_VALID, mac_slot
+from cdna.nic.engine cimport engine_poll, engine_run
+from cdna.nic.offload cimport tso_t
+from cdna.nic.ring cimport clear_bit, set_bit, test_bit
+from cdna.nic.wire cimport Wire, cycles_per_second
+
+from cdna.errors import ConfigError, ResourceError
+
+import numpy as np
+
+VECTORS = 256               # slots of the interrupt vector buffer
+_STATS = np.dtype([(name, "u8") for name in (
+    "tx_frames", "tx_bytes", "rx_frames", "rx_bytes", "tx_local", "tx_drop_spoof", "tx_drop_vlan", "tx_drop_link",
+    "tx_drop_filter", "rx_drop_no_buffer", "rx_drop_stopped", "interrupts", "doorbells", "faults")])
+assert _STATS.itemsize == sizeof(stats_t)
+
+
+cdef class _Layout:
+    """Hands out cache-line aligned parts of a region."""
+    cdef uint8_t *at
+
+    cdef void *take(self, size_t size) noexcept:
+        cdef void *part = self.at
+        self.at += (size + 63) & ~<size_t>63
+        return part
+
+
+cdef class Nic:
+    """A NIC of `contexts` contexts on a wire.
+
+    max_ring: the longest descriptor ring that a context can have, a power of two.
+    interrupt_frames, interrupt_us: moderation, the interrupt comes after so many frames or microseconds.
+    """
+
+    def __init__(self, Memory memory, Wire wire, int contexts=32, *, int max_ring=1024,
+                 int interrupt_frames=64, double interrupt_us=20.0):
+        if not 1 <= contexts <= MAX_CONTEXTS:
+            raise ConfigError(f"{contexts} contexts: give from 1 to {<int>MAX_CONTEXTS}")
+        check_ring_size("max_ring", max_ring)
+        if interrupt_frames < 1 or interrupt_us < 0:
+            raise ConfigError("interrupt moderation: give interrupt_frames >= 1 and interrupt_us >= 0")
+        self.memory = memory
+        self.wire = wire
+        self.contexts = contexts
+        self.max_ring = max_ring
+        self._lock = threading.RLock()
+        self._io_tables = {}
+        self._exports = {}
+        self._allocate()
+        cdef nic_t *nic = self.c
+        nic.memory = memory.c
+        nic.wire = wire.c
+        nic.irq_max_frames = interrupt_frames
+        nic.irq_max_cycles = <uint64_t>(interrupt_us * 1e-6 * cycles_per_second())
+        nic.yields = len(os.sched_getaffinity(0)) < 2
+        nic.irq.event_fd = -1
+
+    def _allocate(self):
+        cdef uint32_t n = self.contexts, words = (n + 63) // 64, macs = 8
+        while macs < 4 * n:
+            macs *= 2
+        cdef size_t vectors = <size_t>VECTORS * words * 8
+        self._state = SharedRegion(
+            sizeof(nic_t) + n * sizeof(context_t) + 8 * (words * 8 + 64) + macs * sizeof(mac_entry_t)
+            + sizeof(irq_ring_t) + vectors + PACKET_BUFFER + MAX_TSO_FRAME + MAX_FRAME + sizeof(tso_t) + 65536)
+        cdef _Layout part = _Layout()
+        part.at = self._state.base
+        cdef nic_t *nic = <nic_t *>part.take(sizeof(nic_t))
+        self.c = nic
+        nic.context = <context_t *>part.take(n * sizeof(context_t))
+        nic.contexts = n
+        nic.words = words
+        nic.doorbell = <uint64_t *>part.take(words * 8)
+        nic.tx_active = <uint64_t *>part.take(words * 8)
+        nic.polled = <uint64_t *>part.take(words * 8)
+        nic.dirty = <uint64_t *>part.take(words * 8)
+        nic.updated = <uint64_t *>part.take(words * 8)
+        nic.enabled = <uint64_t *>part.take(words * 8)
+        nic.running = <uint64_t *>part.take(words * 8)
+        nic.mac_table = <mac_entry_t *>part.take(macs * sizeof(mac_entry_t))
+        nic.mac_mask = macs - 1
+        nic.irq = <irq_ring_t *>part.take(sizeof(irq_ring_t))
+        nic.irq.vector = <uint64_t *>part.take(vectors)
+        nic.irq.slots = VECTORS
+        nic.irq.words = words
+        nic.packet_buffer = <uint8_t *>part.take(PACKET_BUFFER)
+        nic.segment_buffer = <uint8_t *>part.take(MAX_TSO_FRAME + 64)
+        nic.tso = part.take(sizeof(tso_t))
+        nic.tso_frame = <uint8_t *>part.take(MAX_FRAME + 64)
+        # The pages and rings of each context, one behind the other: page, tx ring, rx ring, completions.
+        self._stride = PAGE_SIZE + ring_bytes(self.max_ring)
+        self._pages = SharedRegion(n * self._stride)
+        cdef uint32_t i
+        for i in range(n):
+            nic.context[i].index = i
+            nic.context[i].page = <context_page_t *>(self._pages.base + i * self._stride)
+
+    cdef context_t *_context(self, uint32_t index) except NULL:
+        if index >= <uint32_t>self.contexts:
+            raise ConfigError(f"context {index}: this NIC has contexts 0 to {self.contexts - 1}")
+        return &self.c.context[index]
+
+    # --- standing still -----------------------------------------------------------------------------------
+
+    cdef void _pause(self) noexcept:
+        swap_u32(&self.c.pause, 1)
+        with nogil:
+            while load_u32(&self.c.alive) and not load_u32(&self.c.paused):
+                sched_yield()
+
+    cdef void _resume(self) noexcept:
+        store_u32(&self.c.pause, 0)
+
+    @contextmanager
+    def quiesced(self):
+        """The engine stands still between two rounds while this is entered; it nests."""
+        with self._lock:
+            outermost = not load_u32(&self.c.pause)
+            if outermost:
+                self._pause()
+            try:
+                yield
+            finally:
+                if outermost:
+                    self._resume()
+
+    # --- contexts -----------------------------------------------------------------------------------------
+
+    def configure(self, uint32_t index, *, uint32_t owner, uint32_t protection, bytes mac, int tx_ring, int rx_ring,
+                  uint64_t seq_modulus, uint32_t io_pages, bint polled):
+        """Gives a free context its owner, address and empty rings. Called by the VMM."""
+        cdef context_t *context = self._context(index)
+        check_ring_size("tx_ring", tx_ring, self.max_ring)
+        check_ring_size("rx_ring", rx_ring, self.max_ring)
+        longest = max(tx_ring, rx_ring)
+        if seq_modulus & (seq_modulus - 1) or not 2 * longest <= seq_modulus <= 1 << 32:
+            raise ConfigError(f"seq_modulus {seq_modulus}: give a power of two from {2 * longest} to 2**32")
+        self._check_mac(mac, index)
+        with self.quiesced():
+            if context.state != CONTEXT_FREE:
+                raise ConfigError(f"context {index} is taken by domain {context.owner}: revoke it first")
+            self._clear(context)
+            context.owner = owner
+            context.protection = protection
+            context.mac = int.from_bytes(mac, "little")
+            context.anti_spoof = 1
+            context.weight = 1
+            context.polled = polled
+            self._set_rings(context, tx_ring, rx_ring, <uint32_t>(seq_modulus - 1))
+            if io_pages:
+                table = SharedRegion(<size_t>io_pages * 8)
+                self._io_tables[index] = table
+                context.io_page = <uint64_t *>(<SharedRegion>table).base
+                context.io_pages = io_pages
+            context.state = CONTEXT_ASSIGNED
+            context.page.state = CONTEXT_ASSIGNED
+            context.page.link = self.c.wire.link
+            self._rebuild_mac_table()
+
+    cdef _clear(self, context_t *context):
+        cdef uint32_t index = context.index
+        cdef context_page_t *page = context.page
+        if index in self._exports:          # the process that maps it keeps only the old page
+            self._unexport(index)
+        memset(context, 0, sizeof(context_t))
+        memset(page, 0, self._stride)
+        context.index = index
+        context.page = page
+        self._io_tables.pop(index, None)
+
+    cdef _set_rings(self, context_t *context, uint32_t tx_ring, uint32_t rx_ring, uint32_t seq_mask):
+        cdef uint8_t *at = <uint8_t *>context.page + PAGE_SIZE
+        context.tx.desc = <desc_t *>at
+        context.rx.desc = <desc_t *>(at + self.max_ring * sizeof(desc_t))
+        context.rx.completion = <completion_t *>(at + 2 * self.max_ring * sizeof(desc_t))
+        context.tx.size, context.rx.size = tx_ring, rx_ring
+        context.tx.seq_mask = context.rx.seq_mask = seq_mask
+        context.tx.seq = context.rx.seq = 1     # a slot that was never written carries 0
+
+    def start(self, uint32_t index):
+        """Lets the NIC serve an assigned context."""
+        cdef context_t *context = self._context(index)
+        with self.quiesced():
+            if context.state != CONTEXT_ASSIGNED:
+                raise ConfigError(f"context {index} is not in the state assigned")
+            context.state = context.page.state = CONTEXT_RUNNING
+            set_bit(self.c.running, index)
+            self.c.n_running += 1
+            if context.polled:
+                set_bit(self.c.polled, index)
+                self.c.n_polled += 1
+
+    def release(self, uint32_t index):
+        """Stops serving a context and forgets it, at once; what it had posted is never touched again."""
+        cdef context_t *context = self._context(index)
+        with self.quiesced():
+            self._stop(context)
+            self._clear(context)
+            self._rebuild_mac_table()
+
+    def halt(self, uint32_t index):
+        """Stops serving a context; its rings stay readable for the VMM until `release`."""
+        cdef context_t *context = self._context(index)
+        with self.quiesced():
+            self._stop(context)
+            context.state = context.page.state = CONTEXT_ASSIGNED
+            self._rebuild_mac_table()
+
+    cdef _stop(self, context_t *context):
+        cdef nic_t *nic = self.c
+        if context.state == CONTEXT_RUNNING:
+            nic.n_running -= 1
+        if test_bit(nic.polled, context.index):
+            nic.n_polled -= 1
+        if context.promiscuous:
+            nic.n_promiscuous -= 1
+            context.promiscuous = 0
+        if nic.tso_context == context:
+            nic.tso_context = NULL
+        # A doorbell that is still set is harmless: the NIC ignores those of contexts that do not run.
+        clear_bit(nic.running, context.index)
+        clear_bit(nic.polled, context.index)
+        clear_bit(nic.tx_active, context.index)
+        clear_bit(nic.dirty, context.index)
+        clear_bit(nic.updated, context.index)
+        clear_bit(nic.enabled, context.index)
+
+    def _check_mac(self, bytes mac, uint32_t index):
+        if len(mac) != 6 or mac[0] & 1 or not any(mac):
+            raise ConfigError(f"MAC address {mac.hex(':')}: give six bytes of a unicast address, "
+                              f"for example 02:00:00:00:00:01")
+        cdef uint64_t wanted = int.from_bytes(mac, "little")
+        cdef uint32_t i
+        for i in range(self.c.contexts):
+            if i != index and self.c.context[i].state != CONTEXT_FREE and self.c.context[i].mac == wanted:
+                raise ConfigError(f"MAC address {mac.hex(':')} is context {i}'s already: give each context its own")
+
+    cdef void _rebuild_mac_table(self) noexcept:
+        """Fills the table anew from the contexts; the engine stands still."""
+        cdef nic_t *nic = self.c
+        cdef uint32_t i, slot
+        memset(nic.mac_table, 0, (nic.mac_mask + 1) * sizeof(mac_entry_t))
+        for i in range(nic.contexts):
+            if nic.context[i].state == CONTEXT_FREE:
+                continue
+            slot = mac_slot(nic, nic.context[i].mac)
+            while nic.mac_table[slot].key:
+                slot = (slot + 1) & nic.mac_mask
+            nic.mac_table[slot].key = nic.context[i].mac | MAC_VALID
+            nic.mac_table[slot].context = i
+
+    def set_option(self, uint32_t index, str name, value):
+        """Sets one of: mac, vlan, anti_spoof, promiscuous, all_multicast, multicast, weight, rate. See `Context`."""
+        cdef context_t *context = self._context(index)
+        setter = getattr(_Options, name, None)
+        if setter is None:
+            raise ConfigError(f"context option {name!r}: give one of "
+                              + ", ".join(option for option in vars(_Options) if option[0] != "_"))
+        with self.quiesced():
+            if context.state == CONTEXT_FREE:
+                raise ConfigError(f"context {index} is not assigned")
+            setter(self, index, value)
+
+    def info(self, uint32_t index) -> dict:
+        """State, settings and fault of a context."""
+        cdef context_t *context = self._context(index)
+        return {
+            "state": context.state, "owner": context.owner, "protection": context.protection,
+            "mac": int(context.mac).to_bytes(6, "little"), "vlan": context.vlan, "weight": context.weight,
+            "anti_spoof": bool(context.anti_spoof), "promiscuous": bool(context.promiscuous),
+            "tx": _ring_info(&context.tx), "rx": _ring_info(&context.rx),
+            "fault": context.fault, "fault_ring": context.fault_ring, "fault_index": context.fault_index,
+            "fault_expected": context.fault_expected, "fault_found": context.fault_found,
+        }
+
+    def stats(self, uint32_t index) -> dict:
+        """Counters of a context since it was assigned: frames, bytes, drops by reason, interrupts."""
+        cdef context_t *context = self._context(index)
+        cdef uint8_t[::1] raw = <uint8_t[:sizeof(stats_t)]><uint8_t *>&context.stats
+        values = np.frombuffer(bytes(raw), _STATS)[0]
+        return {name: int(values[name]) for name in _STATS.names}
+
+    @property
+    def counters(self) -> dict:
+        """Of the whole NIC: rounds, frames moved, interrupts raised, faults, frames from the wire for nobody."""
+        return {"rounds": self.c.rounds, "frames": self.c.frames, "interrupts": self.c.irq_raised,
+                "faults": self.c.faults, "rx_drop_filter": self.c.rx_drop_filter,
+                "wire_tx_frames": self.c.wire.tx_frames, "wire_tx_bytes": self.c.wire.tx_bytes,
+                "wire_rx_frames": self.c.wire.rx_frames, "wire_rx_bytes": self.c.wire.rx_bytes}
+
+    # --- what a guest maps --------------------------------------------------------------------------------
+
+    def page_view(self, uint32_t index):
+        """The context page, as bytes without a copy."""
+        return self._view(index, 0, PAGE_SIZE)
+
+    def rings_view(self, uint32_t index):
+        """The rings behind the page: transmit, receive, completions, each `max_ring` long."""
+        return self._view(index, PAGE_SIZE, self._stride - PAGE_SIZE)
+
+    def _view(self, uint32_t index, uint64_t start, uint64_t size):
+        self._context(index)
+        start += index * self._stride
+        return self._pages.view()[start:start + size]
+
+    def export(self, uint32_t index, bint writable_rings):
+        """Moves a context's page and its rings to memory files of their own, for a guest in another process.
+
+        Returns (page fd, rings fd); both belong to the NIC. The rings' file cannot be mapped writable unless
+        `writable_rings`. Neither can change size.
+        """
+        cdef uint8_t *page = self._pages.base + index * self._stride
+        self._context(index)
+        with self.quiesced():
+            fds = (_move_to_file(page, PAGE_SIZE, True),
+                   _move_to_file(page + PAGE_SIZE, self._stride - PAGE_SIZE, writable_rings))
+            self._exports[index] = fds
+        return fds
+
+    cdef _unexport(self, uint32_t index):
+        for fd in self._exports.pop(index):
+            os.close(fd)
+        cdef uint8_t *page = self._pages.base + index * self._stride
+        os.close(_move_to_file(page, self._stride, True))
+
+    # --- the engine ---------------------------------------------------------------------------------------
+
+    def poll(self, int rounds=1, int budget=64) -> int:
+        """Runs rounds of the engine here, in the caller's thread. Returns frames moved."""
+        if self._thread is not None:
+            raise ConfigError("the NIC runs in its own thread: stop it before polling it from here")
+        cdef int n = 0
+        with self._lock, nogil:
+            for _ in range(rounds):
+                n += engine_poll(self.c, budget)
+        return n
+
+    def start_engine(self, cpu=None):
+        """Runs the engine in a thread of its own, on `cpu` or on the last one that this process may use."""
+        if self._thread is not None:
+            raise ConfigError("the NIC runs already")
+        self.c.stop = 0
+        self._thread = threading.Thread(target=self.run, args=(cpu,), name="cdna-nic", daemon=True)
+        self._thread.start()
+        while not load_u32(&self.c.alive):
+            sched_yield()
+
+    def run(self, cpu=None):
+        """The engine's loop, in the calling thread or process, until `stop_engine` or `request_stop`."""
+        allowed = sorted(os.sched_getaffinity(0))
+        if cpu is None and len(allowed) > 1:
+            cpu = max(allowed)
+        if cpu is not None:
+            os.sched_setaffinity(0, {cpu})
+        with nogil:
+            engine_run(self.c)
+
+    def request_stop(self):
+        store_u32(&self.c.stop, 1)
+
+    def stop_engine(self):
+        """Ends the engine's thread after the round under way."""
+        if self._thread is None:
+            return
+        self.request_stop()
+        self._thread.join()
+        self._thread = None
+
+    @property
+    def running(self) -> bool:
+        return self._thread is not None
+
+    # --- interrupts ---------------------------------------------------------------------------------------
+
+    def set_interrupt_fd(self, int fd):
+        """Event descriptor that the NIC writes when it raises an interrupt while the VMM sleeps; -1: none."""
+        self.c.irq.event_fd = fd
+
+    def arm_interrupt(self) -> bool:
+        """The VMM is about to sleep. False: an interrupt is pending already, do not."""
+        swap_u32(&self.c.irq.armed, 1)
+        return load_u32(&self.c.irq.producer) == self.c.irq.consumer
+
+
+def check_ring_size(str name, int size, int limit=MAX_RING):
+    if size & (size - 1) or not MIN_RING <= size <= limit:
+        raise ConfigError(f"{name} of {size} descriptors: give a power of two from {<int>MIN_RING} to {limit}")
+
+
+cdef size_t ring_bytes(uint32_t ring) noexcept:
+    cdef size_t size = ring * (2 * sizeof(desc_t) + sizeof(completion_t))
+    return (size + PAGE_SIZE - 1) & ~<size_t>(PAGE_SIZE - 1)
+
+
+cdef _ring_info(const ring_t *ring):
+    return {"size": ring.size, "producer": ring.producer, "consumer": ring.consumer, "seq": ring.seq}
+
+
+cdef _move_to_file(uint8_t *at, size_t size, bint writable):
+    """Replaces the memory at an address by a memory file with the same contents; returns its descriptor."""
+    fd = os.memfd_create("cdna-context", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, size)
+    os.pwrite(fd, memoryview(<uint8_t[:size]>at), 0)
+    cdef void *base = mmap(at, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0)
+    if base == MAP_FAILED:
+        raise ResourceError("cannot map a context's memory file")
+    seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+    if not writable:
+        seals |= F_SEAL_FUTURE_WRITE
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals | fcntl.F_SEAL_SEAL)
+    return fd
+
+
+F_SEAL_FUTURE_WRITE = 0x0010    # linux/fcntl.h; Python names it from 3.14 on
+
+
+class _Options:
+    """The settings of `Nic.set_option`; the engine stands still while one runs."""
+
+    @staticmethod
+    def mac(Nic nic, uint32_t index, value):
+        nic._check_mac(value, index)
+        nic.c.context[index].mac = int.from_bytes(value, "little")
+        nic._rebuild_mac_table()
+
+    @staticmethod
+    def vlan(Nic nic, uint32_t index, value):
+        if not (0 <= value <= 4094 or value == 0xFFFF):
+            raise ConfigError(f"VLAN {value}: give 1 to 4094, 0 for untagged, or 'trunk'")
+        nic.c.context[index].vlan = value
+
+    @staticmethod
+    def anti_spoof(Nic nic, uint32_t index, value):
+        nic.c.context[index].anti_spoof = bool(value)
+
+    @staticmethod
+    def promiscuous(Nic nic, uint32_t index, value):
+        nic.c.n_promiscuous += bool(value) - nic.c.context[index].promiscuous
+        nic.c.context[index].promiscuous = bool(value)
+
+    @staticmethod
+    def all_multicast(Nic nic, uint32_t index, value):
+        nic.c.context[index].all_multicast = bool(value)
+
+    @staticmethod
+    def multicast(Nic nic, uint32_t index, value):
+        if len(value) > MULTICAST_FILTERS:
+            raise ConfigError(f"{len(value)} multicast addresses: a context has {<int>MULTICAST_FILTERS} filters; "
+                              f"set all_multicast for more")
+        for address in value:
+            if len(address) != 6 or not address[0] & 1:
+                raise ConfigError(f"multicast address {address.hex(':')}: give six bytes, the first one odd")
+        for i, address in enumerate(value):
+            nic.c.context[index].multicast[<int>i] = int.from_bytes(address, "little")
+        nic.c.context[index].multicast_filters = len(value)
+
+    @staticmethod
+    def weight(Nic nic, uint32_t index, value):
+        if not 1 <= value <= 1000:
+            raise ConfigError(f"weight {value}: give 1 to 1000")
+        nic.c.context[index].weight = value
+
+    @staticmethod
+    def rate(Nic nic, uint32_t index, value):
+        """Bits a second on the wire's payload; None or 0: no limit. The bucket holds two milliseconds."""
+        cdef context_t *context = &nic.c.context[index]
+        rate = value or 0
+        if rate < 0 or 0 < rate < 8000:
+            raise ConfigError(f"rate {rate} bit/s: give at least 8000, or 0 for no limit")
+        context.rate_limited = rate > 0
+        context.tokens_per_cycle = rate / 8 / cycles_per_second()
+        context.tokens_max = max(rate / 8 * 0.002, <int>MAX_TSO_FRAME)
+        context.tokens = 0
+        context.tokens_at = cycles()
