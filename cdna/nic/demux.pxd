@@ -10,7 +10,7 @@ from cdna.nic.context cimport VLAN_TRUNK, context_t, nic_t
 
 cdef enum:
     MAC_MASK = 0xFFFFFFFFFFFF
-    MAC_VALID = 0x1000000000000 # set in the keys of the table, so that 0 is an empty entry
+    MAC_VALID = 0x1000000000000     # set in the keys of the table, so that 0 is an empty entry
     MULTICAST_BIT = 1           # of the first byte of an address (IEEE 802.3 section 3.2.3)
     TAG_LENGTH = 4
     ETHERTYPE_VLAN = 0x8100     # IEEE 802.1Q

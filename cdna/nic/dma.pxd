@@ -38,7 +38,7 @@ cdef inline uint8_t *translate(const nic_t *nic, const context_t *context, uint6
 
 cdef inline uint8_t *dma_address(const nic_t *nic, const context_t *context, uint64_t addr, uint32_t len,
                                  bint write) noexcept nogil:
-    """The bytes of a buffer where they are contiguous in machine memory; NULL: see `dma_check`, `dma_copy`."""
+    """The bytes of a buffer where they are contiguous in machine memory; NULL: see `dma_copy`."""
     if context.protection != PROTECTION_IOMMU:
         return machine_address(nic.memory, addr, len)
     if len > PAGE_SIZE - (addr & (PAGE_SIZE - 1)):
@@ -48,7 +48,7 @@ cdef inline uint8_t *dma_address(const nic_t *nic, const context_t *context, uin
 
 cdef inline uint32_t dma_copy(const nic_t *nic, const context_t *context, uint64_t addr, uint8_t *bytes_,
                               uint32_t len, bint write) noexcept nogil:
-    """Copies a buffer's bytes to `bytes_`, or from there (write). Returns a Fault; nothing is copied past one."""
+    """Copies a buffer's bytes to `bytes_`, or from there (write). Returns a Fault; nothing follows it."""
     cdef uint8_t *at
     cdef uint32_t n
     if context.protection != PROTECTION_IOMMU:

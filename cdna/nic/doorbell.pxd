@@ -10,8 +10,8 @@ level itself: no guest can make the NIC look at another's context.
 from libc.stdint cimport uint32_t, uint64_t
 
 from cdna.abi cimport (
-    CONTEXT_RUNNING, FAULT_PRODUCER, MAILBOX_INTERRUPT_ENABLE, MAILBOX_RX_PRODUCER, MAILBOX_TX_PRODUCER, RING_RX,
-    RING_TX, context_page_t,
+    CONTEXT_RUNNING, FAULT_PRODUCER, MAILBOX_INTERRUPT_ENABLE, MAILBOX_RX_PRODUCER, MAILBOX_TX_PRODUCER,
+    RING_RX, RING_TX, context_page_t,
 )
 from cdna.cpu cimport load_u32, load_u64, lowest_bit, or_u32, or_u64, store_u32, swap_u32, swap_u64
 from cdna.nic.context cimport context_t, nic_t, ring_t
@@ -52,19 +52,21 @@ cdef inline void take_doorbell(nic_t *nic, context_t *context) noexcept nogil:
         else:
             clear_bit(nic.enabled, context.index)
     if written & <uint32_t>1 << MAILBOX_RX_PRODUCER:
-        accept_producer(nic, context, &context.rx, RING_RX, load_u32(&context.page.mailbox[<int>MAILBOX_RX_PRODUCER]))
+        accept_producer(nic, context, &context.rx, RING_RX,
+                        load_u32(&context.page.mailbox[<int>MAILBOX_RX_PRODUCER]))
     if written & <uint32_t>1 << MAILBOX_TX_PRODUCER and context.state == CONTEXT_RUNNING:
-        accept_producer(nic, context, &context.tx, RING_TX, load_u32(&context.page.mailbox[<int>MAILBOX_TX_PRODUCER]))
+        accept_producer(nic, context, &context.tx, RING_TX,
+                        load_u32(&context.page.mailbox[<int>MAILBOX_TX_PRODUCER]))
         if context.state == CONTEXT_RUNNING and posted(&context.tx):
             set_bit(nic.tx_active, context.index)
 
 
 cdef inline void sweep_polled(nic_t *nic) noexcept nogil:
     """Looks at the pages of guests in other processes, the next few in each round."""
-    cdef uint32_t looked = 0, word = nic.poll_cursor, words
+    cdef uint32_t looked = 0, word = nic.poll_cursor, _words
     cdef uint64_t bits
     cdef uint32_t index
-    for words in range(nic.words):
+    for _words in range(nic.words):
         if word >= nic.words:
             word = 0
         bits = nic.polled[word]

@@ -23,7 +23,8 @@ cdef enum:
     MAX_PIECES = 6
 
 
-cdef inline void complete(ring_t *ring, uint32_t offset, uint32_t len, uint32_t flags, uint16_t vlan) noexcept nogil:
+cdef inline void complete(ring_t *ring, uint32_t offset, uint32_t len, uint32_t flags,
+                          uint16_t vlan) noexcept nogil:
     cdef completion_t *completion = &ring.completion[(ring.consumer + offset) & (ring.size - 1)]
     cdef completion_t entry
     entry.len = len
@@ -78,7 +79,9 @@ cdef inline bint scatter(nic_t *nic, context_t *context, const piece_t *piece, u
         n = desc.len if desc.len < len - done else len - done
         fault = receive_fault(context, ring, used, &desc)
         if not fault:
-            fault = FAULT_LENGTH if used == available else dma_copy(nic, context, desc.addr, flat + done, n, True)
+            fault = FAULT_LENGTH
+            if used < available:
+                fault = dma_copy(nic, context, desc.addr, flat + done, n, True)
         if fault:
             stop_at(nic, context, fault, RING_RX, used, desc.seq)
             return False
@@ -180,8 +183,9 @@ cdef inline uint32_t flood(nic_t *nic, const context_t *sender, const header_t *
 
 
 cdef inline uint32_t deliver_local(nic_t *nic, const context_t *sender, const header_t *header,
-                                   const piece_t *piece, uint32_t len, uint32_t flags, bint *matched) noexcept nogil:
-    """Delivers to the contexts of this NIC; `matched`: a context has this very address. Returns deliveries."""
+                                   const piece_t *piece, uint32_t len, uint32_t flags,
+                                   bint *matched) noexcept nogil:
+    """Delivers to the contexts of this NIC; `matched`: one has this very address. Returns deliveries."""
     cdef context_t *context
     cdef uint32_t n = 0
     matched[0] = False
@@ -204,7 +208,6 @@ cdef inline int receive(nic_t *nic, int budget) noexcept nogil:
     cdef piece_t piece
     cdef bint matched
     cdef int i, n
-    cdef context_t *next_context
     if nic.wire.rx == NULL:
         return 0
     n = nic.wire.rx(nic.wire, frame, budget if budget < 32 else 32)

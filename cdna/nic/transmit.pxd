@@ -118,8 +118,8 @@ cdef inline bint may_send(context_t *context, header_t *header, uint32_t len) no
     return True
 
 
-cdef inline bint route(nic_t *nic, context_t *context, const header_t *header, const piece_t *piece, uint32_t n,
-                       uint32_t len, uint32_t flags) noexcept nogil:
+cdef inline bint route(nic_t *nic, context_t *context, const header_t *header, const piece_t *piece,
+                       uint32_t n, uint32_t len, uint32_t flags) noexcept nogil:
     """Sends a frame that may be sent. False: the wire has no room, nothing was done, try again later."""
     cdef bint matched = False
     cdef uint32_t delivered = 0
@@ -163,7 +163,7 @@ cdef inline bint send_flat(nic_t *nic, context_t *context, const uint8_t *frame,
 
 
 cdef inline int send_simple(nic_t *nic, context_t *context, const desc_t *desc) noexcept nogil:
-    """A frame in one contiguous buffer: 1 sent, 0 no room on the wire, -1 it needs the slow path or stopped."""
+    """A frame in one contiguous buffer: 1 sent, 0 no room on the wire, -1 take the slow path, or stopped."""
     cdef uint8_t copy[64]
     cdef header_t header
     cdef piece_t piece[2]
@@ -191,8 +191,8 @@ cdef inline int send_simple(nic_t *nic, context_t *context, const desc_t *desc) 
 
 # --- frames of several descriptors, and offloads ----------------------------------------------------------
 
-cdef inline int gather_frame(nic_t *nic, context_t *context, uint32_t *used, uint32_t *len, offload_t *offload,
-                             bint *has_offload) noexcept nogil:
+cdef inline int gather_frame(nic_t *nic, context_t *context, uint32_t *used, uint32_t *len,
+                             offload_t *offload, bint *has_offload) noexcept nogil:
     """Copies a frame of several descriptors to the segment buffer: 1 whole, 0 not whole yet, -1 stopped."""
     cdef ring_t *ring = &context.tx
     cdef uint32_t available = posted(ring), limit = MAX_FRAME, fault = 0, n = 0
@@ -304,7 +304,7 @@ cdef inline int send_next(nic_t *nic, context_t *context) noexcept nogil:
 
 
 cdef inline void prefetch_ahead(const nic_t *nic, const ring_t *ring, uint32_t offset) noexcept nogil:
-    """Fetches the frame of a descriptor that comes soon. A prefetch never faults, whatever the address says."""
+    """Fetches the frame of a descriptor that comes soon. A prefetch never faults, whatever the address."""
     cdef uint64_t addr = ring.desc[(ring.consumer + offset) & (ring.size - 1)].addr
     prefetch_read(nic.memory.base + addr)
     prefetch_read(nic.memory.base + addr + 64)

@@ -9,18 +9,18 @@ import os
 import threading
 from contextlib import contextmanager
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
-from posix.mman cimport MAP_FAILED, MAP_FIXED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap
+from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap
 
 from cdna.abi cimport (
-    CONTEXT_ASSIGNED, CONTEXT_FREE, CONTEXT_RUNNING, MAX_CONTEXTS, MAX_FRAME, MAX_RING, MAX_TSO_FRAME, MIN_RING,
-    PAGE_SIZE, PROTECTION_IOMMU, completion_t, context_page_t, desc_t,
+    CONTEXT_ASSIGNED, CONTEXT_FREE, CONTEXT_RUNNING, MAX_CONTEXTS, MAX_FRAME, MAX_RING, MAX_TSO_FRAME,
+    MIN_RING, PAGE_SIZE, completion_t, context_page_t, desc_t,
 )
 from cdna.cpu cimport cycles, load_u32, sched_yield, store_u32, swap_u32
 from cdna.memory cimport Memory, SharedRegion
 from cdna.nic.context cimport (
-    BURST, MULTICAST_FILTERS, PACKET_BUFFER, context_t, irq_ring_t, mac_entry_t, nic_t, ring_t, stats_t, wire_t,
+    MULTICAST_FILTERS, PACKET_BUFFER, context_t, irq_ring_t, mac_entry_t, nic_t, ring_t, stats_t, wire_t,
 )
 from cdna.nic.demux cimport MAC_VALID, mac_slot
 from cdna.nic.engine cimport engine_poll, engine_run
@@ -34,8 +34,9 @@ import numpy as np
 
 VECTORS = 256               # slots of the interrupt vector buffer
 _STATS = np.dtype([(name, "u8") for name in (
-    "tx_frames", "tx_bytes", "rx_frames", "rx_bytes", "tx_local", "tx_drop_spoof", "tx_drop_vlan", "tx_drop_link",
-    "tx_drop_filter", "rx_drop_no_buffer", "rx_drop_stopped", "interrupts", "doorbells", "faults")])
+    "tx_frames", "tx_bytes", "rx_frames", "rx_bytes", "tx_local", "tx_drop_spoof", "tx_drop_vlan",
+    "tx_drop_link", "tx_drop_filter", "rx_drop_no_buffer", "rx_drop_stopped", "interrupts", "doorbells",
+    "faults")])
 assert _STATS.itemsize == sizeof(stats_t)
 
 
@@ -86,7 +87,8 @@ cdef class Nic:
         cdef size_t vectors = <size_t>VECTORS * words * 8
         self._state = SharedRegion(
             sizeof(nic_t) + n * sizeof(context_t) + 8 * (words * 8 + 64) + macs * sizeof(mac_entry_t)
-            + sizeof(irq_ring_t) + vectors + PACKET_BUFFER + MAX_TSO_FRAME + MAX_FRAME + sizeof(tso_t) + 65536)
+            + sizeof(irq_ring_t) + vectors + PACKET_BUFFER + MAX_TSO_FRAME + MAX_FRAME + sizeof(tso_t)
+            + 65536)
         cdef _Layout part = _Layout()
         part.at = self._state.base
         cdef nic_t *nic = <nic_t *>part.take(sizeof(nic_t))
@@ -150,8 +152,8 @@ cdef class Nic:
 
     # --- contexts -----------------------------------------------------------------------------------------
 
-    def configure(self, uint32_t index, *, uint32_t owner, uint32_t protection, bytes mac, int tx_ring, int rx_ring,
-                  uint64_t seq_modulus, uint32_t io_pages, bint polled):
+    def configure(self, uint32_t index, *, uint32_t owner, uint32_t protection, bytes mac, int tx_ring,
+                  int rx_ring, uint64_t seq_modulus, uint32_t io_pages, bint polled):
         """Gives a free context its owner, address and empty rings. Called by the VMM."""
         cdef context_t *context = self._context(index)
         check_ring_size("tx_ring", tx_ring, self.max_ring)
@@ -257,7 +259,8 @@ cdef class Nic:
         cdef uint32_t i
         for i in range(self.c.contexts):
             if i != index and self.c.context[i].state != CONTEXT_FREE and self.c.context[i].mac == wanted:
-                raise ConfigError(f"MAC address {mac.hex(':')} is context {i}'s already: give each context its own")
+                raise ConfigError(
+                    f"MAC address {mac.hex(':')} is context {i}'s already: give each context its own")
 
     cdef void _rebuild_mac_table(self) noexcept:
         """Fills the table anew from the contexts; the engine stands still."""
@@ -274,7 +277,7 @@ cdef class Nic:
             nic.mac_table[slot].context = i
 
     def set_option(self, uint32_t index, str name, value):
-        """Sets one of: mac, vlan, anti_spoof, promiscuous, all_multicast, multicast, weight, rate. See `Context`."""
+        """Sets one of: mac, vlan, anti_spoof, promiscuous, all_multicast, multicast, weight, rate."""
         cdef context_t *context = self._context(index)
         setter = getattr(_Options, name, None)
         if setter is None:
@@ -306,7 +309,7 @@ cdef class Nic:
 
     @property
     def counters(self) -> dict:
-        """Of the whole NIC: rounds, frames moved, interrupts raised, faults, frames from the wire for nobody."""
+        """Of the NIC: rounds, frames moved, interrupts raised, faults, frames from the wire for nobody."""
         return {"rounds": self.c.rounds, "frames": self.c.frames, "interrupts": self.c.irq_raised,
                 "faults": self.c.faults, "rx_drop_filter": self.c.rx_drop_filter,
                 "wire_tx_frames": self.c.wire.tx_frames, "wire_tx_bytes": self.c.wire.tx_bytes,
@@ -336,16 +339,23 @@ cdef class Nic:
         cdef uint8_t *page = self._pages.base + index * self._stride
         self._context(index)
         with self.quiesced():
-            fds = (_move_to_file(page, PAGE_SIZE, True),
-                   _move_to_file(page + PAGE_SIZE, self._stride - PAGE_SIZE, writable_rings))
-            self._exports[index] = fds
-        return fds
+            page_fd = _move_to_file(page, PAGE_SIZE, True)
+            try:
+                rings_fd = _move_to_file(page + PAGE_SIZE, self._stride - PAGE_SIZE, writable_rings)
+            except BaseException:
+                os.close(page_fd)
+                raise
+            self._exports[index] = page_fd, rings_fd
+        return page_fd, rings_fd
 
     cdef _unexport(self, uint32_t index):
+        """Puts memory of the NIC's own back where a context's files were mapped. Needs no descriptor."""
+        cdef void *base = mmap(self._pages.base + index * self._stride, self._stride, PROT_READ | PROT_WRITE,
+                               MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0)
+        if base == MAP_FAILED:
+            raise ResourceError(f"cannot take back the page of context {index}")
         for fd in self._exports.pop(index):
             os.close(fd)
-        cdef uint8_t *page = self._pages.base + index * self._stride
-        os.close(_move_to_file(page, self._stride, True))
 
     # --- the engine ---------------------------------------------------------------------------------------
 
@@ -394,6 +404,15 @@ cdef class Nic:
     def running(self) -> bool:
         return self._thread is not None
 
+    @property
+    def alive(self) -> bool:
+        """Whether some thread or process runs the engine."""
+        return bool(load_u32(&self.c.alive))
+
+    def shares_core(self) -> bool:
+        """Whether this machine has one core only, so that engine and guests give it to each other."""
+        return bool(self.c.yields)
+
     # --- interrupts ---------------------------------------------------------------------------------------
 
     def set_interrupt_fd(self, int fd):
@@ -408,7 +427,8 @@ cdef class Nic:
 
 def check_ring_size(str name, int size, int limit=MAX_RING):
     if size & (size - 1) or not MIN_RING <= size <= limit:
-        raise ConfigError(f"{name} of {size} descriptors: give a power of two from {<int>MIN_RING} to {limit}")
+        raise ConfigError(
+            f"{name} of {size} descriptors: give a power of two from {<int>MIN_RING} to {limit}")
 
 
 cdef size_t ring_bytes(uint32_t ring) noexcept:
@@ -422,17 +442,27 @@ cdef _ring_info(const ring_t *ring):
 
 cdef _move_to_file(uint8_t *at, size_t size, bint writable):
     """Replaces the memory at an address by a memory file with the same contents; returns its descriptor."""
+    cdef void *base
     fd = os.memfd_create("cdna-context", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.ftruncate(fd, size)
-    os.pwrite(fd, memoryview(<uint8_t[:size]>at), 0)
-    cdef void *base = mmap(at, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0)
-    if base == MAP_FAILED:
-        raise ResourceError("cannot map a context's memory file")
+    try:
+        os.ftruncate(fd, size)
+        os.pwrite(fd, memoryview(<uint8_t[:size]>at), 0)
+        base = mmap(at, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0)
+        if base == MAP_FAILED:
+            raise ResourceError("cannot map a context's memory file")
+        _seal(fd, writable)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _seal(fd, writable):
+    """A file that neither shrinks nor grows, and that nobody maps writable from now on, unless `writable`."""
     seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
     if not writable:
         seals |= F_SEAL_FUTURE_WRITE
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals | fcntl.F_SEAL_SEAL)
-    return fd
 
 
 F_SEAL_FUTURE_WRITE = 0x0010    # linux/fcntl.h; Python names it from 3.14 on
@@ -469,8 +499,8 @@ class _Options:
     @staticmethod
     def multicast(Nic nic, uint32_t index, value):
         if len(value) > MULTICAST_FILTERS:
-            raise ConfigError(f"{len(value)} multicast addresses: a context has {<int>MULTICAST_FILTERS} filters; "
-                              f"set all_multicast for more")
+            raise ConfigError(f"{len(value)} multicast addresses: a context has {<int>MULTICAST_FILTERS} "
+                              f"filters; set all_multicast for more")
         for address in value:
             if len(address) != 6 or not address[0] & 1:
                 raise ConfigError(f"multicast address {address.hex(':')}: give six bytes, the first one odd")

@@ -1,0 +1,3 @@
+from cdna.nic.wire import Wire
+
+class LoopbackWire(Wire): ...

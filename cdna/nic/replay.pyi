@@ -1,0 +1,18 @@
+from collections.abc import Iterable
+
+from cdna.nic.queue_wire import QueueWire
+
+class ReplayWire(QueueWire):
+    def __init__(
+        self,
+        frames: Iterable[tuple[bytes, int]],
+        *,
+        loop: int = 1,
+        recorded: bool = False,
+        keep_sent: bool = True,
+        depth: int = 1024,
+    ) -> None: ...
+    @property
+    def frames(self) -> int: ...
+    @property
+    def done(self) -> bool: ...

@@ -1,0 +1,116 @@
+"""Replay in the NIC's thread, at full speed or when the capture says, by the monotonic clock."""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.string cimport memcpy
+
+from cdna.cpu cimport load_u64, monotonic_ns
+from cdna.nic.context cimport frame_t, wire_t
+from cdna.nic.wire cimport down_tx, is_down
+
+from cdna.errors import ConfigError
+from cdna.nic.wire import check_frame
+
+
+cdef int replay_rx(wire_t *self, frame_t *frame, int n) noexcept nogil:
+    cdef replay_t *state = <replay_t *>self.state
+    cdef captured_t *captured
+    cdef uint64_t now = 0
+    cdef int i
+    if is_down(self):
+        return 0
+    if state.recorded:
+        now = monotonic_ns()
+        if state.started_ns == 0:           # the first frame is due when the NIC first looks
+            state.started_ns = now
+    for i in range(n):
+        if state.next == state.frames and not next_pass(state):
+            return i
+        captured = &state.frame[state.next]
+        # a later pass may start in the future: compare by subtraction
+        if state.recorded and <int64_t>(now - state.started_ns) < <int64_t>captured.due_ns:
+            return i
+        frame[i].data = captured.data
+        frame[i].len = captured.len
+        frame[i].timestamp_ns = captured.timestamp_ns
+        state.next += 1
+    return n
+
+
+cdef bint next_pass(replay_t *state) noexcept nogil:
+    if state.frames == 0 or state.pass_ + 1 == state.passes:
+        return False
+    state.next = 0
+    state.started_ns += state.pass_ns
+    state.pass_ += 1
+    return True
+
+
+cdef int discard_tx(wire_t *self, frame_t *frame, int n) noexcept nogil:
+    """Sends where no capture is written."""
+    return down_tx(self, frame, n)
+
+
+cdef class ReplayWire(QueueWire):
+    """Receives `frames`, pairs of bytes and nanoseconds since 1970, in this order; sends as a QueueWire does.
+
+    loop: how often they are received, 0: without end. recorded: with the distances of their time stamps; a
+    pass then ends one mean distance after its last frame. keep_sent: without it, what is sent is discarded
+    and counted as lost.
+    """
+
+    def __cinit__(self, *args, **kwargs):
+        self.replay = <replay_t *>self.share(sizeof(replay_t))
+        self.queues = &self.replay.queue
+
+    def __init__(self, frames, *, loop=1, recorded=False, keep_sent=True, depth=1024):
+        super().__init__(depth)
+        if loop < 0:
+            raise ConfigError(f"{loop} passes through a capture: give 1 or more, or 0 for no end")
+        frames = list(frames)
+        for i, (data, _) in enumerate(frames):
+            check_frame(data, i)
+        self.name = "replay"
+        self.replay.passes = loop
+        self.replay.recorded = recorded
+        self._store(frames)
+        if not keep_sent:
+            self.c.tx = discard_tx
+        self.c.rx = replay_rx
+
+    def _store(self, list frames):
+        cdef uint64_t i, due = 0
+        cdef size_t n = len(frames)
+        cdef bytes data
+        cdef captured_t *captured
+        cdef uint8_t *at = <uint8_t *>self.share(sum(len(data) for data, _ in frames) + 1)
+        self.replay.frame = <captured_t *>self.share((n + 1) * sizeof(captured_t))
+        self.replay.frames = n
+        for i in range(n):
+            data, timestamp = frames[i]
+            captured = &self.replay.frame[i]
+            captured.data = at
+            captured.len = <uint32_t>PyBytes_GET_SIZE(data)
+            captured.timestamp_ns = timestamp
+            # A stamp that goes back, or that a frame does not have, means: at once.
+            due = max(due, timestamp - frames[0][1])
+            captured.due_ns = due
+            memcpy(at, PyBytes_AS_STRING(data), captured.len)
+            at += captured.len
+        self.replay.pass_ns = due + (due // (n - 1) if n > 1 else 0)
+
+    def put(self, list frames):
+        """Not for a replay: raises ConfigError."""
+        raise ConfigError("a wire that replays a capture receives nothing else; use a QueueWire")
+
+    @property
+    def frames(self):
+        """Frames of one pass."""
+        return self.replay.frames
+
+    @property
+    def done(self):
+        """Whether all passes are over."""
+        cdef replay_t *state = self.replay
+        cdef bint last = state.frames == 0 or load_u64(&state.pass_) + 1 == state.passes
+        return bool(last and load_u64(&state.next) == state.frames)
