@@ -1,0 +1,110 @@
+"""`cdna compare`: CDNA against software bridging, on this machine, in one run."""
+
+import sys
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from cdna.cli import arguments, output
+from cdna.cli.exits import DONE, LOST, stop, until_stopped
+from cdna.cli.progress import Display
+from cdna.cli.runners import Runners
+from cdna.compare.plan import DOMAINS, MAX_GUESTS, PROTECTIONS, Plan
+from cdna.compare.result import Comparison, Run
+from cdna.report.table import comparison_text
+
+PROGRAM = "cdna compare"
+
+
+def compare(
+    context: typer.Context,
+    guests: Annotated[
+        str, typer.Option(metavar="N,...", help=f"Numbers of guests, from 1 to {MAX_GUESTS}.")
+    ] = "1,2,4,8,16,24",
+    direction: Annotated[
+        str, typer.Option(metavar="tx,rx", help="Transmit (guest to wire), receive (wire to guest).")
+    ] = "tx,rx",
+    size: Annotated[
+        str, typer.Option(metavar="BYTES|imix|FILE", help="Frames: all of one size, or as in a capture file.")
+    ] = "1514",
+    path: Annotated[
+        str, typer.Option(metavar="cdna,bridge", help="Architectures; a ratio needs both.")
+    ] = "cdna,bridge",
+    protection: Annotated[
+        str, typer.Option(metavar="MODE,...", help=f"CDNA's DMA protection: {', '.join(PROTECTIONS)}.")
+    ] = "validated,none",
+    domains: Annotated[
+        str,
+        typer.Option(
+            metavar=",".join(DOMAINS),
+            help="Domains as processes that are switched, or all in one process: no switches to pay.",
+        ),
+    ] = "process",
+    receive: Annotated[
+        str, typer.Option(metavar="flip,copy", help="How the bridge hands over a frame. Ratios: the faster.")
+    ] = "flip,copy",
+    seconds: Annotated[str, typer.Option(metavar="S", help="How long each case is measured.")] = "1",
+    line_rate: Annotated[
+        str, typer.Option(metavar="RATE", help="Bits a second on the wire, e.g. 10G; 0 for no limit.")
+    ] = "0",
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Check every byte of every frame; a wrong one fails the run.")
+    ] = False,
+    json: Annotated[str | None, typer.Option(metavar="FILE", help="Write the result as JSON.")] = None,
+    report: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Write the result as HTML, with plots: DIR/index.html."),
+    ] = None,
+) -> int:
+    """Measure CDNA against Xen's software bridging: same guests, NIC, wire and load, in one run."""
+    advice = f"give numbers from 1 to {MAX_GUESTS}, e.g. 1,2,4"
+    plan = Plan(
+        guests=arguments.integers("guests", guests, advice),
+        direction=arguments.words(direction),
+        size=arguments.size(size),
+        path=arguments.words(path),
+        protection=arguments.protections(protection),
+        domains=arguments.words(domains),
+        receive=arguments.words(receive),
+        seconds=arguments.seconds(seconds),
+        line_rate=arguments.line_rate(line_rate),
+        verify=verify,
+    )
+    report_to = None if report is None else output.directory_to_write("--report", report)
+    json_to = None if json is None else output.file_to_write("--json", json, coming=report_to)
+
+    runners: Runners = context.obj
+    with Display[Run](PROGRAM, _line) as display:
+        comparison, reason = until_stopped(
+            lambda: runners.compare(plan, display), lambda: Comparison({}, display.finished)
+        )
+    text = comparison_text(comparison, output.style())
+    if reason is not None:
+        output.show(text)
+        stop(reason, len(comparison.runs))
+
+    writes: list[output.Write] = [partial(output.show, text)]
+    if report_to is not None:
+        writes.append(partial(output.write_directory, "--report", report_to, lambda: _report(comparison)))
+    if json_to is not None:
+        writes.append(partial(output.write_file, "--json", json_to, comparison.to_json()))
+    output.write_all(writes)
+    return _verdict(comparison)
+
+
+def _line(run: Run) -> str:
+    return f"{run.case}: {run.mpps:.3f} Mpps, {run.gbps:.2f} Gb/s"
+
+
+def _report(comparison: Comparison) -> dict[str, str]:
+    from cdna.report.html import report  # matplotlib takes a while to import
+
+    return {"index.html": report(comparison), "comparison.json": comparison.to_json()}
+
+
+def _verdict(comparison: Comparison) -> int:
+    lossy = [run for run in comparison.runs if run.lost]
+    for run in lossy:
+        print(f"{PROGRAM}: {run.case}: {run.lost} frames lost; its figures do not count", file=sys.stderr)
+    return LOST if lossy else DONE

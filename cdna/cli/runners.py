@@ -1,0 +1,31 @@
+"""Which functions do the measuring. They need the compiled modules, so they are imported at first use."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cdna.bench.result import BenchPlan, BenchResult, BenchRow
+from cdna.compare.result import Comparison, Plan, Run
+from cdna.progress import OnProgress
+
+CompareRunner = Callable[[Plan, OnProgress[Run]], Comparison]
+BenchRunner = Callable[[BenchPlan, OnProgress[BenchRow]], BenchResult]
+
+
+def _compare(plan: Plan, on_progress: OnProgress[Run]) -> Comparison:
+    from cdna.compare.runner import measure
+
+    return measure(plan, on_progress)
+
+
+def _bench(plan: BenchPlan, on_progress: OnProgress[BenchRow]) -> BenchResult:
+    from cdna.bench.runner import measure
+
+    return measure(plan, on_progress)
+
+
+@dataclass(frozen=True)
+class Runners:
+    """The measuring behind the commands; a test gives its own."""
+
+    compare: CompareRunner = _compare
+    bench: BenchRunner = _bench

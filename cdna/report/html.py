@@ -1,0 +1,166 @@
+"""A comparison as one HTML page that needs nothing else: plots, tables, and how to read them."""
+
+from collections.abc import Sequence
+from html import escape
+from importlib.resources import files
+from string import Template
+from typing import Any
+
+from cdna.compare.result import Comparison, Ratio, Run
+from cdna.report import plots
+from cdna.report.published import published
+from cdna.report.summary import (
+    DIRECTIONS,
+    DOMAINS,
+    Finding,
+    findings,
+    frames,
+    least_most,
+    number_of,
+    sentences,
+    spread,
+)
+from cdna.report.table import figure, profile
+
+DASH = "\N{EN DASH}"
+TIMES = "\N{MULTIPLICATION SIGN}"
+
+_FACTS = {
+    "cpu": "processor",
+    "cores": "cores to use",
+    "host_core": "core of the domains",
+    "nic_core": "core of the NIC",
+    "tsc_mhz": "cycle counter, MHz",
+    "governor": "frequency governor",
+    "virtualized": "virtual machine",
+    "cdna": "cdna version",
+}
+
+
+def report(comparison: Comparison) -> str:
+    """The page, as text. Raises `ValueError` when there are no runs to show."""
+    if not comparison.runs:
+        raise ValueError("a comparison without runs has nothing to report; measure at least one case")
+    sections = list(comparison.sections().items())
+    sizes = ", ".join(dict.fromkeys(frames(run.size) for run in comparison.runs))
+    both = any(run.path == "bridge" for run in comparison.runs)
+    template = files("cdna.report").joinpath("report.html").read_text(encoding="utf-8")
+    return Template(template).substitute(
+        title="CDNA against software bridging" if both else "CDNA, measured",
+        lead=escape(f"{sizes}. {_host_in_a_line(comparison)}"),
+        tiles="\n".join(map(_tiles, findings(comparison))),
+        sentences="\n".join(f"<p>{escape(text)}</p>" for text in sentences(comparison, DASH)),
+        throughput="\n".join(_throughput(i, *key, runs) for i, (key, runs) in enumerate(sections)),
+        profiles="\n".join(_profiles(i, *key, runs) for i, (key, runs) in enumerate(sections)),
+        tables="\n".join(_table(comparison, *key, runs) for key, runs in sections),
+        published=published(comparison),
+        host="\n".join(
+            f'<tr><th scope="row">{escape(_FACTS.get(name, name))}</th><td>{escape(_fact(value))}</td></tr>'
+            for name, value in comparison.host.items()
+        ),
+    )
+
+
+def _host_in_a_line(comparison: Comparison) -> str:
+    host = comparison.host
+    parts = [str(host[name]) for name in ("cpu", "kernel", "date") if host.get(name)]
+    return f"Measured on {', '.join(parts)}." if parts else ""
+
+
+def _fact(value: Any) -> str:
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
+
+
+def _heading(domains: str, direction: str, size: int | str) -> str:
+    return f"{DIRECTIONS[direction]}, {frames(size)}" + ("" if domains == "process" else f", {domains}")
+
+
+def _tiles(finding: Finding) -> str:
+    """A row: what one direction says at its largest number of guests, as large figures."""
+    cdna = finding.cdna
+    where = "" if cdna.domains == "process" else f", {cdna.domains}"
+    heading = f"{DIRECTIONS[cdna.direction]}, {number_of(cdna.guests, 'guest')}{where}"
+    tiles = []
+    if finding.to_bridge is not None:
+        tiles.append(_tile(f"{finding.to_bridge.median:.2f}{TIMES}", "the bridge", _pairs(finding.to_bridge)))
+    name = plots.label(cdna.case.contender)
+    tiles.append(_tile(figure(cdna.gbps), "Gb/s", f"{name}; {figure(cdna.mpps)} Mpps"))
+    if finding.to_fewest is not None:
+        text = f"of CDNA with {number_of(finding.fewest, 'guest')}"
+        tiles.append(_tile(f"{finding.to_fewest:.2f}", text, "how throughput holds as guests are added"))
+    if finding.to_none is not None:
+        none = finding.to_none
+        tiles.append(_tile(f"{none.median:.3f}", "of CDNA without protection", _pairs(none, 3)))
+    return f'<h3>{escape(heading)}</h3><div class="tiles">{"".join(tiles)}</div>'
+
+
+def _pairs(ratio: Ratio, digits: int = 2) -> str:
+    return f"{least_most(ratio, DASH, digits)} over {ratio.pairs} pairs of slices" if ratio.pairs > 1 else ""
+
+
+def _tile(value: str, text: str, small: str) -> str:
+    return f'<div class="tile"><b>{value}</b><span>{escape(text)}</span><small>{escape(small)}</small></div>'
+
+
+def _throughput(index: int, domains: str, direction: str, size: int | str, runs: Sequence[Run]) -> str:
+    heading = _heading(domains, direction, size)
+    svg = plots.throughput(runs, f"t{index}", f"{heading}: throughput and idle over the number of guests")
+    return f"<figure><h3>{escape(heading)}</h3>{svg}</figure>"
+
+
+def _profiles(index: int, domains: str, direction: str, size: int | str, runs: Sequence[Run]) -> str:
+    heading = _heading(domains, direction, size)
+    description = f"{heading}: share of host time by domain, path and number of guests"
+    svg = plots.profiles(runs, f"p{index}", description)
+    return f'<figure class="wide"><h3>{escape(heading)}</h3><div class="scroll">{svg}</div></figure>'
+
+
+_COLUMNS = (
+    ("guests", ""),
+    ("path", ""),
+    ("Mpps", ""),
+    ("Gb/s", ""),
+    ("times bridge", f"least{DASH}most"),
+    ("VMM", "% of time"),
+    ("driver", "% of time"),
+    ("guests", "% of time"),
+    ("idle", "% of time"),
+    ("cycles", "a frame"),
+    ("NIC", "irq/s"),
+    ("driver", "irq/s"),
+    ("guests", "irq/s"),
+    ("lost", "frames"),
+)
+
+
+def _table(comparison: Comparison, domains: str, direction: str, size: int | str, runs: Sequence[Run]) -> str:
+    head = "".join(f'<th scope="col">{name}<small>{unit or "&nbsp;"}</small></th>' for name, unit in _COLUMNS)
+    rows = []
+    for i, run in enumerate(runs):
+        first = i == 0 or runs[i - 1].guests != run.guests
+        classes = " ".join(["first"] * first + ["main"] * (run.case.contender == "cdna validated"))
+        count = f'<th scope="row">{run.guests}</th>' if first else "<td></td>"
+        rows.append(f'<tr class="{classes}">{count}{_path(run.case.contender)}{_cells(comparison, run)}</tr>')
+    return f"""<h3>{escape(f"{DIRECTIONS[direction]}, {frames(size)}, {DOMAINS[domains]}")}</h3>
+<div class="panel scroll"><table class="runs"><thead><tr>{head}</tr></thead>
+<tbody>{"".join(rows)}</tbody></table></div>"""
+
+
+def _path(contender: str) -> str:
+    dot = f'<span class="dot" style="background: var(--{plots.variable(contender)})"></span>'
+    return f'<td class="left">{dot}{escape(plots.label(contender))}</td>'
+
+
+def _cells(comparison: Comparison, run: Run) -> str:
+    ratio = comparison.ratio(run)
+    irq = run.interrupts
+    if ratio is None:
+        to_bridge = ""
+    else:
+        to_bridge = "1" if comparison.baseline(run) is run else spread(ratio, DASH)
+    cells = [figure(run.mpps), figure(run.gbps), to_bridge]
+    cells += [f"{100 * part:.1f}" for part in profile(run)]
+    cells += [f"{run.host_cycles_per_frame:,.0f}"]
+    cells += [f"{rate:,.0f}" for rate in (irq.physical_per_s, irq.driver_domain_per_s, irq.guest_per_s)]
+    lost = f'<td class="bad">{run.lost:,}</td>' if run.lost else "<td>0</td>"
+    return "".join(f"<td>{cell}</td>" for cell in cells) + lost
