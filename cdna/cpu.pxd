@@ -11,6 +11,7 @@ cdef extern from "cpu.h" nogil:
     uint64_t or_u64(uint64_t *p, uint64_t v)
     uint32_t swap_u32(uint32_t *p, uint32_t v)
     uint64_t swap_u64(uint64_t *p, uint64_t v)
+    uint32_t add_u32(uint32_t *p, uint32_t v)
     uint64_t read_once_u64(const uint64_t *p)
     void copy_bytes(void *to, const void *source, size_t n)
     void fence()

@@ -23,6 +23,7 @@ static inline uint32_t or_u32(volatile uint32_t *p, uint32_t v) { return CDNA_OR
 static inline uint64_t or_u64(volatile uint64_t *p, uint64_t v) { return CDNA_OR(p, v); }
 static inline uint32_t swap_u32(volatile uint32_t *p, uint32_t v) { return CDNA_SWAP(p, v); }
 static inline uint64_t swap_u64(volatile uint64_t *p, uint64_t v) { return CDNA_SWAP(p, v); }
+static inline uint32_t add_u32(volatile uint32_t *p, uint32_t v) { return __atomic_fetch_add(p, v, __ATOMIC_SEQ_CST); }
 static inline void fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 
 /* Makes the compiler forget what it knows of memory: a value read before is not read again after. */

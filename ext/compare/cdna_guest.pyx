@@ -1,0 +1,62 @@
+"""A CDNA guest as a domain: its native driver, and its hypercalls across the kernel's boundary.
+
+The guest holds its context directly: it posts frames, makes the one hypercall of the data path, rings the
+doorbell, and blocks when its ring has no room for a batch, until an interrupt tells of completions.
+"""
+
+from libc.stdint cimport uint32_t
+
+from cdna.abi cimport desc_t
+from cdna.compare.host cimport PHASE_LOAD, hypercall_enter, hypercall_leave, slice_over, stay_runnable
+from cdna.guest_driver.queues cimport tx_reclaim
+from cdna.guest_driver.synthetic cimport BATCH, offer, take
+from cdna.vmm cimport protection
+
+
+cdef int host_enqueue(void *caller, uint32_t context, uint32_t ring, const desc_t *request, int n) noexcept nogil:
+    cdef cdna_guest_t *guest = <cdna_guest_t *>caller
+    cdef int taken
+    hypercall_enter(guest.host)
+    taken = protection.enqueue(guest.host.vmm, guest.domain, context, ring, request, n)
+    hypercall_leave(guest.host)
+    return taken
+
+
+cdef int host_iommu(void *caller, uint32_t context, const uint32_t *io_page, const uint32_t *page,
+                    int n) noexcept nogil:
+    cdef cdna_guest_t *guest = <cdna_guest_t *>caller
+    cdef int done
+    hypercall_enter(guest.host)
+    if page == NULL:
+        done = protection.iommu_unmap(guest.host.vmm, guest.domain, context, io_page, n)
+    else:
+        done = protection.iommu_map(guest.host.vmm, guest.domain, context, io_page, page, n)
+    hypercall_leave(guest.host)
+    return done
+
+
+cdef void use_host(cdna_guest_t *guest, host_t *host) noexcept:
+    guest.host = host
+    guest.synthetic.driver.enqueue = host_enqueue
+    guest.synthetic.driver.iommu = host_iommu
+    guest.synthetic.driver.vmm = guest
+
+
+cdef void run_transmit(domain_t *self, host_t *host) noexcept nogil:
+    cdef synthetic_t *guest = (<cdna_guest_t *>self.state).synthetic
+    while host.phase == PHASE_LOAD:
+        if tx_reclaim(guest.driver) < BATCH:
+            return
+        offer(guest, BATCH)
+        if slice_over(host):
+            stay_runnable(host)
+            return
+    tx_reclaim(guest.driver)
+
+
+cdef void run_receive(domain_t *self, host_t *host) noexcept nogil:
+    cdef synthetic_t *guest = (<cdna_guest_t *>self.state).synthetic
+    while take(guest, BATCH):
+        if slice_over(host):
+            stay_runnable(host)
+            return
