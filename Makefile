@@ -36,7 +36,7 @@ lint: build $(VENV)/.lint  ## check style, types, stubs and spelling
 	$(VENV)/bin/ruff format --check
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cython-lint ext cdna
 	$(PY) -m mypy
-	$(PY) -m mypy.stubtest --concise --ignore-disjoint-bases \
+	$(PY) -m mypy.stubtest --concise --mypy-config-file pyproject.toml --ignore-disjoint-bases \
 		--allowlist tests/stubtest_allowlist.txt --ignore-unused-allowlist \
 		$(subst /,.,$(PYX:ext/%.pyx=cdna/%))
 	$(VENV)/bin/codespell

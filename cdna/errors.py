@@ -29,3 +29,7 @@ class ContextFault(CdnaError):
     def __init__(self, message: str, report: object) -> None:
         super().__init__(message)
         self.report = report
+
+
+class WrongFrame(CdnaError):
+    """A benchmark's receiver got a frame that was not what had been sent."""

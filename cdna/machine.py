@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from types import TracebackType
 from typing import Any
 
@@ -12,6 +13,8 @@ from cdna.nic.device import Nic
 from cdna.nic.wire import Wire
 from cdna.nic.wires import make_wire
 from cdna.vmm.hypervisor import Context, Guest, Hypervisor
+from cdna.vmm.policy import Policy
+from cdna.vmm.server import Server
 from cdna.vmm.settings import ContextSettings
 
 
@@ -37,7 +40,9 @@ class Machine:
         self.nic = Nic(self.memory, self.wire, contexts, **nic)
         self.vmm = Hypervisor(self.memory, self.nic)
 
-    def attach(self, name: str, *, memory: int | None = None, buffer_size: int = 2048, **settings: Any) -> Driver:
+    def attach(
+        self, name: str, *, memory: int | None = None, buffer_size: int = 2048, **settings: Any
+    ) -> Driver:
         """Creates a guest, assigns it a context and loads its driver. `settings` are `ContextSettings`."""
         wanted = ContextSettings(**settings)
         needed = memory_needed(wanted.tx_ring, wanted.rx_ring, buffer_size)
@@ -47,6 +52,10 @@ class Machine:
         except Exception:
             self.vmm.destroy_guest(guest)
             raise
+
+    def serve(self, path: str | os.PathLike[str], policy: Policy | None = None, **options: Any) -> Server:
+        """Takes guests of other processes, which use `RemoteDriver`, on a Unix socket at `path`."""
+        return self.vmm.serve(path, policy, **options)
 
     def guest(self, name: str) -> Guest:
         return self.vmm.guests[name]

@@ -46,7 +46,7 @@ static inline void copy_bytes(void *to, const void *from, size_t n) {
         __builtin_memcpy(to, &head, 64);
         __builtin_memcpy((uint8_t *)to + n - 64, &tail, 64);
     } else {
-        memcpy(to, from, n);
+        memmove(to, from, n);   /* a guest may have posted buffers that overlap */
     }
 }
 

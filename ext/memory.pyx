@@ -3,6 +3,7 @@
 import fcntl
 import os
 
+cimport cython
 from libc.string cimport memset
 from posix.unistd cimport close
 from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
@@ -45,6 +46,13 @@ cdef class SharedRegion:
         return _owned_array(bytes_, self)
 
 
+def _copy_to_file(fd, data):
+    """Writes all of `data` at the start of a file; one call writes 2 GiB at most."""
+    done = 0
+    while done < len(data):
+        done += os.pwrite(fd, data[done:], done)
+
+
 def _owned_array(memory, owner):
     """A numpy view of a memoryview whose bytes belong to `owner`, which the view keeps alive."""
     holder = _Holder(memory, owner)
@@ -64,6 +72,7 @@ cdef class _Holder:
         return np.asarray(self._memory).__array_interface__
 
 
+@cython.no_gc_clear     # __dealloc__ reads the table
 cdef class Memory:
     """Machine memory of `size` bytes, rounded up to whole pages.
 
@@ -163,13 +172,15 @@ cdef class Memory:
         cdef uint32_t i, n = 0
         for i in range(self.c.pages):
             if self.c.page[i].owner == owner and self.c.page[i].pins:
-                raise ResourceError(f"page {i} of domain {owner} has {self.c.page[i].pins} pins: revoke its contexts")
+                raise ResourceError(
+                    f"page {i} of domain {owner} has {self.c.page[i].pins} pins: revoke its contexts")
+        # Before the pages are anybody's to take: the process of the old owner still maps them.
+        for first in [first for first, export in self._exported.items() if export[2] == owner]:
+            self._take_back(first)
         for i in range(self.c.pages):
             if self.c.page[i].owner == owner:
                 self.c.page[i].owner = DOMID_FREE
                 n += 1
-        for first in [first for first, export in self._exported.items() if export[2] == owner]:
-            self._take_back(first)
         return n
 
     def export(self, uint32_t first, uint32_t pages) -> int:
@@ -180,13 +191,21 @@ cdef class Memory:
         """
         cdef uint64_t maddr = <uint64_t>first << PAGE_SHIFT, size = <uint64_t>pages << PAGE_SHIFT
         self._check_range(maddr, size)
+        cdef uint32_t i
         if first in self._exported:
             return self._exported[first][0]
+        for i in range(first, first + pages):
+            if self.c.page[i].owner != self.c.page[first].owner:
+                raise ConfigError(f"page {i} is not of page {first}'s domain: export the pages of one")
         fd = os.memfd_create("cdna-guest", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.ftruncate(fd, size)
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
-        os.pwrite(fd, memoryview(<uint8_t[:size]>(self.c.base + maddr)), 0)
-        _map(self.c.base + maddr, size, fd, MAP_FIXED)
+        try:
+            os.ftruncate(fd, size)
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS | fcntl.F_SEAL_SEAL)
+            _copy_to_file(fd, memoryview(<uint8_t[:size]>(self.c.base + maddr)))
+            _map(self.c.base + maddr, size, fd, MAP_FIXED)
+        except BaseException:
+            os.close(fd)
+            raise
         self._exported[first] = (fd, pages, self.c.page[first].owner)
         return fd
 
@@ -195,7 +214,7 @@ cdef class Memory:
         return any(first <= page < first + export[1] for first, export in self._exported.items())
 
     def _take_back(self, uint32_t first):
-        """Puts the machine's own memory back where an exported file was mapped: its process keeps only a copy."""
+        """Puts the machine's own memory back where an exported file was mapped: its process keeps a copy."""
         fd, pages, _ = self._exported.pop(first)
         cdef uint64_t maddr = <uint64_t>first << PAGE_SHIFT, size = <uint64_t>pages << PAGE_SHIFT
         cdef void *base = mmap(self.c.base + maddr, size, PROT_READ | PROT_WRITE,

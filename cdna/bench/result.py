@@ -25,7 +25,7 @@ class BenchPlan:
     """
 
     sizes: tuple[int, ...] = (64, 1514)
-    seconds: float = 1.0
+    seconds: float = 0.5
     protection: tuple[str, ...] = PROTECTIONS
     contexts: tuple[int, ...] = (1, 1024)
 

@@ -7,7 +7,7 @@ import numpy as np
 
 @dataclass(slots=True)
 class TxBuffer:
-    """A free transmit buffer: write `data`, set `length`, submit."""
+    """A free transmit buffer: write `data`, set `length`, submit. `number` is -1 from then on."""
 
     data: np.ndarray
     number: int
@@ -16,7 +16,10 @@ class TxBuffer:
 
 @dataclass(slots=True)
 class RxBuffer:
-    """A filled receive buffer: `data`, its completion `flags` (cdna.abi.CompletionFlag), the frame's VLAN."""
+    """A filled receive buffer: `data`, its completion `flags` (cdna.abi.CompletionFlag), the frame's VLAN.
+
+    `number` is -1 once it was released.
+    """
 
     data: np.ndarray
     number: int

@@ -54,5 +54,7 @@ class Driver(LocalQueues):
     def _refused(self, reason: int) -> None:
         if self.faulted:
             self.context.vmm.collect_faults()
-            raise ContextFault(f"hypercall refused, the context is stopped: {self.context.fault}", self.context.fault)
+            raise ContextFault(
+                f"hypercall refused, the context is stopped: {self.context.fault}", self.context.fault
+            )
         self.context.vmm.raise_refusal(reason, f"hypercall of guest {self.context.guest.name!r}")

@@ -8,9 +8,9 @@ domains of a comparison; only the hypercall differs.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from cdna.abi cimport (
-    IOMMU_DIRECT_MAP, IOMMU_PERSISTENT, IOMMU_SHARED, IOMMU_SINGLE_USE, MAILBOX_RX_PRODUCER, MAILBOX_TX_PRODUCER,
-    PAGE_SHIFT, PAGE_SIZE, PROTECTION_IOMMU, PROTECTION_VALIDATED, RING_RX, RING_TX, completion_t, context_page_t,
-    desc_t,
+    IOMMU_DIRECT_MAP, IOMMU_PERSISTENT, IOMMU_SHARED, IOMMU_SINGLE_USE, MAILBOX_RX_PRODUCER,
+    MAILBOX_TX_PRODUCER, PAGE_SHIFT, PAGE_SIZE, PROTECTION_IOMMU, PROTECTION_VALIDATED, RING_RX, RING_TX,
+    completion_t, context_page_t, desc_t,
 )
 from cdna.cpu cimport compiler_barrier, cpu_relax, load_u32
 from cdna.nic.doorbell cimport ring_doorbell
@@ -21,9 +21,11 @@ cdef enum:
     IO_PAGES_PER_SLOT = 4       # single-use: I/O pages kept for one descriptor; buffers to 12 KiB anywhere
 
 # The way into the VMM: returns descriptors taken, or a Refusal.
-ctypedef int (*enqueue_call)(void *vmm, uint32_t context, uint32_t ring, const desc_t *request, int n) noexcept nogil
+ctypedef int (*enqueue_call)(void *vmm, uint32_t context, uint32_t ring, const desc_t *request,
+                             int n) noexcept nogil
 # I/O pages mapped (machine pages given) or unmapped (page is NULL); IOMMU mode.
-ctypedef int (*iommu_call)(void *vmm, uint32_t context, const uint32_t *io_page, const uint32_t *page, int n) noexcept nogil
+ctypedef int (*iommu_call)(void *vmm, uint32_t context, const uint32_t *io_page, const uint32_t *page,
+                           int n) noexcept nogil
 
 cdef struct queue_t:
     uint32_t size               # descriptors, a power of two
@@ -38,7 +40,7 @@ cdef struct queue_t:
     uint32_t buffers
 
 cdef struct io_map_t:           # the guest's book of its I/O mappings
-    uint16_t *uses              # of each guest page: buffers posted on it (shared), or mapped at all (persistent)
+    uint16_t *uses              # of each guest page: buffers posted on it (shared), or mapped (persistent)
     uint32_t pages              # guest pages; single-use addresses lie behind them
     uint32_t n_map
     uint32_t n_unmap
@@ -234,7 +236,8 @@ cdef inline void io_stage_unmap(driver_t *d, uint32_t io_page) noexcept nogil:
     d.io.n_unmap += 1
 
 
-cdef inline uint64_t io_map(driver_t *d, uint32_t ring, uint32_t slot, uint64_t maddr, uint32_t length) noexcept nogil:
+cdef inline uint64_t io_map(driver_t *d, uint32_t ring, uint32_t slot, uint64_t maddr,
+                            uint32_t length) noexcept nogil:
     """Maps a buffer for DMA as the strategy says; returns its I/O address. `io_flush` before the doorbell.
 
     single-use: an address of the descriptor's own, mapped for this DMA alone.
@@ -243,8 +246,8 @@ cdef inline uint64_t io_map(driver_t *d, uint32_t ring, uint32_t slot, uint64_t 
     direct-map: the guest address; the VMM mapped all of the guest when it assigned the context.
     """
     cdef uint64_t gpa = maddr - d.maddr
-    cdef uint32_t first = <uint32_t>(gpa >> PAGE_SHIFT), last = <uint32_t>((gpa + length - 1) >> PAGE_SHIFT), page
-    cdef uint32_t io_page
+    cdef uint32_t first = <uint32_t>(gpa >> PAGE_SHIFT), last = <uint32_t>((gpa + length - 1) >> PAGE_SHIFT)
+    cdef uint32_t io_page, page
     if d.strategy == IOMMU_SINGLE_USE:
         io_page = single_use_page(d, ring, slot)
         for page in range(first, last + 1):
@@ -308,8 +311,10 @@ cdef class Queues:
     cdef driver_t c
     cdef SharedRegion _state
     cdef object _memory         # the guest's memory as a numpy array
-    cdef _setup(self, uint32_t tx_ring, uint32_t rx_ring, uint32_t max_ring, uint32_t buffer_size, uint8_t *rings)
+    cdef _setup(self, uint32_t tx_ring, uint32_t rx_ring, uint32_t max_ring, uint32_t buffer_size,
+                uint8_t *rings)
     cdef bint _post_frame(self, bytes data, bint offload, uint64_t packed)
     cdef _announce(self, queue_t *q, uint32_t ring)
+    cdef _raise_refusal(self)
     cdef list _take_frame(self)
     cdef _buffer(self, uint64_t pool, uint32_t number)

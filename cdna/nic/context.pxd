@@ -65,6 +65,12 @@ cdef struct context_t:
     double tokens_per_cycle
     double tokens_max
     uint64_t tokens_at          # cycle count of the last refill
+    # Interrupt moderation, per context, as ethtool -C sets it.
+    uint32_t coalesce_frames    # descriptors completed before the context is reported, or
+    uint64_t coalesce_cycles    # cycles since the first one that was not
+    uint32_t tx_reported        # consumer indices when it was last reported
+    uint32_t rx_reported
+    uint64_t unreported_since
     uint32_t fault              # Fault
     uint32_t fault_ring         # Ring
     uint32_t fault_index        # descriptor index, free-running
@@ -73,6 +79,13 @@ cdef struct context_t:
     uint32_t multicast_filters
     uint64_t multicast[16]
     stats_t stats
+
+# What the VMM reads of a context on the data path; a cache line of its own, written once a round at most.
+cdef struct progress_t:
+    uint32_t state              # ContextState
+    uint32_t tx_consumer
+    uint32_t rx_consumer
+    uint8_t _pad[52]
 
 # What the wire and the NIC hand each other. `data` stays valid until the next call of the same function.
 cdef struct frame_t:
@@ -116,6 +129,7 @@ cdef struct irq_ring_t:         # circular buffer of interrupt bit vectors, in V
 cdef struct nic_t:
     memory_t *memory
     context_t *context
+    progress_t *progress        # by context
     uint32_t contexts
     uint32_t words              # (contexts + 63) / 64
     # first level of the doorbell vectors: bit i of word i/64, context i has a doorbell
@@ -123,6 +137,7 @@ cdef struct nic_t:
     uint64_t *tx_active         # contexts with descriptors to send
     uint64_t *polled            # contexts whose pages the NIC looks at itself
     uint64_t *dirty             # contexts whose consumer indices this round moved
+    uint64_t *unreported        # contexts with completions that moderation holds back
     uint64_t *updated           # contexts to report in the next interrupt
     uint64_t *enabled           # contexts that want interrupts
     uint64_t *running
@@ -135,10 +150,7 @@ cdef struct nic_t:
     uint32_t mac_mask
     wire_t *wire
     irq_ring_t *irq
-    uint32_t irq_frames         # frames since the last interrupt
-    uint32_t irq_max_frames     # moderation: at most so many frames,
-    uint64_t irq_max_cycles     # or so many cycles
-    uint64_t irq_since          # cycle count of the first unreported update, or 0
+    uint64_t irq_looked         # cycle count when held-back completions were last looked at
     uint64_t irq_raised         # physical interrupts
     uint8_t *packet_buffer
     uint32_t packet_used        # bytes
@@ -163,3 +175,4 @@ cdef struct nic_t:
     uint64_t frames
     uint64_t idle_cycles
     uint64_t busy_cycles
+    uint32_t link               # of the wire, as the context pages show it

@@ -12,6 +12,7 @@ cdef class Nic:
     cdef readonly Wire wire
     cdef readonly int contexts
     cdef readonly int max_ring
+    cdef readonly tuple moderation      # (descriptors, microseconds) of a context that sets none
     cdef readonly object _lock
     cdef SharedRegion _state
     cdef SharedRegion _pages
@@ -24,6 +25,7 @@ cdef class Nic:
     cdef void _resume(self) noexcept
     cdef _clear(self, context_t *context)
     cdef _set_rings(self, context_t *context, uint32_t tx_ring, uint32_t rx_ring, uint32_t seq_mask)
+    cdef void _set_state(self, context_t *context, uint32_t state) noexcept
     cdef _stop(self, context_t *context)
     cdef _unexport(self, uint32_t index)
     cdef void _rebuild_mac_table(self) noexcept

@@ -16,11 +16,12 @@ from cdna.nic.demux cimport (
     ETHERTYPE_VLAN, MULTICAST_BIT, TAG_LENGTH, admits, find_mac, header_t, parse_header, wants_multicast,
 )
 from cdna.nic.dma cimport dma_address, dma_copy, gather, piece_t
-from cdna.nic.ring cimport consume, in_sequence, posted, read_desc, set_bit, stop_at, test_bit
+from cdna.nic.ring cimport consume, found_in, in_sequence, posted, read_desc, set_bit, stop_at, test_bit
 from cdna.cpu cimport lowest_bit
 
 cdef enum:
-    MAX_PIECES = 6
+    AHEAD = 8                   # descriptors whose buffers are prefetched
+    DESC_AHEAD = 32             # descriptors that are themselves prefetched
 
 
 cdef inline void complete(ring_t *ring, uint32_t offset, uint32_t len, uint32_t flags,
@@ -32,6 +33,16 @@ cdef inline void complete(ring_t *ring, uint32_t offset, uint32_t len, uint32_t 
     entry.vlan = vlan
     entry.reserved = 0
     completion[0] = entry
+
+
+cdef inline void prefetch_buffers(const nic_t *nic, const ring_t *ring, uint32_t len) noexcept nogil:
+    """Fetches, for writing, the lines of a buffer that comes soon which the guest has read: first and last."""
+    cdef const desc_t *desc = &ring.desc[(ring.consumer + AHEAD) & (ring.size - 1)]
+    cdef const uint8_t *data = nic.memory.base + desc.addr
+    if ring.consumer & 3 == 0:
+        prefetch_read(&ring.desc[(ring.consumer + DESC_AHEAD) & (ring.size - 1)])
+    prefetch_write(data)
+    prefetch_write(data + len - 1)
 
 
 cdef inline void received(nic_t *nic, context_t *context, uint32_t buffers, uint32_t len) noexcept nogil:
@@ -67,7 +78,7 @@ cdef inline bint scatter(nic_t *nic, context_t *context, const piece_t *piece, u
         read_desc(ring, ring.consumer + used, &desc)
         fault = receive_fault(context, ring, used, &desc)
         if fault:
-            stop_at(nic, context, fault, RING_RX, used, desc.seq)
+            stop_at(nic, context, fault, RING_RX, used, found_in(&desc, fault))
             return False
         total += desc.len
         used += 1
@@ -83,7 +94,7 @@ cdef inline bint scatter(nic_t *nic, context_t *context, const piece_t *piece, u
             if used < available:
                 fault = dma_copy(nic, context, desc.addr, flat + done, n, True)
         if fault:
-            stop_at(nic, context, fault, RING_RX, used, desc.seq)
+            stop_at(nic, context, fault, RING_RX, used, found_in(&desc, fault))
             return False
         done += n
         complete(ring, used, n, flags | (COMPLETION_F_EOP if done == len else 0), vlan)
@@ -105,7 +116,7 @@ cdef inline bint deliver(nic_t *nic, context_t *context, const piece_t *piece, u
     read_desc(ring, ring.consumer, &desc)
     fault = receive_fault(context, ring, 0, &desc)
     if fault:
-        stop_at(nic, context, fault, RING_RX, 0, desc.seq)
+        stop_at(nic, context, fault, RING_RX, 0, found_in(&desc, fault))
         return False
     if desc.len < len:
         return scatter(nic, context, piece, len, flags, vlan)
@@ -113,8 +124,10 @@ cdef inline bint deliver(nic_t *nic, context_t *context, const piece_t *piece, u
     if to == NULL:
         if context.protection == PROTECTION_IOMMU:
             return scatter(nic, context, piece, len, flags, vlan)
-        stop_at(nic, context, FAULT_ADDRESS, RING_RX, 0, desc.seq)
+        stop_at(nic, context, FAULT_ADDRESS, RING_RX, 0, found_in(&desc, FAULT_ADDRESS))
         return False
+    if context.protection != PROTECTION_IOMMU:
+        prefetch_buffers(nic, ring, len)
     gather(to, piece, 0, len)
     complete(ring, 0, len, flags | COMPLETION_F_EOP, vlan)
     received(nic, context, 1, len)
@@ -163,7 +176,7 @@ cdef inline bint deliver_tagged(nic_t *nic, context_t *context, const header_t *
 
 
 cdef inline uint32_t flood(nic_t *nic, const context_t *sender, const header_t *header, const piece_t *piece,
-                           uint32_t len, uint32_t flags, bint multicast) noexcept nogil:
+                           uint32_t len, uint32_t flags, bint multicast, bint *matched) noexcept nogil:
     """Delivers to every running context that wants it, except the sender: multicast, or promiscuous ones."""
     cdef uint32_t word, n = 0
     cdef uint64_t bits
@@ -178,6 +191,7 @@ cdef inline uint32_t flood(nic_t *nic, const context_t *sender, const header_t *
                 continue
             wanted = wants_multicast(context, header.destination) if multicast else context.promiscuous != 0
             if wanted:
+                matched[0] = True
                 n += deliver_tagged(nic, context, header, piece, len, flags)
     return n
 
@@ -185,19 +199,19 @@ cdef inline uint32_t flood(nic_t *nic, const context_t *sender, const header_t *
 cdef inline uint32_t deliver_local(nic_t *nic, const context_t *sender, const header_t *header,
                                    const piece_t *piece, uint32_t len, uint32_t flags,
                                    bint *matched) noexcept nogil:
-    """Delivers to the contexts of this NIC; `matched`: one has this very address. Returns deliveries."""
+    """Delivers to the contexts of this NIC; `matched`: one of them wants it. Returns deliveries."""
     cdef context_t *context
     cdef uint32_t n = 0
     matched[0] = False
     if header.destination & MULTICAST_BIT:
-        return flood(nic, sender, header, piece, len, flags, True)
+        return flood(nic, sender, header, piece, len, flags, True, matched)
     context = find_mac(nic, header.destination)
     if context != NULL and admits(context, header):
         matched[0] = True
-        if not context.promiscuous or nic.n_promiscuous == 0 or context == sender:
+        if not context.promiscuous or context.state != CONTEXT_RUNNING or context == sender:
             n = deliver_tagged(nic, context, header, piece, len, flags)
     if nic.n_promiscuous:
-        n += flood(nic, sender, header, piece, len, flags, False)
+        n += flood(nic, sender, header, piece, len, flags, False, matched)
     return n
 
 
@@ -220,6 +234,6 @@ cdef inline int receive(nic_t *nic, int budget) noexcept nogil:
         parse_header(&header, frame[i].data)
         piece.data = frame[i].data
         piece.len = frame[i].len
-        if not deliver_local(nic, NULL, &header, &piece, frame[i].len, 0, &matched) and not matched:
-            nic.rx_drop_filter += 1
+        deliver_local(nic, NULL, &header, &piece, frame[i].len, 0, &matched)
+        nic.rx_drop_filter += not matched
     return n

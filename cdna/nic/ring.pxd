@@ -7,7 +7,8 @@ reads: a descriptor is read once, into two words, and judged by that copy.
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from cdna.abi cimport (
-    CONTEXT_FAULTED, FAULT_NONE, FAULT_SEQUENCE, PROTECTION_VALIDATED, desc_t,
+    CONTEXT_FAULTED, FAULT_FLAGS, FAULT_LENGTH, FAULT_NONE, FAULT_SEQUENCE, PAGE_SHIFT, PROTECTION_VALIDATED,
+    desc_t,
 )
 from cdna.cpu cimport read_once_u64, store_u32
 from cdna.nic.context cimport context_t, nic_t, ring_t
@@ -28,7 +29,6 @@ cdef inline bint test_bit(const uint64_t *vector, uint32_t i) noexcept nogil:
 cdef inline void stop_context(nic_t *nic, context_t *context, uint32_t fault, uint32_t ring, uint32_t index,
                               uint32_t expected, uint32_t found) noexcept nogil:
     """Stops a context with a reason; the others go on (section 3.3). The VMM hears of it by interrupt."""
-    context.state = CONTEXT_FAULTED
     context.fault = fault
     context.fault_ring = ring
     context.fault_index = index
@@ -37,12 +37,14 @@ cdef inline void stop_context(nic_t *nic, context_t *context, uint32_t fault, ui
     context.stats.faults += 1
     nic.faults += 1
     nic.n_running -= 1
+    store_u32(&context.state, CONTEXT_FAULTED)      # after the reason: the VMM reads it in another thread
     clear_bit(nic.running, context.index)
     clear_bit(nic.tx_active, context.index)
     set_bit(nic.dirty, context.index)
     set_bit(nic.enabled, context.index)     # the VMM wants to know, whatever the guest masked
     store_u32(&context.page.fault, fault)
     store_u32(&context.page.state, CONTEXT_FAULTED)
+    store_u32(&nic.progress[context.index].state, CONTEXT_FAULTED)
 
 
 cdef inline void read_desc(const ring_t *ring, uint32_t index, desc_t *copy) noexcept nogil:
@@ -69,6 +71,17 @@ cdef inline bint in_sequence(const context_t *context, const ring_t *ring, uint3
 cdef inline void consume(ring_t *ring, uint32_t n) noexcept nogil:
     ring.consumer += n
     ring.seq = (ring.seq + n) & ring.seq_mask
+
+
+cdef inline uint32_t found_in(const desc_t *desc, uint32_t fault) noexcept nogil:
+    """What a fault report shows of a descriptor: the field that is to blame, an address by its page."""
+    if fault == FAULT_SEQUENCE:
+        return desc.seq
+    if fault == FAULT_LENGTH:
+        return desc.len
+    if fault == FAULT_FLAGS:
+        return desc.flags
+    return <uint32_t>(desc.addr >> PAGE_SHIFT)
 
 
 cdef inline void stop_at(nic_t *nic, context_t *context, uint32_t fault, uint32_t ring_index, uint32_t offset,

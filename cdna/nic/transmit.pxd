@@ -13,7 +13,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from cdna.abi cimport (
-    CONTEXT_RUNNING, DESC_F_EOP, DESC_F_OFFLOAD, FAULT_ADDRESS, FAULT_FLAGS, FAULT_FRAGMENTS, FAULT_LENGTH,
+    COMPLETION_F_CSUM_OK, CONTEXT_RUNNING, DESC_F_EOP, DESC_F_OFFLOAD, FAULT_ADDRESS, FAULT_FLAGS, FAULT_FRAGMENTS, FAULT_LENGTH,
     FAULT_OFFLOAD, FAULT_SEQUENCE, FAULT_TRANSLATION, MAX_FRAGMENTS, MAX_FRAME, MAX_TSO_FRAME, MIN_FRAME,
     PAGE_SIZE, PROTECTION_IOMMU, RING_TX, desc_t, offload_t,
 )
@@ -25,11 +25,12 @@ from cdna.nic.demux cimport (
 from cdna.nic.dma cimport dma_address, dma_copy, piece_t
 from cdna.nic.offload cimport checksum_finish, tso_begin, tso_next, tso_t
 from cdna.nic.receive cimport deliver_local
-from cdna.nic.ring cimport clear_bit, consume, in_sequence, posted, read_desc, set_bit, stop_at
+from cdna.nic.ring cimport clear_bit, consume, found_in, in_sequence, posted, read_desc, set_bit, stop_at
 
 cdef enum:
     QUANTUM = 16384             # bytes of one turn at weight 1
-    AHEAD = 4                   # descriptors whose frames are prefetched
+    AHEAD = 8                   # descriptors whose frames are prefetched
+    DESC_AHEAD = 32             # descriptors that are themselves prefetched
     HEADER_COPY = 64            # bytes of a frame that the NIC reads before it decides
     MIN_MSS = 64                # a segment costs the NIC about as much as a frame: no 65535 of them from one
 
@@ -171,7 +172,7 @@ cdef inline int send_simple(nic_t *nic, context_t *context, const desc_t *desc) 
     cdef const uint8_t *data = dma_address(nic, context, desc.addr, desc.len, False)
     if data == NULL:
         if context.protection != PROTECTION_IOMMU:
-            stop_at(nic, context, FAULT_ADDRESS, RING_TX, 0, desc.seq)
+            stop_at(nic, context, FAULT_ADDRESS, RING_TX, 0, found_in(desc, FAULT_ADDRESS))
         return -1
     if head < HEADER_COPY:
         memcpy(copy, data, head)
@@ -217,7 +218,7 @@ cdef inline int gather_frame(nic_t *nic, context_t *context, uint32_t *used, uin
         if not fault and desc.flags & DESC_F_EOP and len[0] < MIN_FRAME:
             fault = FAULT_LENGTH
         if fault:
-            stop_at(nic, context, fault, RING_TX, n, desc.seq)
+            stop_at(nic, context, fault, RING_TX, n, found_in(&desc, fault))
             return -1
         n += 1
         if desc.flags & DESC_F_EOP:
@@ -234,15 +235,27 @@ cdef inline int segment(nic_t *nic, context_t *context) noexcept nogil:
     cdef tso_t *tso = <tso_t *>nic.tso
     cdef uint32_t len
     while True:
+        if context.state != CONTEXT_RUNNING:
+            nic.tso_context = NULL
+            return -1
         if nic.tso_ready == 0:
             len = tso_next(tso, nic.tso_frame, MAX_FRAME)
             if len == 0:
                 nic.tso_context = NULL
                 return 1
             nic.tso_ready = len
-        if not send_flat(nic, context, nic.tso_frame, nic.tso_ready, 0):
+        if not send_flat(nic, context, nic.tso_frame, nic.tso_ready, COMPLETION_F_CSUM_OK):
             return 0
         nic.tso_ready = 0
+
+
+cdef inline int finish(nic_t *nic, context_t *context, uint32_t used) noexcept nogil:
+    """Completes the descriptors of a frame that was sent: 1, or -1 where its own frame stopped it."""
+    if context.state != CONTEXT_RUNNING:
+        return -1
+    consume(&context.tx, used)
+    set_bit(nic.dirty, context.index)
+    return 1
 
 
 cdef inline int send_gathered(nic_t *nic, context_t *context) noexcept nogil:
@@ -272,10 +285,7 @@ cdef inline int send_gathered(nic_t *nic, context_t *context) noexcept nogil:
         nic.tso_context = context
         nic.tso_ready = 0
         segment(nic, context)
-    if context.state == CONTEXT_RUNNING:        # it may have been stopped as a receiver of its own frame
-        consume(&context.tx, used)
-        set_bit(nic.dirty, context.index)
-    return 1
+    return finish(nic, context, used)
 
 
 # --- turns ------------------------------------------------------------------------------------------------
@@ -297,17 +307,21 @@ cdef inline int send_next(nic_t *nic, context_t *context) noexcept nogil:
     done = send_simple(nic, context, &desc)
     if done < 0 and context.state == CONTEXT_RUNNING:
         return send_gathered(nic, context)
-    if done == 1 and context.state == CONTEXT_RUNNING:
-        consume(ring, 1)
-        set_bit(nic.dirty, context.index)
-    return done
+    return finish(nic, context, 1) if done == 1 else done
 
 
-cdef inline void prefetch_ahead(const nic_t *nic, const ring_t *ring, uint32_t offset) noexcept nogil:
-    """Fetches the frame of a descriptor that comes soon. A prefetch never faults, whatever the address."""
-    cdef uint64_t addr = ring.desc[(ring.consumer + offset) & (ring.size - 1)].addr
-    prefetch_read(nic.memory.base + addr)
-    prefetch_read(nic.memory.base + addr + 64)
+cdef inline void prefetch_ahead(const nic_t *nic, const ring_t *ring) noexcept nogil:
+    """Fetches what the guest wrote last of a frame that comes soon: its first line and its last.
+
+    They lie in the other core's cache, and a miss there costs as much as the rest of the frame. A prefetch
+    never faults, whatever the address says.
+    """
+    cdef const desc_t *desc = &ring.desc[(ring.consumer + AHEAD) & (ring.size - 1)]
+    cdef const uint8_t *data = nic.memory.base + desc.addr
+    if ring.consumer & 3 == 0:
+        prefetch_read(&ring.desc[(ring.consumer + DESC_AHEAD) & (ring.size - 1)])
+    prefetch_read(data)
+    prefetch_read(data + desc.len - 1)
 
 
 cdef inline void refill_tokens(context_t *context, uint64_t now) noexcept nogil:
@@ -326,7 +340,7 @@ cdef inline int turn(nic_t *nic, context_t *context, int budget, bint *stuck) no
     while n < budget and context.deficit > 0 and posted(&context.tx) and \
             (not context.rate_limited or context.tokens > 0):
         if simple:
-            prefetch_ahead(nic, &context.tx, AHEAD)
+            prefetch_ahead(nic, &context.tx)
         done = send_next(nic, context)
         if done != 1 or nic.tso_context != NULL:
             break
@@ -385,7 +399,7 @@ cdef inline int transmit(nic_t *nic, int budget, uint64_t now) noexcept nogil:
             first_stuck = at            # the others still reach each other; this one is first next time
         if nic.tso_context != NULL:
             break
-        if n < budget:                  # its turn is over; otherwise it goes on in the next round
+        if n < budget or context.deficit <= 0:  # its turn is over; otherwise it goes on in the next round
             at += 1
     if first_stuck != nic.contexts:
         at = first_stuck

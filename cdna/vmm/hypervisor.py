@@ -6,8 +6,8 @@ import logging
 import os
 import select
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -15,45 +15,17 @@ from cdna import abi
 from cdna.errors import ConfigError, Refused, ResourceError
 from cdna.memory import Memory
 from cdna.nic.device import Nic
+from cdna.vmm.faults import FaultReport, refusal_text
+from cdna.vmm.policy import Policy
+from cdna.vmm.server import Server
 from cdna.vmm.settings import ContextSettings
 from cdna.vmm.tables import Tables
 
 log = logging.getLogger("cdna.vmm")
 
-_REFUSAL_TEXT = {
-    abi.Refusal.REFUSED_CONTEXT: "not a running context of this guest",
-    abi.Refusal.REFUSED_OWNER: "page {page} belongs to another domain; a guest may name its own pages only",
-    abi.Refusal.REFUSED_ADDRESS: "page {page} is outside the memory; see Guest.maddr and Guest.size",
-    abi.Refusal.REFUSED_LENGTH: "a buffer has 1 to 65535 bytes",
-    abi.Refusal.REFUSED_FLAGS: "unknown descriptor flags; see cdna.abi.DescFlag",
-    abi.Refusal.REFUSED_RING_FULL: "the ring is full; wait for completions",
-    abi.Refusal.REFUSED_PINNED: "page {page} is pinned by outstanding DMA; wait for its completion",
-    abi.Refusal.REFUSED_MODE: "this hypercall does not belong to the context's protection mode",
-    abi.Refusal.REFUSED_MAPPED: "an I/O page that is mapped already, or is not mapped (page {page})",
-}
-
 PAGE = abi.PAGE_BYTES
+FAULTS_KEPT = 1024  # reports
 SINGLE_USE_PAGES = 4  # I/O pages for each descriptor, as in guest_driver/queues.pxd
-
-
-@dataclass(frozen=True)
-class FaultReport:
-    """Why the NIC stopped a context: which check failed, where, and by what."""
-
-    guest: str
-    domain: int
-    context: int
-    reason: abi.Fault
-    ring: abi.Ring
-    index: int  # descriptor index, free-running
-    expected: int
-    found: int
-
-    def __str__(self) -> str:
-        return (
-            f"guest {self.guest!r}, context {self.context}: {self.reason.name} in {self.ring.name} "
-            f"at index {self.index}, expected {self.expected}, found {self.found}"
-        )
 
 
 class Guest:
@@ -88,13 +60,16 @@ class Guest:
 class Context:
     """A context of the NIC while it is assigned to a guest."""
 
-    def __init__(self, vmm: Hypervisor, guest: Guest, index: int, settings: ContextSettings) -> None:
+    def __init__(
+        self, vmm: Hypervisor, guest: Guest, index: int, settings: ContextSettings, event_fd: int
+    ) -> None:
         self.vmm = vmm
         self.guest = guest
         self.index = index
         self.settings = settings
-        self.event_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.event_fd = event_fd
         self.revoked = False
+        self.on_revoke: Callable[[], None] | None = None  # called once, when the context was taken away
         self.fault: FaultReport | None = None
 
     @property
@@ -112,7 +87,7 @@ class Context:
         return self.vmm.nic.stats(self.index)
 
     def set(self, **options: object) -> None:
-        """Changes settings while running: vlan, weight, rate, anti_spoof, promiscuous, all_multicast, multicast, mac."""
+        """Changes `ContextSettings` while running: all that are not about rings and protection."""
         self.vmm.set_options(self, options)
 
     def __repr__(self) -> str:
@@ -130,6 +105,9 @@ class Hypervisor:
         self.contexts: dict[int, Context] = {}
         self.faults: list[FaultReport] = []
         self._next_domain = 1
+        # Guests come and go in the server's thread, faults are collected in the interrupt thread.
+        self._lock = threading.RLock()
+        self._servers: list[Server] = []
         self._irq_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         nic.set_interrupt_fd(self._irq_fd)
@@ -138,9 +116,7 @@ class Hypervisor:
     # --- guests -------------------------------------------------------------------------------------------
 
     def create_guest(self, name: str, memory: int) -> Guest:
-        """A guest with `memory` bytes, rounded up to pages. ConfigError: the name is taken, no memory left."""
-        if name in self.guests:
-            raise ConfigError(f"guest {name!r} exists: give another name, or destroy it first")
+        """A guest with `memory` bytes, rounded up to pages. ConfigError: a name taken, no memory left."""
         if memory <= 0:
             raise ConfigError(f"guest {name!r} with {memory} bytes: give at least {PAGE}")
         pages = -(-memory // PAGE)
@@ -149,30 +125,56 @@ class Hypervisor:
                 f"guest {name!r} of {memory} bytes: machine memory has {self.memory.size}; "
                 f"give the guest less or the machine more"
             )
-        first = self.memory.allocate(pages, self._next_domain)
-        guest = Guest(self, name, self._next_domain, first, pages)
-        self._next_domain += 1
-        self.guests[name] = guest
+        with self._lock:
+            if name in self.guests:
+                raise ConfigError(f"guest {name!r} exists: give another name, or destroy it first")
+            first = self.memory.allocate(pages, self._next_domain)
+            guest = Guest(self, name, self._next_domain, first, pages)
+            self._next_domain += 1
+            self.guests[name] = guest
         return guest
 
     def destroy_guest(self, guest: Guest) -> None:
         """Revokes the guest's contexts and frees every page that it owns."""
-        for context in list(guest.contexts):
-            self.revoke(context)
-        self.memory.release(guest.domain)
-        self.guests.pop(guest.name, None)
+        with self._lock:
+            for context in list(guest.contexts):
+                self.revoke(context)
+            self.memory.release(guest.domain)
+            if self.guests.get(guest.name) is guest:
+                del self.guests[guest.name]
 
     # --- contexts -----------------------------------------------------------------------------------------
 
-    def assign(self, guest: Guest, settings: ContextSettings | None = None, *, index: int | None = None) -> Context:
-        """Gives a free context of the NIC to a guest and starts it. Errors: ConfigError, ResourceError."""
+    def assign(
+        self,
+        guest: Guest,
+        settings: ContextSettings | None = None,
+        *,
+        index: int | None = None,
+        event_fd: int | None = None,
+    ) -> Context:
+        """Gives a free context of the NIC to a guest and starts it. Errors: ConfigError, ResourceError.
+
+        event_fd: written when a virtual interrupt is posted, never waited for; the context closes it when it
+        is revoked. None makes an eventfd.
+        """
         settings = settings or ContextSettings()
-        if index is None:
-            index = next((i for i in range(self.nic.contexts) if i not in self.contexts), None)
+        with self._lock:
             if index is None:
-                raise ResourceError(f"all {self.nic.contexts} contexts are taken: revoke one, or make a larger NIC")
-        if index in self.contexts:
-            raise ConfigError(f"context {index} is assigned to {self.contexts[index].guest.name!r}: revoke it first")
+                index = next((i for i in range(self.nic.contexts) if i not in self.contexts), None)
+                if index is None:
+                    raise ResourceError(
+                        f"all {self.nic.contexts} contexts are taken: revoke one, or make a larger NIC"
+                    )
+            if not 0 <= index < self.nic.contexts:
+                raise ConfigError(f"context {index}: this NIC has contexts 0 to {self.nic.contexts - 1}")
+            if index in self.contexts:
+                raise ConfigError(
+                    f"context {index} is assigned to {self.contexts[index].guest.name!r}: revoke it first"
+                )
+            return self._assign(guest, settings, index, event_fd)
+
+    def _assign(self, guest: Guest, settings: ContextSettings, index: int, event_fd: int | None) -> Context:
         io_pages = 0
         if settings.mode == abi.Protection.PROTECTION_IOMMU:
             io_pages = guest.pages + (settings.tx_ring + settings.rx_ring) * SINGLE_USE_PAGES
@@ -187,37 +189,50 @@ class Hypervisor:
             io_pages=io_pages,
             polled=settings.remote,
         )
-        context = Context(self, guest, index, settings)
+        made_fd = None
         try:
             for name, value in settings.options().items():
                 self.nic.set_option(index, name, value)
-        except ConfigError:
+            if event_fd is None:
+                event_fd = made_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            self.tables.open_context(index, guest.domain, event_fd, io_pages)
+        except Exception:
             self.nic.release(index)
-            os.close(context.event_fd)
+            if made_fd is not None:
+                os.close(made_fd)
             raise
-        self.tables.open_context(index, guest.domain, context.event_fd, io_pages)
         if settings.strategy == abi.IommuStrategy.IOMMU_DIRECT_MAP and io_pages:
             self.tables.map_guest(index, guest.first_page, guest.pages)
+        context = Context(self, guest, index, settings, event_fd)
         self.contexts[index] = context
         guest.contexts.append(context)
         self.nic.start(index)
         return context
 
     def _default_mac(self, index: int) -> bytes:
-        return bytes([0x02, 0xCD, 0x0A, 0, index >> 8, index & 0xFF])
+        """An address of the context's own, which no guest has chosen before."""
+        taken = {context.mac for context in self.contexts.values()}
+        for variant in range(256):
+            mac = bytes([0x02, 0xCD, 0x0A, variant, index >> 8, index & 0xFF])
+            if mac.hex(":") not in taken:
+                return mac
+        raise ResourceError(f"the guests have taken every address for context {index}: give it one")
 
     def revoke(self, context: Context) -> None:
         """Takes a context away, at any moment: the NIC stops serving it, then its pins are dropped."""
-        if context.revoked:
-            return
-        self.collect_faults()
-        self.nic.halt(context.index)
-        self.tables.close_context(context.index)
-        self.nic.release(context.index)
-        context.revoked = True
-        del self.contexts[context.index]
-        context.guest.contexts.remove(context)
-        os.close(context.event_fd)
+        with self._lock:
+            if context.revoked:
+                return
+            self.collect_faults()
+            self.nic.halt(context.index)
+            self.tables.close_context(context.index)
+            self.nic.release(context.index)
+            context.revoked = True
+            del self.contexts[context.index]
+            context.guest.contexts.remove(context)
+            os.close(context.event_fd)
+        if context.on_revoke is not None:
+            context.on_revoke()
 
     def set_options(self, context: Context, options: dict[str, object]) -> None:
         if context.revoked:
@@ -225,47 +240,59 @@ class Hypervisor:
         for name, value in ContextSettings.parse_options(options).items():
             self.nic.set_option(context.index, name, value)
 
+    def serve(self, path: str | os.PathLike[str], policy: Policy | None = None, **options: Any) -> Server:
+        """Takes guests of other processes on a Unix socket at `path`. `options` are those of `Policy`.
+
+        The server ends with `Server.close`, or with the VMM. ConfigError, ResourceError: it cannot listen.
+        """
+        server = Server(self, path, policy or Policy(**options))
+        self._servers.append(server)
+        return server
+
     # --- pages --------------------------------------------------------------------------------------------
 
     def transfer(self, pages: Sequence[int], source: Guest, to: Guest) -> None:
-        """Gives pages from one guest to another, all or none. Refused: foreign, or pinned by outstanding DMA."""
+        """Gives pages from one guest to another, all or none. Refused: foreign, or pinned by DMA."""
         for context in source.contexts:
             self.tables.reap(context.index)
         for page in pages:
             if self.memory.is_exported(page):
-                raise ConfigError(f"page {page} is mapped by the process of {source.name!r}: it cannot be given away")
+                raise ConfigError(
+                    f"page {page} is mapped by the process of {source.name!r}: it cannot be given away"
+                )
         done = self.tables.transfer(source.domain, to.domain, np.asarray(pages, np.uint32))
         if done < 0:
             self.raise_refusal(done, f"transfer from {source.name!r} to {to.name!r}")
 
     def raise_refusal(self, status: int, what: str) -> None:
         """Turns a Refusal of the last hypercall into the exception that says it in words."""
-        reason = abi.Refusal(status)
         index, page = self.tables.refused
-        raise Refused(f"{what} refused: {reason.name}, {_REFUSAL_TEXT[reason].format(page=page)}", status, index, page)
+        raise Refused(f"{what} refused: {refusal_text(status, page)}", status, index, page)
 
     # --- faults and interrupts ----------------------------------------------------------------------------
 
     def collect_faults(self) -> list[FaultReport]:
-        """Reports of contexts that the NIC has stopped since the last call; they are logged and kept in `faults`."""
+        """Reports of contexts that the NIC stopped since the last call; logged, and kept in `faults`."""
         reports = []
-        for index, context in self.contexts.items():
-            info = self.nic.info(index)
-            if info["state"] != abi.ContextState.CONTEXT_FAULTED or context.fault is not None:
-                continue
-            context.fault = FaultReport(
-                context.guest.name,
-                context.guest.domain,
-                index,
-                abi.Fault(info["fault"]),
-                abi.Ring(info["fault_ring"]),
-                info["fault_index"],
-                info["fault_expected"],
-                info["fault_found"],
-            )
-            reports.append(context.fault)
-            log.warning("%s", context.fault)
-        self.faults += reports
+        with self._lock:
+            for index, context in self.contexts.items():
+                info = self.nic.info(index)
+                if info["state"] != abi.ContextState.CONTEXT_FAULTED or context.fault is not None:
+                    continue
+                context.fault = FaultReport(
+                    context.guest.name,
+                    context.guest.domain,
+                    index,
+                    abi.Fault(info["fault"]),
+                    abi.Ring(info["fault_ring"]),
+                    info["fault_index"],
+                    info["fault_expected"],
+                    info["fault_found"],
+                )
+                reports.append(context.fault)
+                log.warning("%s", context.fault)
+            self.faults += reports
+            del self.faults[:-FAULTS_KEPT]  # a guest that comes back to fault again fills no memory
         return reports
 
     def handle_interrupts(self) -> int:
@@ -278,7 +305,9 @@ class Hypervisor:
     def start_interrupts(self) -> None:
         """Handles interrupts in a thread of their own, which sleeps while there are none."""
         if self._interrupt_thread is None:
-            self._interrupt_thread = threading.Thread(target=self._serve_interrupts, name="cdna-vmm", daemon=True)
+            self._interrupt_thread = threading.Thread(
+                target=self._serve_interrupts, name="cdna-vmm", daemon=True
+            )
             self._interrupt_thread.start()
 
     def _serve_interrupts(self) -> None:
@@ -294,7 +323,12 @@ class Hypervisor:
             self.handle_interrupts()
 
     def close(self) -> None:
-        """Destroys all guests and ends the interrupt thread."""
+        """Ends the servers and the interrupt thread, destroys all guests. Closing twice is harmless."""
+        if self._irq_fd < 0:
+            return
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
         if self._interrupt_thread is not None:
             os.eventfd_write(self._wake_fd, 1)
             self._interrupt_thread.join()
@@ -304,3 +338,4 @@ class Hypervisor:
         self.nic.set_interrupt_fd(-1)
         for fd in (self._irq_fd, self._wake_fd):
             os.close(fd)
+        self._irq_fd = self._wake_fd = -1

@@ -9,9 +9,12 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from cdna.abi cimport desc_t
 from cdna.memory cimport memory_t
-from cdna.nic.context cimport nic_t, ring_t
+from cdna.nic.context cimport nic_t
 
 cdef struct vring_t:            # the VMM's side of one descriptor ring
+    desc_t *desc
+    uint32_t size               # a power of two
+    uint32_t seq_mask
     uint32_t producer           # free-running; next slot to write
     uint32_t reaped             # free-running; pins below it are dropped
     uint32_t seq                # next number to stamp
@@ -23,6 +26,7 @@ cdef struct io_limbo_t:         # an unmapped I/O page that the NIC may still be
 
 cdef struct vcontext_t:
     uint32_t domain             # owner, or DOMID_VMM
+    uint32_t protection         # Protection
     uint32_t limbo_head
     uint32_t limbo_tail
     uint32_t limbo_mask
@@ -31,7 +35,6 @@ cdef struct vcontext_t:
     uint64_t event_pending      # virtual interrupt posted and not yet taken
     uint64_t events             # virtual interrupts posted
     int event_fd                # written when a virtual interrupt is posted, or -1
-    uint32_t reserved
 
 cdef struct vmm_t:
     memory_t *memory
@@ -58,8 +61,10 @@ cdef void reap_all(vmm_t *vmm, uint32_t context) noexcept nogil
 # Maps n machine pages at n I/O pages (both page numbers). Returns how many, or a Refusal.
 cdef int iommu_map(vmm_t *vmm, uint32_t domain, uint32_t context, const uint32_t *io_page,
                    const uint32_t *page, int n) noexcept nogil
-cdef int iommu_unmap(vmm_t *vmm, uint32_t domain, uint32_t context, const uint32_t *io_page, int n) noexcept nogil
+cdef int iommu_unmap(vmm_t *vmm, uint32_t domain, uint32_t context, const uint32_t *io_page,
+                     int n) noexcept nogil
 # Gives pages to another domain; refuses all of them when one is foreign or pinned. Returns n or a Refusal.
 cdef int transfer(vmm_t *vmm, uint32_t domain, uint32_t to, const uint32_t *page, int n) noexcept nogil
 # Reads the interrupt bit vectors; calls post(context, arg) for each context. Returns vectors read.
-cdef int decode_interrupts(vmm_t *vmm, void (*post)(uint32_t context, void *arg) noexcept nogil, void *arg) noexcept nogil
+cdef int decode_interrupts(vmm_t *vmm, void (*post)(uint32_t context, void *arg) noexcept nogil,
+                           void *arg) noexcept nogil

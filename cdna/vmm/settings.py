@@ -39,7 +39,9 @@ def parse_mac(text: str) -> bytes:
     except ValueError:
         address = b""
     if len(address) != 6 or any(len(part) != 2 for part in parts):
-        raise ConfigError(f"MAC address {text!r}: give six bytes in hexadecimal, for example 02:00:00:00:00:01")
+        raise ConfigError(
+            f"MAC address {text!r}: give six bytes in hexadecimal, for example 02:00:00:00:00:01"
+        )
     return address
 
 
@@ -64,6 +66,7 @@ class ContextSettings:
     mac: None gives it one of its own. vlan: 0 untagged frames only, 1 to 4094 an access port, "trunk" any.
     tx_ring, rx_ring: descriptors, powers of two. rate: bits a second that it may send, 0: no limit.
     weight: its share when contexts compete. seq_modulus: of the sequence numbers, at least twice the ring.
+    coalesce: (descriptors, microseconds) of interrupt moderation; None: the NIC's default.
     remote: the guest is another process, which maps no doorbell vector.
     """
 
@@ -78,6 +81,7 @@ class ContextSettings:
     promiscuous: bool = False
     all_multicast: bool = False
     multicast: tuple[str, ...] = ()
+    coalesce: tuple[int, float] | None = None
     seq_modulus: int = 1 << 32
     remote: bool = False
     mode: Protection = field(init=False)
@@ -108,6 +112,9 @@ class ContextSettings:
                 parsed[name] = parse_mac(str(value))
             elif name == "multicast":
                 parsed[name] = [parse_mac(str(address)) for address in value]  # type: ignore[attr-defined]
+            elif name == "coalesce":
+                if value is not None:
+                    parsed[name] = value
             elif name in ("weight", "rate"):
                 parsed[name] = _parse_number(name, value)
             else:
@@ -115,5 +122,5 @@ class ContextSettings:
         return parsed
 
 
-_OPTIONS = ("mac", "vlan", "weight", "rate", "anti_spoof", "promiscuous", "all_multicast", "multicast")
+_OPTIONS = ("mac", "vlan", "weight", "rate", "anti_spoof", "promiscuous", "all_multicast", "multicast", "coalesce")
 assert set(_OPTIONS) <= {f.name for f in fields(ContextSettings)}

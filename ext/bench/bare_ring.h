@@ -90,20 +90,20 @@ static inline uint64_t bare_ring_run(struct bare_ring *r, uint64_t until) {
     return r->bad ? 0 : frames;
 }
 
-/* memcpy of the same frames over the same working set, in batches, until `until`; returns frames copied. */
-static inline uint64_t memcpy_run(uint8_t *frames, uint8_t *packet, uint32_t packet_bytes, uint32_t buffers,
-                                  uint32_t size, uint32_t stride, uint64_t until) {
+/* Frames in buffers `stride` bytes apart. */
+struct frame_pool { uint8_t *base; uint32_t buffers, stride; };
+
+/* memcpy of frames from one pool to another, each gone through in turn, until `until`; returns frames copied. */
+static inline uint64_t memcpy_run(struct frame_pool from, struct frame_pool to, uint32_t size, uint64_t until) {
     uint64_t n = 0;
-    uint32_t at = 0, slot = 0;
+    uint32_t source = 0, target = 0;
     while (cycles() < until) {
         for (int i = 0; i < 64; i++, n++) {
-            if (packet_bytes - at < size)
-                at = 0;
-            copy_bytes(packet + at, frames + (uint64_t)slot * stride, size);
-            at += (size + 63u) & ~63u;
-            slot = slot + 1 == buffers ? 0 : slot + 1;
+            copy_bytes(to.base + (uint64_t)target * to.stride, from.base + (uint64_t)source * from.stride, size);
+            source = source + 1 == from.buffers ? 0 : source + 1;
+            target = target + 1 == to.buffers ? 0 : target + 1;
         }
-        __asm__ __volatile__("" ::"r"(packet) : "memory");
+        compiler_barrier();
     }
     return n;
 }

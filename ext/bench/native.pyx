@@ -26,8 +26,11 @@ cdef extern from "bare_ring.h" nogil:
         uint32_t stride
         int cpu
     uint64_t bare_ring_run(bare_ring *ring, uint64_t until)
-    uint64_t memcpy_run(uint8_t *frames, uint8_t *packet, uint32_t packet_bytes, uint32_t buffers, uint32_t size,
-                        uint32_t stride, uint64_t until)
+    struct frame_pool:
+        uint8_t *base
+        uint32_t buffers
+        uint32_t stride
+    uint64_t memcpy_run(frame_pool source, frame_pool to, uint32_t size, uint64_t until)
 
 cdef enum:
     BATCH = 64
@@ -41,82 +44,61 @@ cdef uint64_t deadline(double seconds) noexcept:
 def guest_to_wire(SyntheticGuest guest, Wire wire, double seconds) -> tuple[int, float]:
     """Offers frames for `seconds`; returns (frames that reached the wire, seconds they took)."""
     cdef synthetic_t *sender = guest.c
-    cdef uint64_t start, end, at, before
-    with nogil:
-        with gil:
-            end = deadline(seconds / WARM_UP)
-        while cycles() < end:
-            offer(sender, BATCH)
-        start, before = cycles(), load_u64(&wire.c.tx_frames)
-        with gil:
-            end = deadline(seconds)
-        while cycles() < end:
-            if offer(sender, BATCH) == 0:
-                cpu_relax()
-        at = cycles()
-        before = load_u64(&wire.c.tx_frames) - before
-    return before, (at - start) / cycles_per_second()
+    cdef uint64_t start = 0, before = 0, end
+    for share in (WARM_UP, 1):
+        start, before, end = cycles(), load_u64(&wire.c.tx_frames), deadline(seconds / share)
+        with nogil:
+            while cycles() < end:
+                if offer(sender, BATCH) == 0:
+                    cpu_relax()
+    return load_u64(&wire.c.tx_frames) - before, (cycles() - start) / cycles_per_second()
 
 
 def wire_to_guest(SyntheticGuest guest, double seconds) -> tuple[int, float]:
     """Takes frames for `seconds`; returns (frames taken, seconds they took)."""
     cdef synthetic_t *receiver = guest.c
-    cdef uint64_t start, end = deadline(seconds / WARM_UP), before
-    with nogil:
-        while cycles() < end:
-            take(receiver, BATCH)
-        start, before = cycles(), receiver.received
-        with gil:
-            end = deadline(seconds)
-        while cycles() < end:
-            if take(receiver, BATCH) == 0:
-                cpu_relax()
-        end = cycles()
-    return receiver.received - before, (end - start) / cycles_per_second()
+    cdef uint64_t start = 0, before = 0, end
+    for share in (WARM_UP, 1):
+        start, before, end = cycles(), receiver.received, deadline(seconds / share)
+        with nogil:
+            while cycles() < end:
+                if take(receiver, BATCH) == 0:
+                    cpu_relax()
+    return receiver.received - before, (cycles() - start) / cycles_per_second()
 
 
 def guest_to_guest(SyntheticGuest guest, SyntheticGuest peer, int window, double seconds) -> tuple[int, float]:
     """One guest offers and another takes, in turns on this core, at most `window` frames under way."""
     cdef synthetic_t *sender = guest.c
     cdef synthetic_t *receiver = peer.c
-    cdef uint64_t start = 0, end = deadline(seconds / WARM_UP), before = 0
-    cdef int rounds
-    with nogil:
-        for rounds in range(2):
+    cdef uint64_t start = 0, before = 0, end
+    for share in (WARM_UP, 1):
+        start, before, end = cycles(), receiver.received, deadline(seconds / share)
+        with nogil:
             while cycles() < end:
                 if sender.sent - receiver.received + BATCH <= <uint64_t>window:
                     offer(sender, BATCH)
                 take(receiver, BATCH)
-            if rounds == 0:
-                start, before = cycles(), receiver.received
-                with gil:
-                    end = deadline(seconds)
-        end = cycles()
-    return receiver.received - before, (end - start) / cycles_per_second()
+    return receiver.received - before, (cycles() - start) / cycles_per_second()
 
 
-def memcpy_frames(uint32_t size, uint32_t stride, uint32_t buffers, uint32_t burst_bytes, bint scatter,
-                  double seconds) -> tuple[int, float]:
-    """memcpy of frames between `buffers` buffers, `stride` bytes apart, and a burst's room of `burst_bytes`.
-
-    scatter: from the burst to the buffers, as in reception; otherwise the other way, as in transmission.
-    """
-    cdef SharedRegion frames = SharedRegion(<size_t>buffers * stride), burst = SharedRegion(burst_bytes + size)
-    cdef uint64_t start, n
-    cdef uint32_t slots = burst_bytes // stride
-    frames.view()[:] = 1
-    burst.view()[:] = 1
-    cdef uint64_t end = deadline(seconds / WARM_UP)
-    with nogil:
-        for _ in range(2):
-            start = cycles()
-            if scatter:
-                n = memcpy_run(burst.base, frames.base, buffers * stride, slots, size, stride, end)
-            else:
-                n = memcpy_run(frames.base, burst.base, burst_bytes, buffers, size, stride, end)
-            with gil:
-                start, end = cycles(), deadline(seconds)
-    return n, seconds
+def memcpy_frames(uint32_t size, tuple source, tuple to, double seconds) -> tuple[int, float]:
+    """memcpy of frames of `size` bytes from one pool to another, each (buffers, stride in bytes)."""
+    cdef frame_pool pools[2]
+    cdef uint64_t start = 0, n = 0, end
+    cdef int i
+    regions = []
+    for i, (buffers, stride) in enumerate((source, to)):
+        regions.append(SharedRegion(buffers * stride + size))
+        regions[i].view()[:] = 1
+        pools[i].base = (<SharedRegion>regions[i]).base
+        pools[i].buffers, pools[i].stride = buffers, stride
+    for share in (WARM_UP, 1):
+        start = cycles()
+        end = deadline(seconds / share)
+        with nogil:
+            n = memcpy_run(pools[0], pools[1], size, end)
+    return n, (cycles() - start) / cycles_per_second()
 
 
 def bare_ring_frames(uint32_t size, uint32_t stride, int cpu, double seconds) -> tuple[int, float]:

@@ -1,7 +1,7 @@
 """A CDNA guest as a domain: its native driver, and its hypercalls across the kernel's boundary.
 
 The guest holds its context directly: it posts frames, makes the one hypercall of the data path, rings the
-doorbell, and blocks when its ring has no room for a batch, until an interrupt tells of completions.
+doorbell, and blocks when less than half of its ring is free, until an interrupt tells of completions.
 """
 
 from libc.stdint cimport uint32_t
@@ -11,6 +11,9 @@ from cdna.compare.host cimport PHASE_LOAD, hypercall_enter, hypercall_leave, sli
 from cdna.guest_driver.queues cimport tx_reclaim
 from cdna.guest_driver.synthetic cimport BATCH, offer, take
 from cdna.vmm cimport protection
+
+cdef enum:
+    WORTHWHILE = 1              # a guest sends while half its ring is free, as drivers wake their queues
 
 
 cdef int host_enqueue(void *caller, uint32_t context, uint32_t ring, const desc_t *request, int n) noexcept nogil:
@@ -45,7 +48,7 @@ cdef void use_host(cdna_guest_t *guest, host_t *host) noexcept:
 cdef void run_transmit(domain_t *self, host_t *host) noexcept nogil:
     cdef synthetic_t *guest = (<cdna_guest_t *>self.state).synthetic
     while host.phase == PHASE_LOAD:
-        if tx_reclaim(guest.driver) < BATCH:
+        if tx_reclaim(guest.driver) < guest.driver.tx.size >> WORTHWHILE:
             return
         offer(guest, BATCH)
         if slice_over(host):

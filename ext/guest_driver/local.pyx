@@ -2,14 +2,15 @@
 
 from libc.stdint cimport uint32_t
 
-from cdna.abi cimport PAGE_SIZE, context_page_t, desc_t
+from cdna.abi cimport PAGE_SIZE, desc_t
 from cdna.guest_driver.queues cimport Queues
 from cdna.nic.device cimport Nic
 from cdna.vmm cimport protection
 from cdna.vmm.tables cimport Tables
 
 
-cdef int call_enqueue(void *caller, uint32_t context, uint32_t ring, const desc_t *request, int n) noexcept nogil:
+cdef int call_enqueue(void *caller, uint32_t context, uint32_t ring, const desc_t *request,
+                      int n) noexcept nogil:
     cdef caller_t *from_ = <caller_t *>caller
     return protection.enqueue(from_.vmm, from_.domain, context, ring, request, n)
 
@@ -44,4 +45,5 @@ cdef class LocalQueues(Queues):
         self.c.enqueue = call_enqueue
         self.c.iommu = call_iommu
         self.c.vmm = &self._caller
-        self._setup(settings.tx_ring, settings.rx_ring, nic.max_ring, buffer_size, <unsigned char *>self.c.page + PAGE_SIZE)
+        self._setup(settings.tx_ring, settings.rx_ring, nic.max_ring, buffer_size,
+                    <unsigned char *>self.c.page + PAGE_SIZE)

@@ -6,10 +6,10 @@ from libc.string cimport memcpy
 
 from cdna.abi cimport (
     COMPLETION_F_EOP, CONTEXT_FAULTED, DESC_F_EOP, DESC_F_OFFLOAD, MAILBOX_INTERRUPT_ENABLE, MAX_FRAGMENTS,
-    MAX_FRAME, MAX_TSO_FRAME, MIN_FRAME, PAGE_SIZE, PROTECTION_IOMMU, RING_RX, RING_TX, completion_t,
-    context_page_t, desc_t, offload_t,
+    MAX_FRAME, MAX_TSO_FRAME, MIN_FRAME, PAGE_SIZE, PROTECTION_IOMMU, RING_TX, completion_t, desc_t,
+    offload_t,
 )
-from cdna.cpu cimport fence, load_u32
+from cdna.cpu cimport load_u32
 from cdna.memory cimport SharedRegion
 from cdna.nic.doorbell cimport ring_doorbell
 
@@ -50,7 +50,7 @@ cdef uint8_t *queue_init(queue_t *q, uint8_t *at, uint32_t size, desc_t *ring) n
 
 cdef SharedRegion driver_init(driver_t *d, uint32_t tx_ring, uint32_t rx_ring, uint32_t max_ring,
                               uint32_t buffer_size, uint8_t *rings, uint32_t io_pages):
-    """Lays a driver over its memory and rings; context, page, memory and calls are set. Returns its own state."""
+    """Lays a driver over its memory and rings; context, page, memory and calls are set. Returns its state."""
     cdef size_t io = sizeof(io_map_t) + io_pages * sizeof(uint16_t)
     cdef SharedRegion state = SharedRegion(queue_bytes(tx_ring) + queue_bytes(rx_ring) + io + 128)
     cdef uint8_t *at = state.base
@@ -75,13 +75,15 @@ cdef class Queues:
     reach the VMM.
     """
 
-    cdef _setup(self, uint32_t tx_ring, uint32_t rx_ring, uint32_t max_ring, uint32_t buffer_size, uint8_t *rings):
+    cdef _setup(self, uint32_t tx_ring, uint32_t rx_ring, uint32_t max_ring, uint32_t buffer_size,
+                uint8_t *rings):
         if buffer_size < 64 or buffer_size % 64 or buffer_size > MAX_TSO_FRAME:
             raise ConfigError(f"buffers of {buffer_size} bytes: give a multiple of 64 from 64 to 65472")
         needed = driver_bytes(tx_ring, rx_ring, buffer_size)
         if needed > self.c.size:
-            raise ConfigError(f"a driver with rings of {tx_ring} and {rx_ring} and buffers of {buffer_size} bytes "
-                              f"needs {needed} bytes, the guest has {self.c.size}: give it more memory")
+            raise ConfigError(
+                f"a driver with rings of {tx_ring} and {rx_ring} and buffers of {buffer_size} bytes "
+                f"needs {needed} bytes, the guest has {self.c.size}: give it more memory")
         self._state = driver_init(&self.c, tx_ring, rx_ring, max_ring, buffer_size, rings,
                                   <uint32_t>(self.c.size // PAGE_SIZE))
 
@@ -135,14 +137,20 @@ cdef class Queues:
             memcpy(buffer_at(&self.c, self.c.tx_pool, buffer), source, n)
             source += n
             left -= n
-            post(&self.c, q, RING_TX, buffer_maddr(&self.c, self.c.tx_pool, buffer), n, 0 if left else DESC_F_EOP,
-                 buffer)
+            post(&self.c, q, RING_TX, buffer_maddr(&self.c, self.c.tx_pool, buffer), n,
+                 0 if left else DESC_F_EOP, buffer)
         return True
 
     cdef _announce(self, queue_t *q, uint32_t ring):
+        announce(&self.c, q, ring)
+        self._raise_refusal()
+
+    cdef _raise_refusal(self):
+        """Raises what the VMM refused since the last call, also in the middle of a batch."""
+        reason = self.c.refusal
         self.c.refusal = 0
-        if announce(&self.c, q, ring):
-            self._refused(self.c.refusal)
+        if reason:
+            self._refused(reason)
 
     def _refused(self, int reason):
         raise NotImplementedError
@@ -161,11 +169,14 @@ cdef class Queues:
     def submit(self, buffers) -> int:
         """Sends buffers of `tx_views`, each with its `length` set. Nothing is copied. Returns how many."""
         for buffer in buffers:
+            if buffer.number < 0:
+                raise ConfigError("this transmit buffer was submitted already: take another from tx_views")
             if not MIN_FRAME <= buffer.length <= min(<int>self.c.buffer_size, <int>MAX_FRAME):
                 raise ConfigError(f"buffer with length {buffer.length}: give {<int>MIN_FRAME} to "
                                   f"{min(<int>self.c.buffer_size, <int>MAX_FRAME)}")
-            post(&self.c, &self.c.tx, RING_TX, buffer_maddr(&self.c, self.c.tx_pool, buffer.number), buffer.length,
-                 DESC_F_EOP, buffer.number)
+            post(&self.c, &self.c.tx, RING_TX, buffer_maddr(&self.c, self.c.tx_pool, buffer.number),
+                 buffer.length, DESC_F_EOP, buffer.number)
+            buffer.number = -1
         self._announce(&self.c.tx, RING_TX)
         return len(buffers)
 
@@ -179,9 +190,8 @@ cdef class Queues:
 
     def refill(self):
         """Posts all free receive buffers."""
-        self.c.refusal = 0
-        if rx_refill(&self.c):
-            self._refused(self.c.refusal)
+        rx_refill(&self.c)
+        self._raise_refusal()
 
     def recv(self, int max_frames=64) -> list:
         """Up to `max_frames` received frames, as bytes; their buffers are posted again."""
@@ -190,8 +200,9 @@ cdef class Queues:
             parts = self._take_frame()
             if not parts:
                 break
-            frames.append(b"".join([PyBytes_FromStringAndSize(
-                <char *>buffer_at(&self.c, self.c.rx_pool, number), length) for number, length, _, _ in parts]))
+            frames.append(b"".join([
+                PyBytes_FromStringAndSize(<char *>buffer_at(&self.c, self.c.rx_pool, number), length)
+                for number, length, _, _ in parts]))
             for number, _, _, _ in parts:
                 give_free(&self.c.rx, number)
         self.refill()
@@ -215,11 +226,14 @@ cdef class Queues:
         """Posts the buffers of frames from `recv_views` again."""
         for frame in frames:
             for buffer in frame:
+                if buffer.number < 0:
+                    raise ConfigError("this receive buffer was released already")
                 give_free(&self.c.rx, buffer.number)
+                buffer.number = -1
         self.refill()
 
     cdef list _take_frame(self):
-        """(buffer, length, flags, vlan) of each buffer of the next frame; empty when no whole frame is there."""
+        """(buffer, length, flags, vlan) of each buffer of the next frame; empty: no whole frame is there."""
         cdef uint32_t ready = rx_ready(&self.c), i, slot
         cdef completion_t completion
         cdef list parts = []
@@ -246,7 +260,7 @@ cdef class Queues:
     # --- state --------------------------------------------------------------------------------------------
 
     def enable_interrupts(self, bint on=True):
-        """Asks the NIC for interrupts, or for none. After asking, look at the rings once more before sleeping."""
+        """Asks the NIC for interrupts, or for none. After asking, look at the rings before sleeping."""
         ring_doorbell(self.c.page, MAILBOX_INTERRUPT_ENABLE, on, self.c.first_level, self.c.context)
 
     @property

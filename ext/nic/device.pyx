@@ -20,7 +20,7 @@ from cdna.abi cimport (
 from cdna.cpu cimport cycles, load_u32, sched_yield, store_u32, swap_u32
 from cdna.memory cimport Memory, SharedRegion
 from cdna.nic.context cimport (
-    MULTICAST_FILTERS, PACKET_BUFFER, context_t, irq_ring_t, mac_entry_t, nic_t, ring_t, stats_t, wire_t,
+    MULTICAST_FILTERS, PACKET_BUFFER, context_t, irq_ring_t, mac_entry_t, nic_t, progress_t, ring_t, stats_t,
 )
 from cdna.nic.demux cimport MAC_VALID, mac_slot
 from cdna.nic.engine cimport engine_poll, engine_run
@@ -54,7 +54,8 @@ cdef class Nic:
     """A NIC of `contexts` contexts on a wire.
 
     max_ring: the longest descriptor ring that a context can have, a power of two.
-    interrupt_frames, interrupt_us: moderation, the interrupt comes after so many frames or microseconds.
+    interrupt_frames, interrupt_us: moderation of a context that sets none of its own: it is reported after so
+    many completed descriptors, or microseconds after the first.
     """
 
     def __init__(self, Memory memory, Wire wire, int contexts=32, *, int max_ring=1024,
@@ -67,6 +68,7 @@ cdef class Nic:
         self.memory = memory
         self.wire = wire
         self.contexts = contexts
+        self.moderation = (interrupt_frames, interrupt_us)
         self.max_ring = max_ring
         self._lock = threading.RLock()
         self._io_tables = {}
@@ -75,8 +77,6 @@ cdef class Nic:
         cdef nic_t *nic = self.c
         nic.memory = memory.c
         nic.wire = wire.c
-        nic.irq_max_frames = interrupt_frames
-        nic.irq_max_cycles = <uint64_t>(interrupt_us * 1e-6 * cycles_per_second())
         nic.yields = len(os.sched_getaffinity(0)) < 2
         nic.irq.event_fd = -1
 
@@ -86,7 +86,8 @@ cdef class Nic:
             macs *= 2
         cdef size_t vectors = <size_t>VECTORS * words * 8
         self._state = SharedRegion(
-            sizeof(nic_t) + n * sizeof(context_t) + 8 * (words * 8 + 64) + macs * sizeof(mac_entry_t)
+            sizeof(nic_t) + n * (sizeof(context_t) + sizeof(progress_t)) + 8 * (words * 8 + 64)
+            + macs * sizeof(mac_entry_t)
             + sizeof(irq_ring_t) + vectors + PACKET_BUFFER + MAX_TSO_FRAME + MAX_FRAME + sizeof(tso_t)
             + 65536)
         cdef _Layout part = _Layout()
@@ -94,12 +95,14 @@ cdef class Nic:
         cdef nic_t *nic = <nic_t *>part.take(sizeof(nic_t))
         self.c = nic
         nic.context = <context_t *>part.take(n * sizeof(context_t))
+        nic.progress = <progress_t *>part.take(n * sizeof(progress_t))
         nic.contexts = n
         nic.words = words
         nic.doorbell = <uint64_t *>part.take(words * 8)
         nic.tx_active = <uint64_t *>part.take(words * 8)
         nic.polled = <uint64_t *>part.take(words * 8)
         nic.dirty = <uint64_t *>part.take(words * 8)
+        nic.unreported = <uint64_t *>part.take(words * 8)
         nic.updated = <uint64_t *>part.take(words * 8)
         nic.enabled = <uint64_t *>part.take(words * 8)
         nic.running = <uint64_t *>part.take(words * 8)
@@ -171,6 +174,7 @@ cdef class Nic:
             context.mac = int.from_bytes(mac, "little")
             context.anti_spoof = 1
             context.weight = 1
+            _Options.coalesce(self, index, self.moderation)
             context.polled = polled
             self._set_rings(context, tx_ring, rx_ring, <uint32_t>(seq_modulus - 1))
             if io_pages:
@@ -178,8 +182,7 @@ cdef class Nic:
                 self._io_tables[index] = table
                 context.io_page = <uint64_t *>(<SharedRegion>table).base
                 context.io_pages = io_pages
-            context.state = CONTEXT_ASSIGNED
-            context.page.state = CONTEXT_ASSIGNED
+            self._set_state(context, CONTEXT_ASSIGNED)
             context.page.link = self.c.wire.link
             self._rebuild_mac_table()
 
@@ -189,6 +192,7 @@ cdef class Nic:
         if index in self._exports:          # the process that maps it keeps only the old page
             self._unexport(index)
         memset(context, 0, sizeof(context_t))
+        memset(&self.c.progress[index], 0, sizeof(progress_t))
         memset(page, 0, self._stride)
         context.index = index
         context.page = page
@@ -209,7 +213,7 @@ cdef class Nic:
         with self.quiesced():
             if context.state != CONTEXT_ASSIGNED:
                 raise ConfigError(f"context {index} is not in the state assigned")
-            context.state = context.page.state = CONTEXT_RUNNING
+            self._set_state(context, CONTEXT_RUNNING)
             set_bit(self.c.running, index)
             self.c.n_running += 1
             if context.polled:
@@ -229,8 +233,14 @@ cdef class Nic:
         cdef context_t *context = self._context(index)
         with self.quiesced():
             self._stop(context)
-            context.state = context.page.state = CONTEXT_ASSIGNED
+            self._set_state(context, CONTEXT_ASSIGNED)
             self._rebuild_mac_table()
+
+    cdef void _set_state(self, context_t *context, uint32_t state) noexcept:
+        """For the NIC, its guest and the VMM; the engine stands still."""
+        context.state = state
+        context.page.state = state
+        store_u32(&self.c.progress[context.index].state, state)
 
     cdef _stop(self, context_t *context):
         cdef nic_t *nic = self.c
@@ -248,6 +258,7 @@ cdef class Nic:
         clear_bit(nic.polled, context.index)
         clear_bit(nic.tx_active, context.index)
         clear_bit(nic.dirty, context.index)
+        clear_bit(nic.unreported, context.index)
         clear_bit(nic.updated, context.index)
         clear_bit(nic.enabled, context.index)
 
@@ -277,7 +288,7 @@ cdef class Nic:
             nic.mac_table[slot].context = i
 
     def set_option(self, uint32_t index, str name, value):
-        """Sets one of: mac, vlan, anti_spoof, promiscuous, all_multicast, multicast, weight, rate."""
+        """Sets one of: mac, vlan, anti_spoof, promiscuous, all_multicast, multicast, weight, rate, coalesce."""
         cdef context_t *context = self._context(index)
         setter = getattr(_Options, name, None)
         if setter is None:
@@ -373,11 +384,15 @@ cdef class Nic:
         """Runs the engine in a thread of its own, on `cpu` or on the last one that this process may use."""
         if self._thread is not None:
             raise ConfigError("the NIC runs already")
+        allowed = sorted(os.sched_getaffinity(0))
+        if cpu is not None and cpu not in allowed:
+            raise ConfigError(f"core {cpu!r} for the NIC: give one of {', '.join(map(str, allowed))}")
         self.c.stop = 0
         self._thread = threading.Thread(target=self.run, args=(cpu,), name="cdna-nic", daemon=True)
         self._thread.start()
-        while not load_u32(&self.c.alive):
-            sched_yield()
+        with nogil:                     # which the thread needs to get as far
+            while not load_u32(&self.c.alive):
+                sched_yield()
 
     def run(self, cpu=None):
         """The engine's loop, in the calling thread or process, until `stop_engine` or `request_stop`."""
@@ -513,6 +528,15 @@ class _Options:
         if not 1 <= value <= 1000:
             raise ConfigError(f"weight {value}: give 1 to 1000")
         nic.c.context[index].weight = value
+
+    @staticmethod
+    def coalesce(Nic nic, uint32_t index, value):
+        """(descriptors, microseconds): report completions after so many, or so long after the first one."""
+        frames, us = value
+        if not 1 <= frames <= MAX_RING or not 0 <= us <= 1e6:
+            raise ConfigError(f"coalesce {value}: give (descriptors from 1 to {<int>MAX_RING}, microseconds to 1e6)")
+        nic.c.context[index].coalesce_frames = frames
+        nic.c.context[index].coalesce_cycles = <uint64_t>(us * 1e-6 * cycles_per_second())
 
     @staticmethod
     def rate(Nic nic, uint32_t index, value):

@@ -21,7 +21,7 @@ cdef int engine_poll(nic_t *nic, int budget) noexcept nogil:
     doorbells(nic)
     n = transmit(nic, budget, now)
     n += receive(nic, budget)
-    interrupts(nic, n, now)
+    interrupts(nic, now)
     store_u64(&nic.epoch, nic.epoch + 1)
     nic.rounds += 1
     nic.frames += n

@@ -30,6 +30,11 @@ cdef double cycles_per_second() noexcept nogil:
     return _rate
 
 
+def cycle_rate() -> float:
+    """Cycles of the processor's counter in a second."""
+    return cycles_per_second()
+
+
 cdef int down_tx(wire_t *self, frame_t *frame, int n) noexcept nogil:
     lose_tx(self, n)
     return n

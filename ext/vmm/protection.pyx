@@ -8,12 +8,12 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from cdna.abi cimport (
     CONTEXT_RUNNING, DESC_F_EOP, DESC_F_OFFLOAD, PAGE_SHIFT, PROTECTION_IOMMU, PROTECTION_VALIDATED,
-    REFUSED_ADDRESS, REFUSED_CONTEXT, REFUSED_FLAGS, REFUSED_LENGTH, REFUSED_MAPPED, REFUSED_MODE, REFUSED_OWNER,
-    REFUSED_PINNED, REFUSED_RING_FULL, RING_RX, RING_TX, desc_t,
+    REFUSED_ADDRESS, REFUSED_CONTEXT, REFUSED_FLAGS, REFUSED_LENGTH, REFUSED_MAPPED, REFUSED_MODE,
+    REFUSED_OWNER, REFUSED_PINNED, REFUSED_RING_FULL, RING_RX, RING_TX, desc_t,
 )
 from cdna.cpu cimport fence, load_u32, load_u64, lowest_bit, read_once_u64, store_u32, store_u64
-from cdna.memory cimport DOMID_VMM, memory_t, page_t
-from cdna.nic.context cimport IO_PAGE_PRESENT, IO_PAGE_WRITE, context_t, irq_ring_t, nic_t, ring_t
+from cdna.memory cimport DOMID_VMM, memory_t
+from cdna.nic.context cimport IO_PAGE_PRESENT, IO_PAGE_WRITE, context_t, irq_ring_t, progress_t
 
 cdef enum:
     LIMBO_EPOCHS = 4            # two whole rounds of the NIC
@@ -30,7 +30,7 @@ cdef inline context_t *owned(vmm_t *vmm, uint32_t domain, uint32_t context) noex
     """The running context of this domain, or NULL."""
     if context >= vmm.contexts or vmm.context[context].domain != domain or domain == DOMID_VMM:
         return NULL
-    if load_u32(&vmm.nic.context[context].state) != CONTEXT_RUNNING:
+    if load_u32(&vmm.nic.progress[context].state) != CONTEXT_RUNNING:
         return NULL
     return &vmm.nic.context[context]
 
@@ -45,9 +45,9 @@ cdef inline void unpin(memory_t *memory, const desc_t *desc) noexcept nogil:
         memory.page[page].pins -= 1
 
 
-cdef inline int pin(vmm_t *vmm, uint32_t domain, const desc_t *desc, uint32_t index) noexcept nogil:
+cdef inline int pin(vmm_t *vmm, const memory_t *memory, uint32_t domain, const desc_t *desc,
+                    uint32_t index) noexcept nogil:
     """Checks the owner of every page of a buffer and pins them; 0, or a Refusal with nothing pinned."""
-    cdef memory_t *memory = vmm.memory
     cdef uint64_t page, first, last
     if desc.len == 0:
         return refuse(vmm, REFUSED_LENGTH, index, 0)
@@ -63,58 +63,75 @@ cdef inline int pin(vmm_t *vmm, uint32_t domain, const desc_t *desc, uint32_t in
     return 0
 
 
-cdef inline void reap_ring(vmm_t *vmm, ring_t *ring, vring_t *vring, uint32_t upto) noexcept nogil:
-    while vring.reaped != upto:
-        unpin(vmm.memory, &ring.desc[vring.reaped & (ring.size - 1)])
-        vring.reaped += 1
+cdef inline void reap_ring(memory_t *memory, vring_t *vring, uint32_t upto) noexcept nogil:
+    """Drops the pins of the descriptors below `upto`."""
+    cdef uint32_t at = vring.reaped, mask = vring.size - 1
+    while at != upto:
+        unpin(memory, &vring.desc[at & mask])
+        at += 1
+    vring.reaped = at
 
 
-cdef int enqueue(vmm_t *vmm, uint32_t domain, uint32_t context, uint32_t ring_index,
-                 const desc_t *request, int n) noexcept nogil:
-    cdef context_t *nic_context = owned(vmm, domain, context)
-    cdef ring_t *ring
-    cdef vring_t *vring
+cdef inline int take_requests(vmm_t *vmm, uint32_t domain, vring_t *vring, uint16_t lone_flags, uint32_t room,
+                              const desc_t *request, int n) noexcept nogil:
+    """Validates, pins, stamps and writes; returns how many, or the Refusal of the first. Locals: the pins that
+    it writes could otherwise be any of its own words to the compiler."""
+    cdef memory_t memory = vmm.memory[0]
+    cdef desc_t *ring = vring.desc
+    cdef uint32_t mask = vring.size - 1, producer = vring.producer, seq = vring.seq, seq_mask = vring.seq_mask
     cdef desc_t desc
-    cdef uint16_t known = DESC_F_EOP
-    cdef uint32_t consumer
-    cdef int i, status = 0
-    vmm.hypercalls += 1
-    if nic_context == NULL or ring_index > RING_RX:
-        return refuse(vmm, REFUSED_CONTEXT, 0, 0)
-    if nic_context.protection != PROTECTION_VALIDATED:
-        return refuse(vmm, REFUSED_MODE, 0, 0)
-    ring = &nic_context.tx if ring_index == RING_TX else &nic_context.rx
-    vring = &vmm.context[context].ring[ring_index]
-    consumer = load_u32(&ring.consumer)
-    reap_ring(vmm, ring, vring, consumer)
-    for i in range(n):
+    cdef int i = 0, status = 0
+    while i < n:
         (<uint64_t *>&desc)[0] = read_once_u64(&(<const uint64_t *>&request[i])[0])
         (<uint64_t *>&desc)[1] = read_once_u64(&(<const uint64_t *>&request[i])[1])
-        if vring.producer - consumer == ring.size:
+        if <uint32_t>i == room:
             status = refuse(vmm, REFUSED_RING_FULL, i, 0)
-        elif desc.flags == DESC_F_OFFLOAD and ring_index == RING_TX:
+        elif desc.flags & ~<uint16_t>DESC_F_EOP == 0:
+            status = pin(vmm, &memory, domain, &desc, i)
+        elif desc.flags == lone_flags:
             desc.len = 0
-        elif desc.flags & ~known:
-            status = refuse(vmm, REFUSED_FLAGS, i, 0)
         else:
-            status = pin(vmm, domain, &desc, i)
+            status = refuse(vmm, REFUSED_FLAGS, i, 0)
         if status:
-            return i if i else status
-        desc.seq = vring.seq
-        vring.seq = (vring.seq + 1) & ring.seq_mask
-        ring.desc[vring.producer & (ring.size - 1)] = desc
-        vring.producer += 1
-        vmm.descriptors += 1
-    return n
+            break
+        desc.seq = seq
+        seq = (seq + 1) & seq_mask
+        ring[producer & mask] = desc
+        producer += 1
+        i += 1
+    vring.producer, vring.seq = producer, seq
+    vmm.descriptors += i
+    return i if i or n <= 0 else status
+
+
+cdef int enqueue(vmm_t *vmm, uint32_t domain, uint32_t context, uint32_t ring,
+                 const desc_t *request, int n) noexcept nogil:
+    cdef vring_t *vring
+    cdef uint32_t consumer
+    vmm.hypercalls += 1
+    if owned(vmm, domain, context) == NULL or ring > RING_RX:
+        return refuse(vmm, REFUSED_CONTEXT, 0, 0)
+    if vmm.context[context].protection != PROTECTION_VALIDATED:
+        return refuse(vmm, REFUSED_MODE, 0, 0)
+    vring = &vmm.context[context].ring[ring]
+    consumer = completed_upto(vmm, context, ring)
+    reap_ring(vmm.memory, vring, consumer)
+    return take_requests(vmm, domain, vring, DESC_F_OFFLOAD if ring == RING_TX else DESC_F_EOP,
+                         vring.size - (vring.producer - consumer), request, n)
+
+
+cdef inline uint32_t completed_upto(const vmm_t *vmm, uint32_t context, uint32_t ring) noexcept nogil:
+    """Consumer index of a ring at the end of the NIC's last round."""
+    cdef const progress_t *progress = &vmm.nic.progress[context]
+    return load_u32(&progress.tx_consumer if ring == RING_TX else &progress.rx_consumer)
 
 
 cdef void reap(vmm_t *vmm, uint32_t context) noexcept nogil:
-    cdef context_t *nic_context = &vmm.nic.context[context]
     cdef vcontext_t *vcontext = &vmm.context[context]
-    if nic_context.protection == PROTECTION_VALIDATED:
-        reap_ring(vmm, &nic_context.tx, &vcontext.ring[<int>RING_TX], load_u32(&nic_context.tx.consumer))
-        reap_ring(vmm, &nic_context.rx, &vcontext.ring[<int>RING_RX], load_u32(&nic_context.rx.consumer))
-    elif nic_context.protection == PROTECTION_IOMMU:
+    if vcontext.protection == PROTECTION_VALIDATED:
+        reap_ring(vmm.memory, &vcontext.ring[<int>RING_TX], completed_upto(vmm, context, RING_TX))
+        reap_ring(vmm.memory, &vcontext.ring[<int>RING_RX], completed_upto(vmm, context, RING_RX))
+    elif vcontext.protection == PROTECTION_IOMMU:
         reap_limbo(vmm, vcontext, False)
 
 
@@ -122,10 +139,10 @@ cdef void reap_all(vmm_t *vmm, uint32_t context) noexcept nogil:
     cdef context_t *nic_context = &vmm.nic.context[context]
     cdef vcontext_t *vcontext = &vmm.context[context]
     cdef uint32_t i
-    if nic_context.protection == PROTECTION_VALIDATED:
-        reap_ring(vmm, &nic_context.tx, &vcontext.ring[<int>RING_TX], vcontext.ring[<int>RING_TX].producer)
-        reap_ring(vmm, &nic_context.rx, &vcontext.ring[<int>RING_RX], vcontext.ring[<int>RING_RX].producer)
-    elif nic_context.protection == PROTECTION_IOMMU:
+    if vcontext.protection == PROTECTION_VALIDATED:
+        reap_ring(vmm.memory, &vcontext.ring[<int>RING_TX], vcontext.ring[<int>RING_TX].producer)
+        reap_ring(vmm.memory, &vcontext.ring[<int>RING_RX], vcontext.ring[<int>RING_RX].producer)
+    elif vcontext.protection == PROTECTION_IOMMU:
         for i in range(nic_context.io_pages):
             if nic_context.io_page[i] & IO_PAGE_PRESENT:
                 vmm.memory.page[nic_context.io_page[i] >> PAGE_SHIFT].pins -= 1
@@ -142,7 +159,8 @@ cdef inline void reap_limbo(vmm_t *vmm, vcontext_t *vcontext, bint stopped) noex
     that is not in a round, because it is stopped or is stepped by the caller, holds none.
     """
     cdef uint64_t epoch = load_u64(&vmm.nic.epoch)
-    cdef bint idle = stopped or (not epoch & 1 and (not load_u32(&vmm.nic.alive) or load_u32(&vmm.nic.paused)))
+    cdef bint still = not load_u32(&vmm.nic.alive) or load_u32(&vmm.nic.paused)
+    cdef bint idle = stopped or (not epoch & 1 and still)
     cdef io_limbo_t *entry
     while vcontext.limbo_head != vcontext.limbo_tail:
         entry = &vcontext.limbo[vcontext.limbo_head & vcontext.limbo_mask]
@@ -180,7 +198,8 @@ cdef int iommu_map(vmm_t *vmm, uint32_t domain, uint32_t context, const uint32_t
     return n
 
 
-cdef int iommu_unmap(vmm_t *vmm, uint32_t domain, uint32_t context, const uint32_t *io_page, int n) noexcept nogil:
+cdef int iommu_unmap(vmm_t *vmm, uint32_t domain, uint32_t context, const uint32_t *io_page,
+                     int n) noexcept nogil:
     cdef context_t *nic_context = owned(vmm, domain, context)
     cdef vcontext_t *vcontext = &vmm.context[context]
     cdef io_limbo_t *entry

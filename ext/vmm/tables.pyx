@@ -5,14 +5,16 @@ batch lasts microseconds.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memset
 
 from cdna.abi cimport PAGE_SHIFT, desc_t
 from cdna.cpu cimport store_u64
 from cdna.memory cimport DOMID_VMM, SharedRegion
-from cdna.nic.context cimport IO_PAGE_PRESENT, IO_PAGE_WRITE
+from cdna.nic.context cimport IO_PAGE_PRESENT, IO_PAGE_WRITE, ring_t
 from cdna.nic.device cimport Nic
 from cdna.vmm.protection cimport (
-    decode_interrupts, enqueue, io_limbo_t, iommu_map, iommu_unmap, reap, reap_all, transfer, vcontext_t, vmm_t,
+    decode_interrupts, enqueue, io_limbo_t, iommu_map, iommu_unmap, reap, reap_all, transfer, vcontext_t,
+    vmm_t, vring_t,
 )
 
 cdef extern from "<unistd.h>" nogil:
@@ -27,6 +29,12 @@ cdef void post_virtual_interrupt(uint32_t context, void *arg) noexcept nogil:
     vcontext.event_pending = 1
     if vcontext.event_fd >= 0:
         write(vcontext.event_fd, &one, 8)
+
+
+cdef void _take_ring(vring_t *vring, ring_t *ring) noexcept:
+    """The VMM's side of an empty ring."""
+    vring.desc, vring.size = ring.desc, ring.size
+    vring.seq, vring.seq_mask = ring.seq, ring.seq_mask
 
 
 cdef class Tables:
@@ -49,8 +57,12 @@ cdef class Tables:
         """Makes a context a domain's: empty rings, numbers from 1, `event_fd` for its virtual interrupts."""
         cdef vcontext_t *vcontext = &self.c.context[context]
         cdef uint32_t limbo = 1
-        vcontext[0] = vcontext_t(domain=domain, event_fd=event_fd)
-        vcontext.ring[0].seq = vcontext.ring[1].seq = 1
+        memset(vcontext, 0, sizeof(vcontext_t))     # nothing of its last owner's rings
+        vcontext.domain = domain
+        vcontext.event_fd = event_fd
+        vcontext.protection = self.nic.c.context[context].protection
+        _take_ring(&vcontext.ring[0], &self.nic.c.context[context].tx)
+        _take_ring(&vcontext.ring[1], &self.nic.c.context[context].rx)
         if io_pages:
             while limbo < io_pages:
                 limbo *= 2
@@ -62,19 +74,27 @@ cdef class Tables:
     def close_context(self, uint32_t context):
         """Drops all pins of a context that the NIC no longer serves, and its owner."""
         reap_all(self.c, context)
-        self.c.context[context] = vcontext_t(domain=DOMID_VMM, event_fd=-1)
+        memset(&self.c.context[context], 0, sizeof(vcontext_t))
+        self.c.context[context].domain = DOMID_VMM
+        self.c.context[context].event_fd = -1
         self._limbo.pop(context, None)
 
     def map_guest(self, uint32_t context, uint32_t first, uint32_t pages):
-        """Direct map: I/O page i is page `first + i`, all of the guest's memory, pinned."""
+        """Direct map: I/O page i is page `first + i`, all of the guest's memory, pinned.
+
+        Pages that the guest has given away since stay unmapped.
+        """
         cdef uint32_t i
         for i in range(pages):
+            if self.c.memory.page[first + i].owner != self.c.context[context].domain:
+                continue
             self.c.memory.page[first + i].pins += 1
             store_u64(&self.c.nic.context[context].io_page[i],
                       <uint64_t>(first + i) << PAGE_SHIFT | IO_PAGE_PRESENT | IO_PAGE_WRITE)
 
-    def enqueue(self, uint32_t domain, uint32_t context, uint32_t ring, const uint8_t[::1] requests not None) -> int:
-        """The hypercall: `requests` are descriptors, 16 bytes each. Returns how many were taken, or a Refusal."""
+    def enqueue(self, uint32_t domain, uint32_t context, uint32_t ring,
+                const uint8_t[::1] requests not None) -> int:
+        """The hypercall: `requests` are descriptors, 16 bytes each. Returns how many it took or a Refusal."""
         cdef int n = <int>(requests.shape[0] // sizeof(desc_t))
         return enqueue(self.c, domain, context, ring, <const desc_t *>&requests[0] if n else NULL, n)
 
@@ -96,7 +116,7 @@ cdef class Tables:
         reap(self.c, context)
 
     def decode_interrupts(self) -> int:
-        """Reads the interrupt bit vectors and posts a virtual interrupt for each bit. Returns vectors read."""
+        """Reads the interrupt bit vectors, posts a virtual interrupt for each bit. Returns vectors read."""
         return decode_interrupts(self.c, post_virtual_interrupt, self.c)
 
     def take_event(self, uint32_t context) -> bool:
@@ -116,5 +136,5 @@ cdef class Tables:
 
     @property
     def counters(self) -> dict[str, int]:
-        return {"hypercalls": self.c.hypercalls, "descriptors": self.c.descriptors, "refusals": self.c.refusals,
-                "interrupts": self.c.interrupts, "vectors": self.c.vectors}
+        return {"hypercalls": self.c.hypercalls, "descriptors": self.c.descriptors,
+                "refusals": self.c.refusals, "interrupts": self.c.interrupts, "vectors": self.c.vectors}

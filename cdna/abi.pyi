@@ -1,0 +1,77 @@
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+
+class Limits(IntEnum):
+    MAX_CONTEXTS = 4096
+    MIN_RING = 8
+    MAX_RING = 32768
+    MAX_FRAME = 9018
+    MIN_FRAME = 14
+    MAX_TSO_FRAME = 65535
+    MAX_FRAGMENTS = 32
+
+class Mailbox(IntEnum):
+    MAILBOX_TX_PRODUCER = 0
+    MAILBOX_RX_PRODUCER = 1
+    MAILBOX_INTERRUPT_ENABLE = 2
+
+class DescFlag(IntEnum):
+    DESC_F_EOP = 1
+    DESC_F_OFFLOAD = 2
+
+class CompletionFlag(IntEnum):
+    COMPLETION_F_EOP = 1
+    COMPLETION_F_CSUM_OK = 2
+
+class Ring(IntEnum):
+    RING_TX = 0
+    RING_RX = 1
+
+class Protection(IntEnum):
+    PROTECTION_VALIDATED = 0
+    PROTECTION_IOMMU = 1
+    PROTECTION_NONE = 2
+
+class IommuStrategy(IntEnum):
+    IOMMU_SINGLE_USE = 0
+    IOMMU_SHARED = 1
+    IOMMU_PERSISTENT = 2
+    IOMMU_DIRECT_MAP = 3
+
+class ContextState(IntEnum):
+    CONTEXT_FREE = 0
+    CONTEXT_ASSIGNED = 1
+    CONTEXT_RUNNING = 2
+    CONTEXT_FAULTED = 3
+
+class Fault(IntEnum):
+    FAULT_NONE = 0
+    FAULT_SEQUENCE = 1
+    FAULT_PRODUCER = 2
+    FAULT_LENGTH = 3
+    FAULT_FLAGS = 4
+    FAULT_FRAGMENTS = 5
+    FAULT_OFFLOAD = 6
+    FAULT_ADDRESS = 7
+    FAULT_TRANSLATION = 8
+
+class Refusal(IntEnum):
+    REFUSED_CONTEXT = -1
+    REFUSED_OWNER = -2
+    REFUSED_ADDRESS = -3
+    REFUSED_LENGTH = -4
+    REFUSED_FLAGS = -5
+    REFUSED_RING_FULL = -6
+    REFUSED_PINNED = -7
+    REFUSED_MODE = -8
+    REFUSED_MAPPED = -9
+
+DESC_DTYPE: np.dtype[Any]
+COMPLETION_DTYPE: np.dtype[Any]
+OFFLOAD_DTYPE: np.dtype[Any]
+CONTEXT_PAGE_DTYPE: np.dtype[Any]
+
+PAGE_BYTES: int
+MAILBOX_COUNT: int

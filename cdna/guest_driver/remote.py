@@ -1,0 +1,206 @@
+"""The native driver of a guest in a process of its own: it maps what was given to it, no more."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import socket
+import time
+from types import TracebackType
+from typing import Any
+
+from cdna import abi
+from cdna.errors import ConfigError, ContextFault, Refused, ResourceError
+from cdna.guest_driver.queues import memory_needed
+from cdna.guest_driver.remote_queues import Mapping, RemoteQueues
+from cdna.vmm.faults import FaultReport, refusal_text
+from cdna.vmm.hypercall import Hypercall
+from cdna.vmm.policy import REQUEST_BYTES, VERSION
+from cdna.vmm.settings import ContextSettings
+
+_ANSWER_BYTES = 65536
+_SHARED = 4  # descriptors that come with the answer: memory, page, rings, virtual interrupts
+_STATUS = int(Hypercall.HYPERCALL_STATUS).to_bytes(2, "little") + bytes(14)
+
+
+class RemoteContext:
+    """A context as its guest sees it from another process."""
+
+    def __init__(self, sock: socket.socket, geometry: dict[str, Any], event_fd: int) -> None:
+        self.index: int = geometry["context"]
+        self.event_fd = event_fd
+        self._sock = sock
+
+    def _status(self) -> dict[str, Any]:
+        try:
+            self._sock.sendall(_STATUS)
+            answer = self._sock.recv(_ANSWER_BYTES)
+        except OSError as error:
+            raise _gone(self.index, error.strerror) from None
+        if not answer:
+            raise _gone(self.index)
+        status: dict[str, Any] = json.loads(answer)
+        return status
+
+    @property
+    def state(self) -> abi.ContextState:
+        return abi.ContextState(self._status()["state"])
+
+    @property
+    def mac(self) -> str:
+        return str(self._status()["mac"])
+
+    @property
+    def fault(self) -> FaultReport | None:
+        """Why the NIC stopped the context, if it did."""
+        fault = self._status()["fault"]
+        if fault is None:
+            return None
+        return FaultReport(**{**fault, "reason": abi.Fault(fault["reason"]), "ring": abi.Ring(fault["ring"])})
+
+    def stats(self) -> dict[str, int]:
+        """Counters since the assignment, as `Context.stats`."""
+        stats: dict[str, int] = self._status()["stats"]
+        return stats
+
+
+class RemoteDriver(RemoteQueues):
+    """Drives one context for its guest, in a process of its own, by the VMM that serves at `path`.
+
+        with RemoteDriver("/run/cdna.sock", name="web") as driver:
+            driver.send([frame])
+            driver.wait(1)
+            frames = driver.recv()
+
+    path: of the VMM's socket (`Machine.serve`), or a socket that is connected to it.
+    memory: bytes of the guest; None: what the driver needs. buffer_size: bytes of one buffer, a multiple of
+    64. settings: those of `ContextSettings` that the VMM lets a guest choose, such as mac, tx_ring, rx_ring.
+    Errors: ConfigError, ResourceError.
+    """
+
+    context: RemoteContext
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | socket.socket,
+        *,
+        name: str,
+        memory: int | None = None,
+        buffer_size: int = 2048,
+        **settings: Any,
+    ) -> None:
+        wanted = ContextSettings(**settings)
+        needed = memory_needed(wanted.tx_ring, wanted.rx_ring, buffer_size)
+        request = {"version": VERSION, "name": name, "memory": memory or needed, "settings": settings}
+        self._sock = path if isinstance(path, socket.socket) else _connect(os.fspath(path))
+        try:
+            geometry, (memory_fd, page_fd, rings_fd, self._event_fd) = _attach(self._sock, request)
+            validated = geometry["protection"] == abi.Protection.PROTECTION_VALIDATED
+            mappings = Mapping(memory_fd, True), Mapping(page_fd, True), Mapping(rings_fd, not validated)
+            super().__init__(self._sock.fileno(), geometry, *mappings, buffer_size)
+        except BaseException:
+            self._sock.close()
+            raise
+        self.context = RemoteContext(self._sock, geometry, self._event_fd)
+        self.refill()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Sleeps until something was received, by interrupt. False: `timeout` seconds passed first.
+
+        ContextFault: the context was stopped. ResourceError: the VMM has taken it away, or has ended.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        poller = select.poll()
+        poller.register(self._event_fd, select.POLLIN)
+        poller.register(self._sock, select.POLLIN)
+        self.enable_interrupts(True)
+        try:
+            while not self.rx_waiting:
+                if self.lost:
+                    raise _gone(self.context.index, os.strerror(self.lost))
+                if self.faulted:
+                    fault = self.context.fault
+                    raise ContextFault(str(fault), fault)
+                left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
+                ready = {fd for fd, _ in poller.poll(left)}
+                if self._sock.fileno() in ready:  # nobody asked: it can only have been closed
+                    raise _gone(self.context.index)
+                if not ready:
+                    return False
+                self._take_events()
+        finally:
+            self.enable_interrupts(False)
+        return True
+
+    def _take_events(self) -> None:
+        """Reads the virtual interrupts that were posted: what the rings say is what counts."""
+        try:
+            while os.read(self._event_fd, 8):
+                pass
+        except BlockingIOError:
+            pass
+
+    def close(self) -> None:
+        """Gives the context back and ends the guest. What was mapped stays, as memory of nobody else."""
+        if self._sock.fileno() >= 0:
+            self.lost = 107  # ENOTCONN
+            self._sock.close()
+            os.close(self._event_fd)
+
+    def __enter__(self) -> RemoteDriver:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _refused(self, reason: int) -> None:
+        if self.lost:
+            raise _gone(self.context.index, os.strerror(self.lost))
+        if self.faulted:
+            fault = self.context.fault
+            raise ContextFault(f"hypercall refused, the context is stopped: {fault}", fault)
+        index, page = self.refused
+        raise Refused(f"hypercall refused: {refusal_text(reason, page)}", reason, index, page)
+
+
+def _connect(path: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        sock.connect(path)
+    except OSError as error:
+        sock.close()
+        raise ResourceError(f"no VMM at {path!r}: {error.strerror}; give the path of Machine.serve") from None
+    return sock
+
+
+def _attach(sock: socket.socket, request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
+    """Asks for a guest and a context: the geometry, and the descriptors of what to map."""
+    payload = json.dumps(request).encode()
+    if len(payload) > REQUEST_BYTES:
+        raise ConfigError(f"settings of {len(payload)} bytes: a request has at most {REQUEST_BYTES}")
+    try:
+        sock.sendall(payload)
+        answer, fds, _, _ = socket.recv_fds(sock, _ANSWER_BYTES, _SHARED, socket.MSG_CMSG_CLOEXEC)
+    except OSError as error:
+        raise ResourceError(f"the VMM ended the connection: {error.strerror}") from None
+    reply = (
+        json.loads(answer) if answer else {"error": "ResourceError", "message": "it closed the connection"}
+    )
+    if "error" in reply or len(fds) != _SHARED:
+        for fd in fds:
+            os.close(fd)
+        kind = ConfigError if reply.get("error") == "ConfigError" else ResourceError
+        raise kind(
+            f"the VMM refused the guest: {reply.get('message', 'no descriptors came with its answer')}"
+        )
+    return reply, fds
+
+
+def _gone(index: int, why: str | None = None) -> ResourceError:
+    reason = f" ({why})" if why else ""
+    return ResourceError(
+        f"context {index} is no longer this guest's: the VMM has taken it away, or ended{reason}"
+    )

@@ -1,0 +1,125 @@
+"""What a guest in another process may ask for, and its first message read and checked.
+
+That message is JSON text of at most REQUEST_BYTES:
+
+    {"version": 1, "name": "web", "memory": 1052672, "settings": {"tx_ring": 256, "mac": "02:..."}}
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cdna.abi import IommuStrategy, Protection
+from cdna.errors import ConfigError
+from cdna.vmm.hypercall import Malformed
+from cdna.vmm.settings import PROTECTIONS, ContextSettings, parse_protection
+
+VERSION = 1
+REQUEST_BYTES = 4096
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,63}", re.ASCII)
+LARGEST = 1 << 48  # of any number in a request
+
+# What a setting of ContextSettings may look like in a request.
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "mac": str,
+    "vlan": (int, str),
+    "protection": str,
+    "tx_ring": int,
+    "rx_ring": int,
+    "weight": int,
+    "rate": (int, float),
+    "anti_spoof": bool,
+    "promiscuous": bool,
+    "all_multicast": bool,
+    "multicast": list,
+    "seq_modulus": int,
+}
+HARMLESS = frozenset({"mac", "protection", "tx_ring", "rx_ring", "multicast", "all_multicast"})
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What the guests of one socket may ask for.
+
+    uids: users that may connect, beside root and the VMM's own. protections: of PROTECTIONS; "none" gives a
+    guest all of machine memory by DMA. max_memory: bytes of one guest. max_guests: connected at a time; None:
+    as many as there are contexts. choices: settings that a guest may choose. settings: those that all of them
+    get, whatever they choose, for example {"vlan": 7, "rate": 1e9}.
+    """
+
+    uids: Collection[int] = ()
+    protections: Collection[str] = tuple(name for name in PROTECTIONS if name != "none")
+    max_memory: int = 64 << 20
+    max_guests: int | None = None
+    choices: Collection[str] = HARMLESS
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def modes(self) -> list[tuple[Protection, IommuStrategy]]:
+        return [parse_protection(name) for name in self.protections]
+
+    def __post_init__(self) -> None:
+        self.modes()
+        unknown = {*self.choices, *self.settings} - _TYPES.keys()
+        if unknown:
+            raise ConfigError(f"context setting {min(unknown)!r}: give some of {', '.join(_TYPES)}")
+        ContextSettings(**self.settings).options()
+
+
+@dataclass(frozen=True)
+class Request:
+    """A guest to create, and the settings of its context."""
+
+    name: str
+    memory: int
+    settings: ContextSettings
+
+
+def _check_setting(policy: Policy, name: str, value: object) -> object:
+    if name not in policy.choices:
+        allowed = ", ".join(sorted(policy.choices))
+        raise ConfigError(f"setting {name!r:.80} is not the guest's to choose: it may choose {allowed}")
+    kind = _TYPES[name]
+    # A bool is an int to isinstance.
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise ConfigError(f"setting {name} is {value!r:.80}: give {_kind_name(kind)}")
+    if isinstance(value, int | float) and not 0 <= value <= LARGEST:
+        raise ConfigError(f"setting {name}: give a number from 0 to {LARGEST}")
+    if isinstance(value, list):
+        if not all(isinstance(address, str) for address in value):
+            raise ConfigError(f"setting {name}: give a list of MAC addresses")
+        return tuple(value)
+    return value
+
+
+def _kind_name(kind: type | tuple[type, ...]) -> str:
+    return " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
+
+
+def parse_request(payload: bytes, policy: Policy) -> Request:
+    """A guest's first message. Malformed: it is no request. ConfigError: it asks for what it may not."""
+    if len(payload) > REQUEST_BYTES:
+        raise Malformed(f"a request of more than {REQUEST_BYTES} bytes")
+    try:
+        request = json.loads(payload)
+    except (ValueError, RecursionError):
+        raise Malformed("a request that is no JSON text") from None
+    if not isinstance(request, dict) or request.keys() != {"version", "name", "memory", "settings"}:
+        raise Malformed("a request without its fields: version, name, memory, settings")
+    if request["version"] != VERSION:
+        raise ConfigError(f"protocol version {request['version']!r:.20}: this VMM speaks {VERSION}")
+    name, memory, chosen = request["name"], request["memory"], request["settings"]
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise ConfigError("a guest's name has 1 to 64 letters, digits and .:-_")
+    if isinstance(memory, bool) or not isinstance(memory, int) or not 1 <= memory <= policy.max_memory:
+        raise ConfigError(f"guest {name!r}: memory of 1 to {policy.max_memory} bytes is allowed")
+    if not isinstance(chosen, dict):
+        raise Malformed("a request whose settings are no object")
+    settings = {key: _check_setting(policy, key, value) for key, value in chosen.items()}
+    protection = str(settings.get("protection", "validated"))
+    if "protection" not in policy.settings and parse_protection(protection) not in policy.modes():
+        raise ConfigError(f"protection {protection!r:.40}: this VMM allows {', '.join(policy.protections)}")
+    return Request(name, memory, ContextSettings(**{**settings, **policy.settings, "remote": True}))

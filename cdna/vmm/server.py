@@ -1,0 +1,326 @@
+"""Guests in other processes: a Unix socket on which each connection is one guest with one context.
+
+What a connection goes through:
+
+    connect      the peer's user is checked (SO_PEERCRED)
+    request      one JSON message: name, memory, settings; checked by `Policy`
+    attach       guest created, its pages in a memory file of their own, a context assigned and exported
+    reply        geometry as JSON, with the descriptors of memory, page, rings and virtual interrupts
+    hypercalls   binary messages (`cdna.vmm.hypercall`), each answered at once
+    end          whoever closes, whatever was malformed: the context revoked, pins dropped, pages freed
+
+One thread serves all connections and waits for none of them. A guest that floods its socket gets one
+message carried out in each turn, as everybody does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import select
+import socket
+import stat
+import struct
+import threading
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from cdna.abi import ContextState, Protection
+from cdna.errors import CdnaError, ConfigError, ResourceError
+from cdna.vmm.hypercall import HypercallBuffer, Malformed, Served
+from cdna.vmm.policy import REQUEST_BYTES, VERSION, Policy, Request, parse_request
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from cdna.vmm.hypervisor import Context, Guest, Hypervisor
+
+log = logging.getLogger("cdna.vmm")
+
+RETRY = 1.0  # seconds, when this process had no descriptor left for a guest
+WAITING = 32  # connections beside those of the guests: they have not made their request yet
+
+
+class _Connection:
+    """A guest's socket, and what was given to it."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.pid, self.uid, _ = struct.unpack(
+            "iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("iII"))
+        )
+        self.guest: Guest | None = None
+        self.context: Context | None = None
+
+    def __str__(self) -> str:
+        name = f"guest {self.guest.name!r}" if self.guest else "a guest to be"
+        return f"{name} (process {self.pid}, user {self.uid})"
+
+
+class Server:
+    """Serves guests of other processes on a socket at `path`, until `close`. `Hypervisor.serve` makes it."""
+
+    def __init__(self, vmm: Hypervisor, path: str | os.PathLike[str], policy: Policy) -> None:
+        self.vmm = vmm
+        self.path = os.fspath(path)
+        self.policy = policy
+        self._connections: dict[int, _Connection] = {}
+        self._buffer = HypercallBuffer(vmm.tables)
+        self._listener = _listen(self.path, bool(policy.uids))
+        self._inode = os.stat(self.path).st_ino
+        self._listen_at: float | None = None  # when to listen again; None: it listens
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll = select.epoll()
+        self._epoll.register(self._listener, select.EPOLLIN)
+        self._epoll.register(self._wake_fd, select.EPOLLIN)
+        self._thread = threading.Thread(target=self._run, name="cdna-serve", daemon=True)
+        self._thread.start()
+
+    @property
+    def guests(self) -> list[Guest]:
+        """The guests that are connected."""
+        connections = list(self._connections.values())
+        return [c.guest for c in connections if c.guest is not None]
+
+    def close(self) -> None:
+        """Ends every connection and destroys its guest, removes the socket."""
+        if not self._thread.is_alive():
+            return
+        os.eventfd_write(self._wake_fd, 1)
+        self._thread.join()
+        for connection in list(self._connections.values()):
+            self._end(connection)
+        with contextlib.suppress(FileNotFoundError):
+            if os.stat(self.path).st_ino == self._inode:
+                os.unlink(self.path)
+        self._listener.close()
+        self._epoll.close()
+        os.close(self._wake_fd)
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- the loop -----------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            ready = self._epoll.poll(None if self._listen_at is None else RETRY)
+            if self._listen_at is not None and time.monotonic() >= self._listen_at:
+                self._epoll.register(self._listener, select.EPOLLIN)
+                self._listen_at = None
+            for fd, _ in ready:
+                if fd == self._wake_fd:
+                    return
+                if fd == self._listener.fileno():
+                    self._accept()
+                elif fd in self._connections:
+                    self._turn(self._connections[fd])
+
+    def _turn(self, connection: _Connection) -> None:
+        """The next message of a connection; whatever goes wrong ends this one and no other."""
+        try:
+            if not self._message(connection):
+                log.info("%s has gone", connection)
+                self._end(connection)
+        except Malformed as error:
+            log.warning("%s sent away: %s", connection, error)
+            self._end(connection)
+        except OSError as error:
+            log.warning("%s lost: %s", connection, error)
+            self._end(connection)
+        except Exception:
+            log.exception("%s sent away by a mistake of the VMM's", connection)
+            self._end(connection)
+
+    def _message(self, connection: _Connection) -> bool:
+        """Handles one message, if there is one. False: the guest has gone."""
+        context, guest = connection.context, connection.guest
+        if context is None or guest is None:
+            return self._request(connection)
+        if context.revoked:
+            return False
+        served = self._buffer.serve(connection.fd, guest.domain, context.index)
+        if served == Served.SERVED_STATUS:
+            _send(connection, status(context))
+        return served != Served.SERVED_END
+
+    # --- connecting ---------------------------------------------------------------------------------------
+
+    def _accept(self) -> None:
+        try:
+            sock, _ = self._listener.accept()
+        except BlockingIOError:
+            return
+        except OSError as error:  # out of descriptors: who waits goes on waiting
+            log.warning("no more guests on %s for now: %s", self.path, error)
+            self._epoll.unregister(self._listener)
+            self._listen_at = time.monotonic() + RETRY
+            return
+        try:
+            self._admit(sock)
+        except OSError as error:
+            log.warning("a guest to be lost: %s", error)
+            sock.close()
+
+    def _admit(self, sock: socket.socket) -> None:
+        """Checks who has connected, and listens to them from now on."""
+        sock.setblocking(False)
+        connection = _Connection(sock)
+        if connection.uid not in {0, os.geteuid(), *self.policy.uids}:
+            log.warning("%s refused: this user may not connect to %s", connection, self.path)
+            sock.close()
+            return
+        waiting = [c for c in self._connections.values() if c.guest is None]
+        if len(waiting) >= WAITING:  # the one that has been idle longest makes room
+            log.warning("%s sent away: it made no request, and others wait", waiting[0])
+            self._end(waiting[0])
+        self._epoll.register(connection.fd, select.EPOLLIN)
+        self._connections[connection.fd] = connection
+
+    def _request(self, connection: _Connection) -> bool:
+        try:
+            payload = connection.sock.recv(REQUEST_BYTES + 1)
+        except BlockingIOError:
+            return True
+        if not payload:
+            return False
+        try:
+            self._attach(connection, parse_request(payload, self.policy))
+        except (CdnaError, OSError) as error:
+            log.warning("%s refused: %.200s", connection, error)
+            self._take_back(connection)
+            kind = "ConfigError" if isinstance(error, ConfigError) else "ResourceError"
+            _send(connection, {"error": kind, "message": str(error)[:1000]})
+            self._end(connection)
+        return True
+
+    def _attach(self, connection: _Connection, request: Request) -> None:
+        """Creates the guest and its context, hands over what it maps. On an error the caller undoes it."""
+        vmm, most = self.vmm, self.policy.max_guests
+        if most is not None and len(self.guests) >= most:
+            raise ResourceError(f"{most} guests are connected, and no more are allowed: end one of them")
+        guest = connection.guest = vmm.create_guest(request.name, request.memory)
+        memory_fd = vmm.memory.export(guest.first_page, guest.pages)
+        # Not an eventfd: the flags of one belong to all who hold it, so a guest could make the VMM wait
+        # for it. Two ends of a socket have flags of their own, and a full one refuses the datagram.
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        with ours, theirs:
+            ours.shutdown(socket.SHUT_RD)
+            context = connection.context = vmm.assign(guest, request.settings, event_fd=ours.fileno())
+            ours.detach()  # the context closes it
+            context.on_revoke = lambda: _shut_down(connection.sock)
+            writable = request.settings.mode != Protection.PROTECTION_VALIDATED
+            page_fd, rings_fd = vmm.nic.export(context.index, writable)
+            fds = [memory_fd, page_fd, rings_fd, theirs.fileno()]
+            _send(connection, geometry(context), fds)
+        log.info("%s: context %d, %s", connection, context.index, context.mac)
+
+    def _end(self, connection: _Connection) -> None:
+        """Ends a connection; what it had goes back."""
+        if self._connections.pop(connection.fd, None) is None:
+            return
+        self._epoll.unregister(connection.fd)
+        try:
+            self._take_back(connection)
+        except Exception:  # the others are served whatever happens here
+            log.exception("%s was not taken back whole", connection)
+        connection.sock.close()
+
+    def _take_back(self, connection: _Connection) -> None:
+        """Destroys the guest of a connection: what its process still maps is nobody else's memory."""
+        if connection.context is not None:
+            connection.context.on_revoke = None
+        if connection.guest is not None:
+            self.vmm.destroy_guest(connection.guest)
+        connection.context = connection.guest = None
+
+
+def geometry(context: Context) -> dict[str, Any]:
+    """What a driver has to know of its context, beside the descriptors."""
+    settings, guest, nic = context.settings, context.guest, context.vmm.nic
+    return {
+        "version": VERSION,
+        "context": context.index,
+        "mac": context.mac,
+        "maddr": guest.maddr,
+        "size": guest.size,
+        "protection": int(settings.mode),
+        "strategy": int(settings.strategy),
+        "tx_ring": settings.tx_ring,
+        "rx_ring": settings.rx_ring,
+        "max_ring": nic.max_ring,
+    }
+
+
+def status(context: Context) -> dict[str, Any]:
+    """The answer to HYPERCALL_STATUS: state, address, counters, and the fault if there was one."""
+    if context.state == ContextState.CONTEXT_FAULTED and context.fault is None:
+        context.vmm.collect_faults()
+    return {
+        "state": int(context.state),
+        "mac": context.mac,
+        "stats": context.stats(),
+        "fault": asdict(context.fault) if context.fault else None,
+    }
+
+
+def _send(connection: _Connection, answer: dict[str, Any], fds: list[int] | None = None) -> None:
+    payload = json.dumps(answer).encode()
+    flags = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+    try:
+        socket.send_fds(connection.sock, [payload], fds or [], flags)
+    except BlockingIOError:
+        raise Malformed("answers are left unread") from None
+
+
+def _shut_down(sock: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
+
+
+def _listen(path: str, others: bool) -> socket.socket:
+    """A listening socket at `path`; `others` than its owner find it open, and are checked when they come.
+
+    What is left there of a VMM that has ended is replaced.
+    """
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        listener.setblocking(False)
+        os.fchmod(listener.fileno(), 0o600)  # Linux gives the file this mode: it is never open to more
+        if _is_left_over(path):
+            os.unlink(path)
+        listener.bind(path)
+        if others:
+            os.chmod(path, 0o666)
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        raise ResourceError(
+            f"cannot listen on {path!r}: {error.strerror or error}; give another path"
+        ) from None
+    return listener
+
+
+def _is_left_over(path: str) -> bool:
+    """Whether a socket lies at `path` that nobody listens on."""
+    if not os.path.exists(path) or not stat.S_ISSOCK(os.stat(path).st_mode):
+        return False
+    probe = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            return False
+    return False

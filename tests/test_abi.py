@@ -1,0 +1,105 @@
+"""The layouts and numbers that guests are compiled against, restated: whoever changes one breaks a guest."""
+
+import pytest
+
+from cdna import abi
+
+LAYOUTS = {
+    "DESC_DTYPE": (16, {"addr": ("<u8", 0), "len": ("<u2", 8), "flags": ("<u2", 10), "seq": ("<u4", 12)}),
+    "OFFLOAD_DTYPE": (
+        8,
+        {"csum_start": ("<u2", 0), "csum_offset": ("<u2", 2), "mss": ("<u2", 4), "hdr_len": ("<u2", 6)},
+    ),
+    "COMPLETION_DTYPE": (
+        8,
+        {"len": ("<u2", 0), "flags": ("<u2", 2), "vlan": ("<u2", 4), "reserved": ("<u2", 6)},
+    ),
+    "CONTEXT_PAGE_DTYPE": (
+        4096,
+        {
+            "mailbox": ("<u4", 0),
+            "doorbell": ("<u4", 96),
+            "tx_consumer": ("<u4", 128),
+            "rx_consumer": ("<u4", 192),
+            "state": ("<u4", 256),
+            "fault": ("<u4", 260),
+            "link": ("<u4", 264),
+            "shared": ("|u1", 512),
+        },
+    ),
+}
+
+ENUMS = {
+    "Limits": {
+        "MAX_CONTEXTS": 4096,
+        "MIN_RING": 8,
+        "MAX_RING": 32768,
+        "MAX_FRAME": 9018,
+        "MIN_FRAME": 14,
+        "MAX_TSO_FRAME": 65535,
+        "MAX_FRAGMENTS": 32,
+    },
+    "Mailbox": {"MAILBOX_TX_PRODUCER": 0, "MAILBOX_RX_PRODUCER": 1, "MAILBOX_INTERRUPT_ENABLE": 2},
+    "DescFlag": {"DESC_F_EOP": 1, "DESC_F_OFFLOAD": 2},
+    "CompletionFlag": {"COMPLETION_F_EOP": 1, "COMPLETION_F_CSUM_OK": 2},
+    "Ring": {"RING_TX": 0, "RING_RX": 1},
+    "Protection": {"PROTECTION_VALIDATED": 0, "PROTECTION_IOMMU": 1, "PROTECTION_NONE": 2},
+    "IommuStrategy": {
+        "IOMMU_SINGLE_USE": 0,
+        "IOMMU_SHARED": 1,
+        "IOMMU_PERSISTENT": 2,
+        "IOMMU_DIRECT_MAP": 3,
+    },
+    "ContextState": {
+        "CONTEXT_FREE": 0,
+        "CONTEXT_ASSIGNED": 1,
+        "CONTEXT_RUNNING": 2,
+        "CONTEXT_FAULTED": 3,
+    },
+    "Fault": {
+        "FAULT_NONE": 0,
+        "FAULT_SEQUENCE": 1,
+        "FAULT_PRODUCER": 2,
+        "FAULT_LENGTH": 3,
+        "FAULT_FLAGS": 4,
+        "FAULT_FRAGMENTS": 5,
+        "FAULT_OFFLOAD": 6,
+        "FAULT_ADDRESS": 7,
+        "FAULT_TRANSLATION": 8,
+    },
+    "Refusal": {
+        "REFUSED_CONTEXT": -1,
+        "REFUSED_OWNER": -2,
+        "REFUSED_ADDRESS": -3,
+        "REFUSED_LENGTH": -4,
+        "REFUSED_FLAGS": -5,
+        "REFUSED_RING_FULL": -6,
+        "REFUSED_PINNED": -7,
+        "REFUSED_MODE": -8,
+        "REFUSED_MAPPED": -9,
+    },
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_layout(name):
+    size, fields = LAYOUTS[name]
+    dtype = getattr(abi, name)
+    assert dtype.itemsize == size
+    named = {field: dtype.fields[field] for field in dtype.names if not field.startswith("_pad")}
+    assert {field: (kind.base.str, at) for field, (kind, at) in named.items()} == fields
+
+
+def test_array_fields():
+    assert abi.CONTEXT_PAGE_DTYPE["mailbox"].shape == (24,)
+    assert abi.CONTEXT_PAGE_DTYPE["shared"].shape == (3584,)
+    assert (abi.PAGE_BYTES, abi.MAILBOX_COUNT) == (4096, 24)
+
+
+def test_there_are_no_other_layouts():
+    assert {name for name in vars(abi) if name.endswith("_DTYPE")} == LAYOUTS.keys()
+
+
+@pytest.mark.parametrize("name", ENUMS)
+def test_enumeration(name):
+    assert {member: int(value) for member, value in getattr(abi, name).__members__.items()} == ENUMS[name]

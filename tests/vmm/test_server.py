@@ -1,0 +1,191 @@
+"""The socket that guests of other processes come to."""
+
+import os
+import socket
+import stat
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from cdna import ConfigError, Machine, RemoteDriver, ResourceError
+from cdna.vmm import server as server_module
+from tests.support.guest_process import NOBODY, GuestProcess
+
+
+@pytest.fixture
+def machine():
+    machine = Machine(16 << 20, contexts=4)
+    yield machine
+    machine.close()
+
+
+def test_the_socket_is_the_owners_alone(machine, tmp_path):
+    path = tmp_path / "vmm"
+    old = os.umask(0)
+    try:
+        with machine.serve(path):
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    finally:
+        os.umask(old)
+    assert not path.exists()
+
+
+def test_a_path_is_served_once(machine, tmp_path):
+    path = tmp_path / "vmm"
+    with machine.serve(path):
+        with pytest.raises(ResourceError, match=r"cannot listen on .*Address already in use; give another"):
+            machine.serve(path)
+        RemoteDriver(path, name="guest").close()
+    with pytest.raises(ResourceError, match="no VMM at"):
+        RemoteDriver(path, name="guest")
+
+
+def test_what_a_dead_vmm_left_is_replaced(machine, tmp_path):
+    path = tmp_path / "vmm"
+    left = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    left.bind(os.fspath(path))
+    left.close()
+    with machine.serve(path):
+        RemoteDriver(path, name="guest").close()
+
+
+def test_a_file_of_somebody_elses_is_not_replaced(machine, tmp_path):
+    path = tmp_path / "file"
+    path.write_text("kept")
+    with pytest.raises(ResourceError, match="cannot listen"):
+        machine.serve(path)
+    assert path.read_text() == "kept"
+
+
+def test_the_machine_ends_its_servers(tmp_path):
+    path = tmp_path / "vmm"
+    with Machine(16 << 20) as machine:
+        machine.serve(path)
+        driver = RemoteDriver(path, name="guest")
+    with pytest.raises(ResourceError, match="no longer this guest's"):
+        driver.wait(60)
+    driver.close()
+    driver.close()
+    assert not path.exists()
+
+
+def test_a_guest_destroyed_by_the_operator(machine, tmp_path):
+    with machine.serve(tmp_path / "vmm") as server:
+        driver = RemoteDriver(tmp_path / "vmm", name="guest")
+        assert [guest.name for guest in server.guests] == ["guest"]
+        machine.vmm.destroy_guest(machine.guest("guest"))
+        with pytest.raises(ResourceError, match="no longer this guest's"):
+            driver.context.stats()
+        again = RemoteDriver(tmp_path / "vmm", name="guest")  # the name is free, and stays this one's
+        assert machine.guest("guest") in server.guests
+        again.close()
+        driver.close()
+
+
+def test_a_guest_per_context_and_no_more(machine, tmp_path):
+    with machine.serve(tmp_path / "vmm"):
+        drivers = [RemoteDriver(tmp_path / "vmm", name=f"guest{i}", tx_ring=8, rx_ring=8) for i in range(4)]
+        with pytest.raises(ResourceError, match="all 4 contexts are taken"):
+            RemoteDriver(tmp_path / "vmm", name="one-more", tx_ring=8, rx_ring=8)
+        assert len(machine.vmm.guests) == 4
+        for driver in drivers:
+            driver.close()
+
+
+def test_no_more_guests_than_are_allowed(machine, tmp_path):
+    with machine.serve(tmp_path / "vmm", max_guests=1), RemoteDriver(tmp_path / "vmm", name="guest"):
+        with pytest.raises(ResourceError, match="1 guests are connected, and no more are allowed"):
+            RemoteDriver(tmp_path / "vmm", name="second")
+        assert set(machine.vmm.guests) == {"guest"}
+
+
+def test_more_memory_than_there_is(machine, tmp_path):
+    with machine.serve(tmp_path / "vmm"), RemoteDriver(tmp_path / "vmm", name="guest"):
+        with pytest.raises(ResourceError, match="contiguous pages wanted"):
+            RemoteDriver(tmp_path / "vmm", name="large", memory=16 << 20)
+        with pytest.raises(ConfigError, match="memory of 1 to"):
+            RemoteDriver(tmp_path / "vmm", name="larger", memory=1 << 40)
+
+
+def test_a_guest_that_takes_anothers_default_address(machine, tmp_path):
+    with machine.serve(tmp_path / "vmm"):
+        squatter = RemoteDriver(tmp_path / "vmm", name="squatter", mac="02:cd:0a:00:00:01")
+        driver = RemoteDriver(tmp_path / "vmm", name="guest")
+        assert driver.context.index == 1
+        assert driver.context.mac == "02:cd:0a:01:00:01"
+        squatter.close()
+        driver.close()
+
+
+def test_out_of_descriptors_until_somebody_goes(machine, tmp_path, monkeypatch):
+    """The server stops listening and takes it up again; nobody is turned away for good."""
+    monkeypatch.setattr(server_module, "RETRY", 0.001)
+    with machine.serve(tmp_path / "vmm") as server:
+        first = RemoteDriver(tmp_path / "vmm", name="first")
+        listener = server._listener
+
+        class Full:
+            fileno = staticmethod(listener.fileno)
+            close = staticmethod(listener.close)
+
+            def accept(self):
+                server._listener = listener
+                raise OSError(24, "Too many open files")
+
+        server._listener = Full()
+        waiting = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        waiting.connect(os.fspath(tmp_path / "vmm"))
+        first.close()
+        second = RemoteDriver(waiting, name="second")
+        second.close()
+
+
+@pytest.fixture
+def open_directory():
+    """A directory that every user may enter; pytest's own ones are the owner's alone."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o755)
+        yield Path(name)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another user's process needs root to start")
+@pytest.mark.parametrize("allowed", [False, True])
+def test_another_user(machine, open_directory, allowed):
+    """Only who is named may connect; the mode of the socket alone would keep nobody out here."""
+    path = open_directory / "vmm"
+    with machine.serve(path, uids=[NOBODY] if allowed else [12345]):
+        guest = GuestProcess(path)
+        guest.run("os.setgroups([]); os.setresgid(*[NOBODY] * 3); os.setresuid(*[NOBODY] * 3)")
+        outcome = guest.run("""
+try:
+    attach()
+    result = "attached"
+except Exception as error:
+    result = f"{type(error).__name__}: {error}"
+""")
+        guest.close()
+    if allowed:
+        assert outcome == "attached"
+    else:
+        assert outcome.startswith("ResourceError: the VMM")
+
+
+def test_a_buffer_that_cannot_be_gives_everything_back(machine, tmp_path):
+    with machine.serve(tmp_path / "vmm"):
+        with pytest.raises(ConfigError, match="buffers of 100 bytes"):
+            RemoteDriver(tmp_path / "vmm", name="guest", buffer_size=100)
+        RemoteDriver(tmp_path / "vmm", name="guest").close()
+
+
+def test_nobody_waits_forever_for_a_request(machine, tmp_path):
+    with machine.serve(tmp_path / "vmm"):
+        idle = []
+        for _ in range(3 * server_module.WAITING):
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            sock.connect(os.fspath(tmp_path / "vmm"))
+            idle.append(sock)
+        RemoteDriver(tmp_path / "vmm", name="guest").close()
+        assert idle[0].recv(1) == b""  # the first to come was the first to go
+        for sock in idle:
+            sock.close()
