@@ -184,7 +184,9 @@ def _mac(driver: Driver) -> bytes:
 
 def _rows(contenders: list[Contender], slices: dict[int, list[tuple[int, float]]]) -> Iterator[BenchRow]:
     mpps = {n: [frames / seconds / 1e6 for frames, seconds in pieces] for n, pieces in slices.items()}
-    memcpy = {c.path.removeprefix("memcpy "): mpps[n] for n, c in enumerate(contenders) if c.path[:7] == "memcpy "}
+    memcpy = {
+        c.path.removeprefix("memcpy "): mpps[n] for n, c in enumerate(contenders) if c.path[:7] == "memcpy "
+    }
     for number, contender in enumerate(contenders):
         if contender.path.startswith("memcpy "):
             continue

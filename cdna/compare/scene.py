@@ -41,7 +41,9 @@ def buffer_size(longest: int) -> int:
     return ((longest + 63) // 64 * 64) | 64
 
 
-def run_slice(case: Case, load: Load, seconds: float, line_rate: float, stop_fd: int | None = None) -> dict[str, Any]:
+def run_slice(
+    case: Case, load: Load, seconds: float, line_rate: float, stop_fd: int | None = None
+) -> dict[str, Any]:
     """Runs one slice of a case and returns what `Slice.result` counts.
 
     Raises WrongFrame when a receiver got a frame that it should not have.
@@ -86,7 +88,8 @@ def _cdna(case: Case, load: Load, wire: NullWire) -> Any:
         )
         guest = SyntheticGuest(driver, load, number, guest_mac(number), PEER)
         if isinstance(wire, GeneratorWire):
-            wire.add_flow(guest_mac(number), PEER, window=WINDOW, context=driver.context.index, buffer_size=size)
+            context = driver.context.index
+            wire.add_flow(guest_mac(number), PEER, window=WINDOW, context=context, buffer_size=size)
         piece.add_cdna_guest(guest)
         guests.append(guest)
     return machine, piece, lambda: next((g.first_bad for g in guests if g.first_bad), None)
@@ -103,8 +106,10 @@ def _bridge(case: Case, load: Load, wire: NullWire) -> Any:
         promiscuous=True,
         anti_spoof=False,
         vlan="trunk",
+        coalesce=(DRIVER_DOMAIN_RING // 4, COALESCE_US),
     )
-    domain0 = machine.vmm.create_guest("driver domain", memory_needed(DRIVER_DOMAIN_RING, DRIVER_DOMAIN_RING, 64))
+    needed = memory_needed(DRIVER_DOMAIN_RING, DRIVER_DOMAIN_RING, 64)
+    domain0 = machine.vmm.create_guest("driver domain", needed)
     nic = LocalQueues(machine.vmm.assign(domain0, settings), 64)
     macs = [guest_mac(number) for number in range(case.guests)]
     bridge = XenBridge(
@@ -130,5 +135,3 @@ def _bridge(case: Case, load: Load, wire: NullWire) -> Any:
         return None
 
     return machine, piece, bad
-
-

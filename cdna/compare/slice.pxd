@@ -4,7 +4,7 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from cdna.compare.host cimport host_t
 from cdna.memory cimport SharedRegion
-from cdna.nic.context cimport wire_t
+from cdna.nic.context cimport nic_t, wire_t
 from cdna.nic.generator cimport generator_t
 
 cdef enum:
@@ -13,6 +13,8 @@ cdef enum:
 cdef struct tally_t:            # where the frames are counted, whatever the path
     uint32_t guests
     uint32_t receiving
+    const nic_t *nic
+    uint64_t stop_round                 # of the NIC, when the generator was told to stop
     wire_t *wire
     generator_t *generator              # receive only
     const uint64_t *sent[63]            # frames, by guest: transmit

@@ -291,12 +291,15 @@ cdef inline void io_flush(driver_t *d) noexcept nogil:
             break
         done += n
     d.io.n_unmap = 0
-    if d.io.n_map:
+    done = 0
+    while done < d.io.n_map:
         d.hypercalls += 1
-        n = d.iommu(d.vmm, d.context, d.io.map_io, d.io.map_page, d.io.n_map)
-        if n != <int>d.io.n_map:
+        n = d.iommu(d.vmm, d.context, d.io.map_io + done, d.io.map_page + done, d.io.n_map - done)
+        if n <= 0:
             d.refusal = n
-        d.io.n_map = 0
+            break
+        done += n
+    d.io.n_map = 0
 
 
 # --- set-up, and the class that Python sees -----------------------------------------------------------------

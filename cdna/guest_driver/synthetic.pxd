@@ -10,7 +10,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from cdna.abi cimport COMPLETION_F_EOP, DESC_F_EOP, RING_TX, completion_t
 from cdna.cpu cimport prefetch_read, store_u64
 from cdna.guest_driver.queues cimport (
-    announce, buffer_at, buffer_maddr, driver_t, give_free, post, room, rx_ready, rx_refill, rx_take, take_free,
+    announce, buffer_at, buffer_maddr, driver_t, give_free, post, rx_ready, rx_refill, rx_take, take_free,
     tx_reclaim,
 )
 from cdna.memory cimport SharedRegion
@@ -38,15 +38,15 @@ cdef struct synthetic_t:
 cdef inline uint32_t offer(synthetic_t *guest, uint32_t most) noexcept nogil:
     """Posts up to `most` frames and announces them. Returns how many; 0: the ring is full."""
     cdef driver_t *d = guest.driver
-    cdef uint32_t n = tx_reclaim(d), buffer, length, i
+    cdef uint32_t n = tx_reclaim(d), buffer, length
     if n > most:
         n = most
     if n > d.tx.n_free:
         n = d.tx.n_free
-    for i in range(n):
+    for _ in range(n):
         buffer = take_free(&d.tx)
-        length = frame_write(buffer_at(d, d.tx_pool, buffer), guest.load, guest.flow, guest.sent, guest.dst_mac,
-                             guest.src_mac)
+        length = frame_write(buffer_at(d, d.tx_pool, buffer), guest.load, guest.flow, guest.sent,
+                             guest.dst_mac, guest.src_mac)
         post(d, &d.tx, RING_TX, buffer_maddr(d, d.tx_pool, buffer), length, DESC_F_EOP, buffer)
         guest.sent += 1
     if n:

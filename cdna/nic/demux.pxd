@@ -22,6 +22,7 @@ cdef struct header_t:           # what the NIC reads of a frame, once
     uint64_t source
     uint16_t vid                # VLAN of the frame; 0: none
     uint8_t tagged              # 1: the tag is in the bytes
+    uint8_t nested              # 1: another one behind it
 
 
 cdef inline uint64_t mac_at(const uint8_t *bytes_) noexcept nogil:
@@ -29,12 +30,17 @@ cdef inline uint64_t mac_at(const uint8_t *bytes_) noexcept nogil:
     return (<const uint64_t *>bytes_)[0] & MAC_MASK
 
 
+cdef inline bint is_tag(uint32_t ethertype) noexcept nogil:
+    return ethertype == ETHERTYPE_VLAN or ethertype == ETHERTYPE_QINQ
+
+
 cdef inline void parse_header(header_t *header, const uint8_t *frame) noexcept nogil:
     """Reads the header of a frame in NIC memory; at least 18 bytes can be read there."""
     cdef uint32_t ethertype = <uint32_t>frame[12] << 8 | frame[13]
     header.destination = mac_at(frame)
     header.source = mac_at(frame + 6)
-    header.tagged = ethertype == ETHERTYPE_VLAN or ethertype == ETHERTYPE_QINQ
+    header.tagged = is_tag(ethertype)
+    header.nested = header.tagged and is_tag(<uint32_t>frame[16] << 8 | frame[17])
     header.vid = (<uint16_t>frame[14] << 8 | frame[15]) & VID_MASK if header.tagged else 0
 
 

@@ -15,6 +15,7 @@ class Nic:
     wire: Wire
     contexts: int
     max_ring: int
+    moderation: tuple[int, float]
     def __init__(
         self,
         memory: Memory,
@@ -63,4 +64,5 @@ class Nic:
     def set_interrupt_fd(self, fd: int) -> None: ...
     def arm_interrupt(self) -> bool: ...
 
+def check_coalesce(value: object) -> tuple[int, float]: ...
 def check_ring_size(name: str, size: int, limit: int = 32768) -> None: ...

@@ -37,7 +37,7 @@ cdef inline void report(nic_t *nic, context_t *context) noexcept nogil:
 
 cdef inline void completed(nic_t *nic, context_t *context, uint64_t now) noexcept nogil:
     """Writes the consumer indices for guest and VMM; reports the context when enough has completed."""
-    cdef uint32_t n = (context.tx.consumer - context.tx_reported) + (context.rx.consumer - context.rx_reported)
+    cdef uint32_t n = context.tx.consumer - context.tx_reported + context.rx.consumer - context.rx_reported
     cdef progress_t *progress = &nic.progress[context.index]
     # The VMM first: a guest that sees room and enqueues must find the VMM of the same opinion.
     store_u32(&progress.tx_consumer, context.tx.consumer)

@@ -36,7 +36,7 @@ cdef inline void complete(ring_t *ring, uint32_t offset, uint32_t len, uint32_t 
 
 
 cdef inline void prefetch_buffers(const nic_t *nic, const ring_t *ring, uint32_t len) noexcept nogil:
-    """Fetches, for writing, the lines of a buffer that comes soon which the guest has read: first and last."""
+    """Fetches, for writing, the lines of a buffer that comes soon that the guest has read: first and last."""
     cdef const desc_t *desc = &ring.desc[(ring.consumer + AHEAD) & (ring.size - 1)]
     cdef const uint8_t *data = nic.memory.base + desc.addr
     if ring.consumer & 3 == 0:

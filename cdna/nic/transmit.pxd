@@ -13,7 +13,8 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from cdna.abi cimport (
-    COMPLETION_F_CSUM_OK, CONTEXT_RUNNING, DESC_F_EOP, DESC_F_OFFLOAD, FAULT_ADDRESS, FAULT_FLAGS, FAULT_FRAGMENTS, FAULT_LENGTH,
+    COMPLETION_F_CSUM_OK, CONTEXT_RUNNING, DESC_F_EOP, DESC_F_OFFLOAD, FAULT_ADDRESS, FAULT_FLAGS,
+    FAULT_FRAGMENTS, FAULT_LENGTH,
     FAULT_OFFLOAD, FAULT_SEQUENCE, FAULT_TRANSLATION, MAX_FRAGMENTS, MAX_FRAME, MAX_TSO_FRAME, MIN_FRAME,
     PAGE_SIZE, PROTECTION_IOMMU, RING_TX, desc_t, offload_t,
 )
@@ -112,7 +113,7 @@ cdef inline bint may_send(context_t *context, header_t *header, uint32_t len) no
         context.stats.tx_drop_vlan += 1
         return False
     if context.vlan != VLAN_TRUNK:
-        if header.tagged and (header.vid != 0 or context.vlan != 0):
+        if header.tagged and (header.vid != 0 or header.nested or context.vlan != 0):
             context.stats.tx_drop_vlan += 1
             return False
         header.vid = context.vlan
@@ -264,7 +265,7 @@ cdef inline int send_gathered(nic_t *nic, context_t *context) noexcept nogil:
     cdef bint has_offload = False
     cdef offload_t offload
     cdef int whole
-    if not wire_has_room(nic):          # before the copy, which would be made again
+    if not wire_has_room(nic) or nic.tso_context != NULL:   # before the copy, which would be made again
         return 0
     whole = gather_frame(nic, context, &used, &len, &offload, &has_offload)
     if whole != 1:
@@ -342,14 +343,14 @@ cdef inline int turn(nic_t *nic, context_t *context, int budget, bint *stuck) no
         if simple:
             prefetch_ahead(nic, &context.tx)
         done = send_next(nic, context)
-        if done != 1 or nic.tso_context != NULL:
+        if done != 1 or nic.tso_context == context:
             break
         n += 1
     if context.state != CONTEXT_RUNNING or not posted(&context.tx):
         clear_bit(nic.tx_active, context.index)
         context.deficit = 0
     elif done == 0:
-        if wire_has_room(nic):          # the rest of the frame is missing: its doorbell comes
+        if wire_has_room(nic) and nic.tso_context == NULL:  # the rest is missing: its doorbell comes
             clear_bit(nic.tx_active, context.index)
         else:
             stuck[0] = True
@@ -378,8 +379,8 @@ cdef inline int transmit(nic_t *nic, int budget, uint64_t now) noexcept nogil:
     cdef int n = 0
     cdef context_t *context
     flush_wire(nic)
-    if nic.tso_context != NULL and segment(nic, nic.tso_context) == 0:
-        return 0
+    if nic.tso_context != NULL:
+        segment(nic, nic.tso_context)
     while n < budget:
         at = next_active(nic, at)
         if at == nic.contexts:
@@ -391,14 +392,15 @@ cdef inline int transmit(nic_t *nic, int budget, uint64_t now) noexcept nogil:
         if wrapped and at >= nic.tx_cursor:
             break
         context = &nic.context[at]
+        if context == nic.tso_context:  # its next frame waits for the segments of this one
+            at += 1
+            continue
         if context.rate_limited:
             refill_tokens(context, now)
         stuck = False
         n += turn(nic, context, budget - n, &stuck)
         if stuck and first_stuck == nic.contexts:
             first_stuck = at            # the others still reach each other; this one is first next time
-        if nic.tso_context != NULL:
-            break
         if n < budget or context.deficit <= 0:  # its turn is over; otherwise it goes on in the next round
             at += 1
     if first_stuck != nic.contexts:

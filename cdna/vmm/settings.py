@@ -122,5 +122,15 @@ class ContextSettings:
         return parsed
 
 
-_OPTIONS = ("mac", "vlan", "weight", "rate", "anti_spoof", "promiscuous", "all_multicast", "multicast", "coalesce")
+_OPTIONS = (
+    "mac",
+    "vlan",
+    "weight",
+    "rate",
+    "anti_spoof",
+    "promiscuous",
+    "all_multicast",
+    "multicast",
+    "coalesce",
+)
 assert set(_OPTIONS) <= {f.name for f in fields(ContextSettings)}

@@ -67,7 +67,8 @@ def wire_to_guest(SyntheticGuest guest, double seconds) -> tuple[int, float]:
     return receiver.received - before, (cycles() - start) / cycles_per_second()
 
 
-def guest_to_guest(SyntheticGuest guest, SyntheticGuest peer, int window, double seconds) -> tuple[int, float]:
+def guest_to_guest(SyntheticGuest guest, SyntheticGuest peer, int window,
+                   double seconds) -> tuple[int, float]:
     """One guest offers and another takes, in turns on this core, at most `window` frames under way."""
     cdef synthetic_t *sender = guest.c
     cdef synthetic_t *receiver = peer.c

@@ -16,7 +16,8 @@ cdef enum:
     WORTHWHILE = 1              # a guest sends while half its ring is free, as drivers wake their queues
 
 
-cdef int host_enqueue(void *caller, uint32_t context, uint32_t ring, const desc_t *request, int n) noexcept nogil:
+cdef int host_enqueue(void *caller, uint32_t context, uint32_t ring, const desc_t *request,
+                      int n) noexcept nogil:
     cdef cdna_guest_t *guest = <cdna_guest_t *>caller
     cdef int taken
     hypercall_enter(guest.host)

@@ -2,7 +2,9 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from cdna.cpu cimport cpu_relax, cycles, futex_wait, futex_wake, load_u32, null_system_call, sched_yield, store_u32
+from cdna.cpu cimport (
+    cpu_relax, cycles, futex_wait, futex_wake, load_u32, null_system_call, sched_yield, store_u32,
+)
 from cdna.vmm.protection cimport decode_interrupts
 
 cdef enum:
@@ -110,10 +112,10 @@ cdef void stay_runnable(host_t *host) noexcept nogil:
 
 cdef inline uint32_t next_runnable(const host_t *host) noexcept nogil:
     """Round robin: the first runnable domain behind the current one."""
-    cdef uint32_t i, domain = host.current
+    cdef uint32_t domain = host.current
     if host.runnable == 0:
         return NOBODY
-    for i in range(host.domains):
+    for _ in range(host.domains):
         domain = domain + 1 if domain + 1 < host.domains else 0
         if host.runnable >> domain & 1:
             return domain

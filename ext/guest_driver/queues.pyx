@@ -5,9 +5,9 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from cdna.abi cimport (
-    COMPLETION_F_EOP, CONTEXT_FAULTED, DESC_F_EOP, DESC_F_OFFLOAD, MAILBOX_INTERRUPT_ENABLE, MAX_FRAGMENTS,
-    MAX_FRAME, MAX_TSO_FRAME, MIN_FRAME, PAGE_SIZE, PROTECTION_IOMMU, RING_TX, completion_t, desc_t,
-    offload_t,
+    COMPLETION_F_EOP, CONTEXT_FAULTED, DESC_F_EOP, DESC_F_OFFLOAD, IOMMU_SINGLE_USE, MAILBOX_INTERRUPT_ENABLE,
+    MAX_FRAGMENTS, MAX_FRAME, MAX_TSO_FRAME, MIN_FRAME, PAGE_SIZE, PROTECTION_IOMMU, RING_TX, completion_t,
+    desc_t, offload_t,
 )
 from cdna.cpu cimport load_u32
 from cdna.memory cimport SharedRegion
@@ -79,6 +79,11 @@ cdef class Queues:
                 uint8_t *rings):
         if buffer_size < 64 or buffer_size % 64 or buffer_size > MAX_TSO_FRAME:
             raise ConfigError(f"buffers of {buffer_size} bytes: give a multiple of 64 from 64 to 65472")
+        if self.c.protection == PROTECTION_IOMMU and self.c.strategy == IOMMU_SINGLE_USE \
+                and buffer_size > (<int>IO_PAGES_PER_SLOT - 1) * <int>PAGE_SIZE:
+            raise ConfigError(
+                f"single-use buffers of {buffer_size} bytes: "
+                f"give up to {(<int>IO_PAGES_PER_SLOT - 1) * <int>PAGE_SIZE}, or another strategy")
         needed = driver_bytes(tx_ring, rx_ring, buffer_size)
         if needed > self.c.size:
             raise ConfigError(

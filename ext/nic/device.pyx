@@ -63,12 +63,10 @@ cdef class Nic:
         if not 1 <= contexts <= MAX_CONTEXTS:
             raise ConfigError(f"{contexts} contexts: give from 1 to {<int>MAX_CONTEXTS}")
         check_ring_size("max_ring", max_ring)
-        if interrupt_frames < 1 or interrupt_us < 0:
-            raise ConfigError("interrupt moderation: give interrupt_frames >= 1 and interrupt_us >= 0")
         self.memory = memory
         self.wire = wire
         self.contexts = contexts
-        self.moderation = (interrupt_frames, interrupt_us)
+        self.moderation = check_coalesce((interrupt_frames, interrupt_us))
         self.max_ring = max_ring
         self._lock = threading.RLock()
         self._io_tables = {}
@@ -77,6 +75,7 @@ cdef class Nic:
         cdef nic_t *nic = self.c
         nic.memory = memory.c
         nic.wire = wire.c
+        nic.link = load_u32(&wire.c.link)
         nic.yields = len(os.sched_getaffinity(0)) < 2
         nic.irq.event_fd = -1
 
@@ -183,7 +182,7 @@ cdef class Nic:
                 context.io_page = <uint64_t *>(<SharedRegion>table).base
                 context.io_pages = io_pages
             self._set_state(context, CONTEXT_ASSIGNED)
-            context.page.link = self.c.wire.link
+            context.page.link = self.c.link     # as everybody else sees it; the engine changes it for all
             self._rebuild_mac_table()
 
     cdef _clear(self, context_t *context):
@@ -288,7 +287,7 @@ cdef class Nic:
             nic.mac_table[slot].context = i
 
     def set_option(self, uint32_t index, str name, value):
-        """Sets one of: mac, vlan, anti_spoof, promiscuous, all_multicast, multicast, weight, rate, coalesce."""
+        """Sets one of the options below, from mac to coalesce; `ContextSettings` describes them."""
         cdef context_t *context = self._context(index)
         setter = getattr(_Options, name, None)
         if setter is None:
@@ -446,6 +445,19 @@ def check_ring_size(str name, int size, int limit=MAX_RING):
             f"{name} of {size} descriptors: give a power of two from {<int>MIN_RING} to {limit}")
 
 
+def check_coalesce(value):
+    """(descriptors, microseconds) of interrupt moderation; the time ends where that of ethtool -C does."""
+    try:
+        frames, us = value
+        possible = 1 <= frames <= MAX_RING and 0 <= us < 1 << 32
+    except (TypeError, ValueError):
+        possible = False
+    if not possible:
+        raise ConfigError(f"interrupt moderation {value!r}: give descriptors from 1 to {<int>MAX_RING}, "
+                          f"and microseconds below 2**32")
+    return frames, us
+
+
 cdef size_t ring_bytes(uint32_t ring) noexcept:
     cdef size_t size = ring * (2 * sizeof(desc_t) + sizeof(completion_t))
     return (size + PAGE_SIZE - 1) & ~<size_t>(PAGE_SIZE - 1)
@@ -532,9 +544,7 @@ class _Options:
     @staticmethod
     def coalesce(Nic nic, uint32_t index, value):
         """(descriptors, microseconds): report completions after so many, or so long after the first one."""
-        frames, us = value
-        if not 1 <= frames <= MAX_RING or not 0 <= us <= 1e6:
-            raise ConfigError(f"coalesce {value}: give (descriptors from 1 to {<int>MAX_RING}, microseconds to 1e6)")
+        frames, us = check_coalesce(value)
         nic.c.context[index].coalesce_frames = frames
         nic.c.context[index].coalesce_cycles = <uint64_t>(us * 1e-6 * cycles_per_second())
 

@@ -74,8 +74,10 @@ cdef inline void reap_ring(memory_t *memory, vring_t *vring, uint32_t upto) noex
 
 cdef inline int take_requests(vmm_t *vmm, uint32_t domain, vring_t *vring, uint16_t lone_flags, uint32_t room,
                               const desc_t *request, int n) noexcept nogil:
-    """Validates, pins, stamps and writes; returns how many, or the Refusal of the first. Locals: the pins that
-    it writes could otherwise be any of its own words to the compiler."""
+    """Validates, pins, stamps and writes; returns how many, or the Refusal of the first.
+
+    It works on locals: to the compiler, the pins that it writes could be any word that it reads.
+    """
     cdef memory_t memory = vmm.memory[0]
     cdef desc_t *ring = vring.desc
     cdef uint32_t mask = vring.size - 1, producer = vring.producer, seq = vring.seq, seq_mask = vring.seq_mask

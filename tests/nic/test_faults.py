@@ -47,7 +47,7 @@ def provokes(fault: Fault, *protections: str, **settings: object):
 
 
 def address(hostile: Hostile, page: int = 0, offset: int = 0) -> int:
-    """What a descriptor says for a byte of the guest: direct-mapped I/O addresses count from its first byte."""
+    """What a descriptor says for a byte of the guest: I/O addresses count from its first byte."""
     if hostile.context.settings.protection.startswith("iommu"):
         return page * abi.PAGE_BYTES + offset
     return hostile.maddr(page, offset)

@@ -84,12 +84,13 @@ class ModelContext:
     enabled: bool = False
     dirty: bool = False
     updated: bool = False
+    reported: int = 0  # descriptors completed when the context was last reported
     stats: Counter[str] = field(default_factory=Counter)
     events: int = 0
 
 
 class Model:
-    """The whole machine: `pages` of memory, `contexts` contexts, interrupts after `irq_frames` frames."""
+    """The machine: `pages` of memory, `contexts` contexts, each reported after `irq_frames` descriptors."""
 
     def __init__(self, pages: int, contexts: int, irq_frames: int) -> None:
         self.memory = bytearray(pages * PAGE)
@@ -102,7 +103,6 @@ class Model:
         self.wire_drops = 0
         self.vectors: list[set[int]] = []
         self.irq_frames = irq_frames
-        self.irq_count = 0
         self.refused = (0, 0)
         self.events_of_nobody: Counter[int] = Counter()
 
@@ -282,7 +282,7 @@ class Model:
                 self.take_doorbell(context)
         moved = self.transmit(budget)
         moved += self.receive(budget)
-        self.interrupts(moved)
+        self.interrupts()
         return moved
 
     def stop(
@@ -510,18 +510,18 @@ class Model:
             self.wire_drops += not wanted
         return n
 
-    def interrupts(self, moved: int) -> None:
+    def interrupts(self) -> None:
         for context in self.contexts:
             if context is not None and context.dirty:
-                context.dirty, context.updated = False, True
+                context.dirty = False
                 context.published = {which: ring.consumer for which, ring in context.rings.items()}
-        self.irq_count += moved
+                completed = sum(context.published.values())
+                if completed - context.reported >= self.irq_frames or context.state != RUNNING:
+                    context.reported = completed
+                    context.updated = True
         vector = {c.index for c in self.contexts if c is not None and c.updated and c.enabled}
-        if not vector:
-            self.irq_count = 0
-        elif self.irq_count >= self.irq_frames and len(self.vectors) < VECTORS:
+        if vector and len(self.vectors) < VECTORS:
             self.vectors.append(vector)
-            self.irq_count = 0
             for index in vector:
                 context = self.contexts[index]
                 assert context is not None

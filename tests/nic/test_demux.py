@@ -1,0 +1,319 @@
+"""Who gets a frame: by address, VLAN and multicast filter; promiscuous contexts; foreign source addresses."""
+
+from __future__ import annotations
+
+import pytest
+
+from cdna.errors import ConfigError
+from cdna.guest_driver.driver import Driver
+from cdna.machine import Machine
+from cdna.nic.queue_wire import QueueWire
+from tests.support.frames import BROADCAST, OUTSIDE, frame, mac, receive_all, vlan_tag
+
+GROUP = bytes.fromhex("01005e000001")
+OTHER_GROUP = bytes.fromhex("01005e000002")
+
+
+class Lan:
+    """Guests by name on one NIC, and what the wire sees."""
+
+    def __init__(self, **guests: dict[str, object]) -> None:
+        self.wire = QueueWire(256)
+        self.machine = Machine(4 << 20, wire=self.wire, contexts=8)
+        self.guests = {
+            name: self.machine.attach(name, **{"tx_ring": 16, "rx_ring": 16, **settings})
+            for name, settings in guests.items()
+        }
+
+    def __getitem__(self, name: str) -> Driver:
+        return self.guests[name]
+
+    def addr(self, name: str) -> bytes:
+        return mac(self[name]) if name in self.guests else OUTSIDE
+
+    def send(self, data: bytes, source: str) -> dict[str, list[bytes]]:
+        """Sends one frame and returns who received what; `wire` is the world outside."""
+        if source == "wire":
+            assert self.wire.put([data]) == 1
+        else:
+            assert self[source].send([data]) == 1
+        self.machine.step(2)
+        got = {name: receive_all(driver) for name, driver in self.guests.items()}
+        got["wire"] = self.wire.get()
+        return {name: frames for name, frames in got.items() if frames}
+
+    def stats(self, name: str) -> dict[str, int]:
+        return {key: value for key, value in self[name].context.stats().items() if "drop" in key and value}
+
+
+# --- addresses ----------------------------------------------------------------------------------------------
+
+
+def test_a_frame_reaches_the_context_with_its_address_and_no_other():
+    lan = Lan(a={}, b={}, c={})
+    for source in ("a", "b", "c", "wire"):
+        for to in {"a", "b", "c"} - {source}:
+            data = frame(lan.addr(to), lan.addr(source))
+            assert lan.send(data, source) == {to: [data]}
+
+
+def test_a_guests_frame_to_another_guest_never_reaches_the_wire():
+    lan = Lan(a={}, b={})
+    lan.send(frame(lan.addr("b"), lan.addr("a")), "a")
+    assert lan.machine.nic.counters["wire_tx_frames"] == 0
+    assert lan["a"].context.stats()["tx_local"] == 1
+
+
+def test_a_frame_to_nobody_here_goes_to_the_wire_and_from_there_is_dropped_and_counted():
+    lan = Lan(a={}, b={})
+    data = frame(OUTSIDE, lan.addr("a"))
+    assert lan.send(data, "a") == {"wire": [data]}
+    assert lan.send(frame(OUTSIDE, OUTSIDE), "wire") == {}
+    assert lan.machine.nic.counters["rx_drop_filter"] == 1
+
+
+def test_a_guest_may_write_to_itself():
+    lan = Lan(a={}, b={})
+    data = frame(lan.addr("a"), lan.addr("a"), size=1500)
+    assert lan.send(data, "a") == {"a": [data]}
+
+
+def test_an_address_changed_while_running():
+    lan = Lan(a={}, b={})
+    old = lan.addr("b")
+    lan["b"].context.set(mac="02:00:00:00:00:99")
+    assert lan["b"].context.mac == "02:00:00:00:00:99"
+    data = frame(lan.addr("b"), lan.addr("a"))
+    assert lan.send(data, "a") == {"b": [data]}
+    data = frame(old, lan.addr("a"))
+    assert lan.send(data, "a") == {"wire": [data]}
+
+
+def test_frames_too_short_for_ethernet_are_dropped_and_counted():
+    lan = Lan(a={})
+    assert lan.send(frame(lan.addr("a"), OUTSIDE, size=17), "wire") == {}
+    assert lan.machine.nic.counters["rx_drop_filter"] == 1
+    data = frame(lan.addr("a"), OUTSIDE, size=18)
+    assert lan.send(data, "wire") == {"a": [data]}
+
+
+def test_without_a_buffer_the_frame_is_dropped_and_counted_once():
+    lan = Lan(a={}, b={"rx_ring": 8})
+    frames = [frame(lan.addr("b"), lan.addr("a"), i) for i in range(12)]
+    assert lan["a"].send(frames) == 12
+    lan.machine.step(2)
+    assert receive_all(lan["b"]) == frames[:8]
+    assert lan.stats("b") == {"rx_drop_no_buffer": 4}
+    assert lan.stats("a") == {}
+    # From the wire, too: dropped for want of a buffer is not dropped for want of a receiver.
+    for to in (lan.addr("b"), BROADCAST):
+        before = lan.stats("b")["rx_drop_no_buffer"]
+        lan.wire.put([frame(to, OUTSIDE, i) for i in range(9)])
+        lan.machine.step(2)
+        assert lan.stats("b")["rx_drop_no_buffer"] == before + 1
+        assert lan.machine.nic.counters["rx_drop_filter"] == 0
+        receive_all(lan["b"])
+
+
+# --- source addresses ---------------------------------------------------------------------------------------
+
+
+def test_a_source_address_that_is_not_its_own_is_dropped_and_counted():
+    lan = Lan(a={}, b={})
+    for to in ("b", "wire"):
+        assert lan.send(frame(lan.addr(to), OUTSIDE), "a") == {}
+    assert lan.stats("a") == {"tx_drop_spoof": 2}
+    lan["a"].context.set(anti_spoof=False)
+    data = frame(lan.addr("b"), OUTSIDE)
+    assert lan.send(data, "a") == {"b": [data]}
+    assert lan.stats("a") == {"tx_drop_spoof": 2}
+
+
+# --- VLANs --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def vlans() -> Lan:
+    return Lan(plain={}, five={"vlan": 5}, also={"vlan": 5}, six={"vlan": 6}, trunk={"vlan": "trunk"})
+
+
+def tagged(lan: Lan, to: str, source: str, vid: int, size: int = 64) -> bytes:
+    return frame(lan.addr(to), lan.addr(source), 1, size, vlan_tag(vid))
+
+
+def untagged(lan: Lan, to: str, source: str, size: int = 60) -> bytes:
+    return frame(lan.addr(to), lan.addr(source), 1, size)
+
+
+@pytest.mark.parametrize("size", [18, 60, 64, 65, 1514, 9014])
+def test_the_nic_puts_the_tag_of_an_access_context_on_the_wire(vlans, size):
+    data = untagged(vlans, "wire", "five", size)
+    assert vlans.send(data, "five") == {"wire": [data[:12] + vlan_tag(5) + data[12:]]}
+
+
+@pytest.mark.parametrize("size", [18, 60, 64, 65, 1514, 9014])
+def test_the_nic_takes_the_tag_off_for_an_access_context_and_tells_the_vlan(vlans, size):
+    data = untagged(vlans, "five", "wire", size)
+    on_wire = data[:12] + vlan_tag(5) + data[12:]
+    vlans.wire.put([on_wire])
+    vlans.machine.step()
+    [buffers] = vlans["five"].recv_views()
+    assert b"".join(buffer.data.tobytes() for buffer in buffers) == data
+    assert {buffer.vlan for buffer in buffers} == {5}
+    vlans["five"].release([buffers])
+
+
+def test_priority_bits_do_not_make_another_vlan(vlans):
+    data = untagged(vlans, "five", "wire")
+    on_wire = data[:12] + b"\x81\x00\xe0\x05" + data[12:]
+    assert vlans.send(on_wire, "wire") == {"five": [data]}
+
+
+def test_access_contexts_of_one_vlan_reach_each_other_untagged(vlans):
+    data = untagged(vlans, "also", "five")
+    assert vlans.send(data, "five") == {"also": [data]}
+
+
+@pytest.mark.parametrize(("source", "to"), [("five", "six"), ("five", "plain"), ("plain", "five")])
+def test_vlans_are_apart(vlans, source, to):
+    assert vlans.send(untagged(vlans, to, source), source) == {}
+    assert vlans.stats(source) == {"tx_drop_filter": 1}
+    assert vlans.stats(to) == {}
+
+
+@pytest.mark.parametrize("vid", [0, 5, 6, 4094])
+def test_the_wrong_vlan_from_the_wire_is_dropped_and_counted(vlans, vid):
+    for name, own in (("plain", 0), ("five", 5), ("six", 6)):
+        before = vlans.machine.nic.counters["rx_drop_filter"]
+        got = vlans.send(tagged(vlans, name, "wire", vid), "wire")
+        assert (name in got) == (vid == own)
+        assert vlans.machine.nic.counters["rx_drop_filter"] == before + (vid != own)
+
+
+def test_a_trunk_sends_and_receives_every_tag_as_it_is(vlans):
+    for vid in (0, 1, 5, 4094):
+        data = tagged(vlans, "wire", "trunk", vid)
+        assert vlans.send(data, "trunk") == {"wire": [data]}
+        data = tagged(vlans, "trunk", "wire", vid)
+        assert vlans.send(data, "wire") == {"trunk": [data]}
+    data = untagged(vlans, "trunk", "wire")
+    assert vlans.send(data, "wire") == {"trunk": [data]}
+
+
+@pytest.mark.parametrize("size", [22, 64, 68, 1518, 9018])
+def test_between_a_trunk_and_an_access_context_the_tag_comes_off_and_goes_on(vlans, size):
+    data = tagged(vlans, "five", "trunk", 5, size)
+    assert vlans.send(data, "trunk") == {"five": [data[:12] + data[16:]]}
+    data = untagged(vlans, "trunk", "five", size - 4)
+    assert vlans.send(data, "five") == {"trunk": [data[:12] + vlan_tag(5) + data[12:]]}
+
+
+def test_an_access_context_sends_no_tags_of_its_own(vlans):
+    for source, vids in (("five", (0, 5, 6)), ("plain", (5,))):
+        for vid in vids:
+            assert vlans.send(tagged(vlans, "wire", source, vid), source) == {}
+        assert vlans.stats(source) == {"tx_drop_vlan": len(vids)}
+
+
+def test_a_tag_that_is_cut_short_is_dropped(vlans):
+    data = (vlans.addr("five") + vlans.addr("trunk") + vlan_tag(5))[:14]
+    for length in range(14, 18):
+        assert vlans.send(data.ljust(length, b"\0"), "trunk") == {}
+    assert vlans.stats("trunk") == {"tx_drop_vlan": 4}
+
+
+def test_a_vlan_changed_while_running(vlans):
+    vlans["six"].context.set(vlan=5)
+    data = untagged(vlans, "six", "five")
+    assert vlans.send(data, "five") == {"six": [data]}
+
+
+def test_a_broadcast_stays_in_its_vlan(vlans):
+    data = frame(BROADCAST, vlans.addr("five"))
+    with_tag = data[:12] + vlan_tag(5) + data[12:]
+    assert vlans.send(data, "five") == {"also": [data], "trunk": [with_tag], "wire": [with_tag]}
+    data = frame(BROADCAST, vlans.addr("plain"))
+    assert vlans.send(data, "plain") == {"trunk": [data], "wire": [data]}
+
+
+# --- multicast and promiscuous contexts ---------------------------------------------------------------------
+
+
+def test_multicast_reaches_those_that_asked_for_it():
+    lan = Lan(a={}, b={"multicast": ("01:00:5e:00:00:01",)}, c={"all_multicast": True}, d={})
+    data = frame(GROUP, lan.addr("a"))
+    assert lan.send(data, "a") == {"b": [data], "c": [data], "wire": [data]}
+    data = frame(OTHER_GROUP, OUTSIDE)
+    assert lan.send(data, "wire") == {"c": [data]}
+    lan["d"].context.set(multicast=["01:00:5e:00:00:02", "01:00:5e:00:00:03"])
+    lan["c"].context.set(all_multicast=False)
+    assert lan.send(data, "wire") == {"d": [data]}
+    lan["d"].context.set(multicast=[])
+    assert lan.send(data, "wire") == {}
+    assert lan.machine.nic.counters["rx_drop_filter"] == 1
+
+
+def test_the_sender_of_a_multicast_does_not_hear_itself():
+    lan = Lan(a={"all_multicast": True, "promiscuous": True}, b={})
+    data = frame(BROADCAST, lan.addr("a"))
+    assert lan.send(data, "a") == {"b": [data], "wire": [data]}
+
+
+def test_sixteen_groups_and_no_more():
+    lan = Lan(a={}, b={})
+    groups = [f"01:00:5e:00:00:{i:02x}" for i in range(17)]
+    lan["b"].context.set(multicast=groups[:16])
+    for i in range(17):
+        data = frame(bytes.fromhex(groups[i].replace(":", "")), lan.addr("a"), i)
+        assert ("b" in lan.send(data, "a")) == (i < 16)
+    with pytest.raises(ConfigError, match="a context has 16 filters; set all_multicast for more"):
+        lan["b"].context.set(multicast=groups)
+
+
+def test_a_promiscuous_context_sees_everything_once():
+    lan = Lan(a={}, b={}, sniffer={"promiscuous": True})
+    data = frame(lan.addr("b"), lan.addr("a"))
+    assert lan.send(data, "a") == {"b": [data], "sniffer": [data]}
+    data = frame(OUTSIDE, lan.addr("a"))
+    assert lan.send(data, "a") == {"wire": [data], "sniffer": [data]}
+    data = frame(lan.addr("b"), OUTSIDE)
+    assert lan.send(data, "wire") == {"b": [data], "sniffer": [data]}
+    data = frame(OUTSIDE, OUTSIDE)
+    assert lan.send(data, "wire") == {"sniffer": [data]}
+    data = frame(lan.addr("sniffer"), lan.addr("a"))
+    assert lan.send(data, "a") == {"sniffer": [data]}
+    data = frame(GROUP, lan.addr("a"))
+    assert lan.send(data, "a") == {"wire": [data], "sniffer": [data]}
+    assert lan.machine.nic.counters["rx_drop_filter"] == 0
+    assert lan.stats("a") == {}
+
+
+def test_a_promiscuous_context_sees_its_own_vlan_only():
+    lan = Lan(
+        a={"vlan": 5}, b={"vlan": 5}, sniffer={"promiscuous": True}, five={"promiscuous": True, "vlan": 5}
+    )
+    data = frame(lan.addr("b"), lan.addr("a"))
+    assert lan.send(data, "a") == {"b": [data], "five": [data]}
+
+
+def test_promiscuous_mode_is_switched_off_again():
+    lan = Lan(a={}, b={}, sniffer={})
+    data = frame(lan.addr("b"), lan.addr("a"))
+    for on in (True, True, False, False, True):
+        lan["sniffer"].context.set(promiscuous=on)
+        assert lan.send(data, "a") == {"b": [data], **({"sniffer": [data]} if on else {})}
+    lan.machine.vmm.revoke(lan["sniffer"].context)
+    del lan.guests["sniffer"]
+    assert lan.send(data, "a") == {"b": [data]}
+
+
+def test_a_stopped_promiscuous_context_loses_frames_that_are_counted():
+    lan = Lan(a={}, b={"promiscuous": True})
+    page = lan.machine.nic.page_view(lan["b"].context.index)
+    page[4:8] = 0xFF  # a receive producer beyond the ring
+    page[96] |= 2
+    lan["b"].enable_interrupts()  # wakes the NIC
+    lan.machine.step()
+    assert lan["b"].faulted
+    assert lan.send(frame(lan.addr("b"), lan.addr("a")), "a") == {}
+    assert lan.stats("b") == {"rx_drop_stopped": 1}
