@@ -21,7 +21,9 @@ def bench(
     sizes: Annotated[
         str, typer.Option(metavar="BYTES,...", help="Sizes of frames, without the FCS.")
     ] = "64,1514",
-    seconds: Annotated[str, typer.Option(metavar="S", help="How long each row is measured.")] = "1",
+    seconds: Annotated[str, typer.Option(metavar="S", help="How long each row is measured.")] = str(
+        BenchPlan.seconds
+    ),
     json: Annotated[str | None, typer.Option(metavar="FILE", help="Write the result as JSON.")] = None,
 ) -> int:
     """Measure the native path: guest to wire, wire to guest and guest to guest, in each protection mode."""

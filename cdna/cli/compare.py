@@ -44,7 +44,9 @@ def compare(
     receive: Annotated[
         str, typer.Option(metavar="flip,copy", help="How the bridge hands over a frame. Ratios: the faster.")
     ] = "flip,copy",
-    seconds: Annotated[str, typer.Option(metavar="S", help="How long each case is measured.")] = "1",
+    seconds: Annotated[str, typer.Option(metavar="S", help="How long each case is measured.")] = str(
+        Plan.seconds
+    ),
     line_rate: Annotated[
         str, typer.Option(metavar="RATE", help="Bits a second on the wire, e.g. 10G; 0 for no limit.")
     ] = "0",

@@ -18,7 +18,7 @@ from cdna.errors import CdnaError, ResourceError
 from cdna.nic.traffic import Load
 from cdna.progress import OnProgress, Progress, ignore
 
-SLICES = 5  # turns of each contender; odd, so that the median ratio is one that was measured
+SLICES = 3  # turns of each contender; odd, so that the median ratio is one that was measured
 
 
 class Worker:

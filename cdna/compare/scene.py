@@ -106,7 +106,6 @@ def _bridge(case: Case, load: Load, wire: NullWire) -> Any:
         promiscuous=True,
         anti_spoof=False,
         vlan="trunk",
-        coalesce=(DRIVER_DOMAIN_RING // 4, COALESCE_US),
     )
     needed = memory_needed(DRIVER_DOMAIN_RING, DRIVER_DOMAIN_RING, 64)
     domain0 = machine.vmm.create_guest("driver domain", needed)

@@ -16,7 +16,8 @@ from cdna.compare.host cimport (
 )
 from cdna.cpu cimport add_u32, cycles, futex_wait, futex_wake, load_u32, load_u64, sched_yield, store_u32
 from cdna.guest_driver.synthetic cimport SyntheticGuest
-from cdna.memory cimport Memory, SharedRegion
+from cdna.abi cimport PAGE_SHIFT
+from cdna.memory cimport DOMID_FREE, Memory, SharedRegion, memory_t
 from cdna.nic.generator cimport GeneratorWire
 from cdna.nic.wire cimport Wire, cycles_per_second
 from cdna.vmm.tables cimport Tables
@@ -69,6 +70,14 @@ cdef bint tally_drained(void *arg) noexcept nogil:
         return False                    # a round that began before the stop may still bring a burst
     tally_delivered(arg, &frames, &bytes_)
     return frames == tally_sent(tally)
+
+
+cdef size_t used_bytes(const memory_t *memory) noexcept nogil:
+    """Bytes up to the last page that somebody owns."""
+    cdef uint32_t pages = memory.pages
+    while pages and memory.page[pages - 1].owner == DOMID_FREE:
+        pages -= 1
+    return <size_t>pages << PAGE_SHIFT
 
 
 cdef class Slice:
@@ -189,7 +198,7 @@ cdef class Slice:
         if os.getppid() != parent:          # it died before the line above
             return
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        madvise(memory.c.base, memory.c.size, MADV_POPULATE_WRITE)
+        madvise(memory.c.base, used_bytes(memory.c), MADV_POPULATE_WRITE)
         if number == 0:
             self.machine.nic.run(max(cpus))
             return
