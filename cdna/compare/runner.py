@@ -97,10 +97,10 @@ def _run(case: Case, slices: list[dict[str, Any]]) -> Run:
     """The sum of a case's slices."""
 
     def total(name: str) -> float:
-        return sum(piece[name] for piece in slices)
+        return float(sum(piece[name] for piece in slices))
 
     def cycles(account: str) -> float:
-        return sum(piece["cycles"][account] for piece in slices)
+        return float(sum(piece["cycles"][account] for piece in slices))
 
     seconds, frames = total("seconds"), int(total("frames"))
     busy = cycles("vmm") + cycles("driver_domain") + cycles("guests")

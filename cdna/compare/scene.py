@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from cdna.baseline.xen import XenBridge
@@ -32,6 +33,11 @@ BRIDGE_MEMORY = 16 << 20  # bytes for the driver domain, and for each guest behi
 BRIDGE_GUEST_MEMORY = 8 << 20
 
 
+Scene = tuple[
+    Machine, Slice, Callable[[], str | None]
+]  # the last says what a receiver complains of, if anything
+
+
 def guest_mac(number: int) -> bytes:
     return bytes([0x02, 0xCD, 0x01, 0, 0, number])
 
@@ -59,7 +65,7 @@ def run_slice(
     try:
         if isinstance(wire, GeneratorWire):
             wire.follow(machine.nic)
-        result = piece.run(seconds, WARM_UP, stop_fd)
+        result: dict[str, Any] = piece.run(seconds, WARM_UP, stop_fd)
         problem = bad() or wire.first_bad
         if problem:
             raise WrongFrame(f"{case}: {problem}")
@@ -69,7 +75,7 @@ def run_slice(
         machine.close()
 
 
-def _cdna(case: Case, load: Load, wire: NullWire) -> Any:
+def _cdna(case: Case, load: Load, wire: NullWire) -> Scene:
     size = buffer_size(load.max_length)
     needed = memory_needed(TX_RING, RX_RING, size)
     machine = Machine(needed * case.guests + (1 << 20), wire=wire, contexts=max(32, case.guests))
@@ -95,7 +101,7 @@ def _cdna(case: Case, load: Load, wire: NullWire) -> Any:
     return machine, piece, lambda: next((g.first_bad for g in guests if g.first_bad), None)
 
 
-def _bridge(case: Case, load: Load, wire: NullWire) -> Any:
+def _bridge(case: Case, load: Load, wire: NullWire) -> Scene:
     memory = BRIDGE_MEMORY + BRIDGE_GUEST_MEMORY * case.guests
     machine = Machine(memory, wire=wire, contexts=max(32, case.guests), max_ring=DRIVER_DOMAIN_RING)
     piece = Slice(machine, case.direction == "rx", case.domains == "inline")

@@ -262,7 +262,7 @@ cdef class Slice:
     # --- what came out ------------------------------------------------------------------------------------
 
     def result(self) -> dict:
-        """Counts of the measured time (frames, cycles, interrupts), and `sent` and `received` of all of it."""
+        """Frames, cycles and interrupts of the measured time; `sent` and `received` of the whole slice."""
         cdef host_t *host = self.host
         cdef uint64_t delivered, bytes_
         tally_delivered(self.tally, &delivered, &bytes_)
