@@ -62,7 +62,20 @@ class BuildExt(build_ext):
 
 
 # Modules that only control: the compiler's time is better spent elsewhere.
-CONTROL = {"abi", "memory", "device", "tables", "slice", "xen", "domain", "public", "traffic", "hypercall"}
+CONTROL = {
+    "abi",
+    "memory",
+    "device",
+    "options",
+    "files",
+    "tables",
+    "slice",
+    "xen",
+    "domain",
+    "public",
+    "traffic",
+    "hypercall",
+}
 WARNINGS = ["-Wno-address-of-packed-member"]  # the packed structs of cdna.abi are aligned by layout
 
 

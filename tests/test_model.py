@@ -7,7 +7,6 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from cdna import abi
 from cdna.abi import ContextState, DescFlag, Mailbox, Protection, Ring
 from cdna.errors import Refused, ResourceError
 from cdna.machine import Machine
@@ -442,11 +441,10 @@ class EngineAgainstModel(RuleBasedStateMachine):
         assert self.machine.vmm.tables.events(pair.index) == context.events
 
 
-TestEngineAgainstModel = EngineAgainstModel.TestCase
+TestEngineAgainstModel = pytest.mark.timeout(600)(EngineAgainstModel.TestCase)  # a failure is shrunk first
 TestEngineAgainstModel.settings = settings(
     max_examples=300,
     stateful_step_count=50,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
 )
-assert abi.PAGE_BYTES == PAGE

@@ -8,7 +8,6 @@ from cdna.memory import Memory
 from cdna.nic.wire import Wire
 
 VECTORS: int
-F_SEAL_FUTURE_WRITE: int
 
 class Nic:
     memory: Memory

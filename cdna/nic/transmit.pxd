@@ -30,7 +30,7 @@ from cdna.nic.ring cimport clear_bit, consume, found_in, in_sequence, posted, re
 
 cdef enum:
     QUANTUM = 16384             # bytes of one turn at weight 1
-    AHEAD = 8                   # descriptors whose frames are prefetched
+    AHEAD = 16                   # descriptors whose frames are prefetched
     DESC_AHEAD = 32             # descriptors that are themselves prefetched
     HEADER_COPY = 64            # bytes of a frame that the NIC reads before it decides
     MIN_MSS = 64                # a segment costs the NIC about as much as a frame: no 65535 of them from one

@@ -4,7 +4,6 @@ The engine never waits for Python. Whoever changes what it reads first makes it 
 round (`quiesced`): that takes one round, and no frame is lost by it.
 """
 
-import fcntl
 import os
 import threading
 from contextlib import contextmanager
@@ -17,16 +16,17 @@ from cdna.abi cimport (
     CONTEXT_ASSIGNED, CONTEXT_FREE, CONTEXT_RUNNING, MAX_CONTEXTS, MAX_FRAME, MAX_RING, MAX_TSO_FRAME,
     MIN_RING, PAGE_SIZE, completion_t, context_page_t, desc_t,
 )
-from cdna.cpu cimport cycles, load_u32, sched_yield, store_u32, swap_u32
+from cdna.cpu cimport load_u32, sched_yield, store_u32, swap_u32
 from cdna.memory cimport Memory, SharedRegion
 from cdna.nic.context cimport (
-    MULTICAST_FILTERS, PACKET_BUFFER, context_t, irq_ring_t, mac_entry_t, nic_t, progress_t, ring_t, stats_t,
+    PACKET_BUFFER, context_t, irq_ring_t, mac_entry_t, nic_t, progress_t, ring_t, stats_t,
 )
 from cdna.nic.demux cimport MAC_VALID, mac_slot
 from cdna.nic.engine cimport engine_poll, engine_run
+from cdna.nic.files cimport move_to_file
 from cdna.nic.offload cimport tso_t
 from cdna.nic.ring cimport clear_bit, set_bit, test_bit
-from cdna.nic.wire cimport Wire, cycles_per_second
+from cdna.nic.wire cimport Wire
 
 from cdna.errors import ConfigError, ResourceError
 
@@ -173,7 +173,6 @@ cdef class Nic:
             context.mac = int.from_bytes(mac, "little")
             context.anti_spoof = 1
             context.weight = 1
-            _Options.coalesce(self, index, self.moderation)
             context.polled = polled
             self._set_rings(context, tx_ring, rx_ring, <uint32_t>(seq_modulus - 1))
             if io_pages:
@@ -183,6 +182,7 @@ cdef class Nic:
                 context.io_pages = io_pages
             self._set_state(context, CONTEXT_ASSIGNED)
             context.page.link = self.c.link     # as everybody else sees it; the engine changes it for all
+            self.set_option(index, "coalesce", self.moderation)
             self._rebuild_mac_table()
 
     cdef _clear(self, context_t *context):
@@ -289,10 +289,11 @@ cdef class Nic:
     def set_option(self, uint32_t index, str name, value):
         """Sets one of the options below, from mac to coalesce; `ContextSettings` describes them."""
         cdef context_t *context = self._context(index)
-        setter = getattr(_Options, name, None)
+        from cdna.nic import options     # which needs this module
+
+        setter = options.OPTIONS.get(name)
         if setter is None:
-            raise ConfigError(f"context option {name!r}: give one of "
-                              + ", ".join(option for option in vars(_Options) if option[0] != "_"))
+            raise ConfigError(f"context option {name!r}: give one of {', '.join(options.OPTIONS)}")
         with self.quiesced():
             if context.state == CONTEXT_FREE:
                 raise ConfigError(f"context {index} is not assigned")
@@ -349,9 +350,9 @@ cdef class Nic:
         cdef uint8_t *page = self._pages.base + index * self._stride
         self._context(index)
         with self.quiesced():
-            page_fd = _move_to_file(page, PAGE_SIZE, True)
+            page_fd = move_to_file(page, PAGE_SIZE, True)
             try:
-                rings_fd = _move_to_file(page + PAGE_SIZE, self._stride - PAGE_SIZE, writable_rings)
+                rings_fd = move_to_file(page + PAGE_SIZE, self._stride - PAGE_SIZE, writable_rings)
             except BaseException:
                 os.close(page_fd)
                 raise
@@ -465,98 +466,3 @@ cdef size_t ring_bytes(uint32_t ring) noexcept:
 
 cdef _ring_info(const ring_t *ring):
     return {"size": ring.size, "producer": ring.producer, "consumer": ring.consumer, "seq": ring.seq}
-
-
-cdef _move_to_file(uint8_t *at, size_t size, bint writable):
-    """Replaces the memory at an address by a memory file with the same contents; returns its descriptor."""
-    cdef void *base
-    fd = os.memfd_create("cdna-context", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        os.ftruncate(fd, size)
-        os.pwrite(fd, memoryview(<uint8_t[:size]>at), 0)
-        base = mmap(at, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0)
-        if base == MAP_FAILED:
-            raise ResourceError("cannot map a context's memory file")
-        _seal(fd, writable)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
-
-
-def _seal(fd, writable):
-    """A file that neither shrinks nor grows, and that nobody maps writable from now on, unless `writable`."""
-    seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
-    if not writable:
-        seals |= F_SEAL_FUTURE_WRITE
-    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals | fcntl.F_SEAL_SEAL)
-
-
-F_SEAL_FUTURE_WRITE = 0x0010    # linux/fcntl.h; Python names it from 3.14 on
-
-
-class _Options:
-    """The settings of `Nic.set_option`; the engine stands still while one runs."""
-
-    @staticmethod
-    def mac(Nic nic, uint32_t index, value):
-        nic._check_mac(value, index)
-        nic.c.context[index].mac = int.from_bytes(value, "little")
-        nic._rebuild_mac_table()
-
-    @staticmethod
-    def vlan(Nic nic, uint32_t index, value):
-        if not (0 <= value <= 4094 or value == 0xFFFF):
-            raise ConfigError(f"VLAN {value}: give 1 to 4094, 0 for untagged, or 'trunk'")
-        nic.c.context[index].vlan = value
-
-    @staticmethod
-    def anti_spoof(Nic nic, uint32_t index, value):
-        nic.c.context[index].anti_spoof = bool(value)
-
-    @staticmethod
-    def promiscuous(Nic nic, uint32_t index, value):
-        nic.c.n_promiscuous += bool(value) - nic.c.context[index].promiscuous
-        nic.c.context[index].promiscuous = bool(value)
-
-    @staticmethod
-    def all_multicast(Nic nic, uint32_t index, value):
-        nic.c.context[index].all_multicast = bool(value)
-
-    @staticmethod
-    def multicast(Nic nic, uint32_t index, value):
-        if len(value) > MULTICAST_FILTERS:
-            raise ConfigError(f"{len(value)} multicast addresses: a context has {<int>MULTICAST_FILTERS} "
-                              f"filters; set all_multicast for more")
-        for address in value:
-            if len(address) != 6 or not address[0] & 1:
-                raise ConfigError(f"multicast address {address.hex(':')}: give six bytes, the first one odd")
-        for i, address in enumerate(value):
-            nic.c.context[index].multicast[<int>i] = int.from_bytes(address, "little")
-        nic.c.context[index].multicast_filters = len(value)
-
-    @staticmethod
-    def weight(Nic nic, uint32_t index, value):
-        if not 1 <= value <= 1000:
-            raise ConfigError(f"weight {value}: give 1 to 1000")
-        nic.c.context[index].weight = value
-
-    @staticmethod
-    def coalesce(Nic nic, uint32_t index, value):
-        """(descriptors, microseconds): report completions after so many, or so long after the first one."""
-        frames, us = check_coalesce(value)
-        nic.c.context[index].coalesce_frames = frames
-        nic.c.context[index].coalesce_cycles = <uint64_t>(us * 1e-6 * cycles_per_second())
-
-    @staticmethod
-    def rate(Nic nic, uint32_t index, value):
-        """Bits a second on the wire's payload; None or 0: no limit. The bucket holds two milliseconds."""
-        cdef context_t *context = &nic.c.context[index]
-        rate = value or 0
-        if rate < 0 or 0 < rate < 8000:
-            raise ConfigError(f"rate {rate} bit/s: give at least 8000, or 0 for no limit")
-        context.rate_limited = rate > 0
-        context.tokens_per_cycle = rate / 8 / cycles_per_second()
-        context.tokens_max = max(rate / 8 * 0.002, <int>MAX_TSO_FRAME)
-        context.tokens = 0
-        context.tokens_at = cycles()

@@ -67,6 +67,22 @@ def test_a_frame_for_which_there_are_too_few_buffers_is_dropped_as_a_whole():
 
 
 @pytest.mark.parametrize("protection", PROTECTIONS)
+def test_a_frame_that_fills_the_buffers_to_the_last_byte_and_one_byte_more(protection):
+    machine, a, b = pair(protection=protection, tx_ring=16, rx_ring=8, buffer_size=64)
+    for i in range(20):
+        fits, too_long = frame(mac(b), mac(a), i, 8 * 64), frame(mac(b), mac(a), i, 8 * 64 + 1)
+        assert a.send([too_long]) == 1
+        machine.step()
+        assert b.recv() == []
+        assert b.context.stats()["rx_drop_no_buffer"] == i + 1
+        assert a.send([fits]) == 1
+        machine.step()
+        assert b.recv() == [fits]
+    assert machine.nic.counters["faults"] == 0
+    machine.close()
+
+
+@pytest.mark.parametrize("protection", PROTECTIONS)
 @pytest.mark.parametrize("seq_modulus", [16, 1 << 32])
 def test_thousands_of_frames_through_small_rings(protection, seq_modulus):
     machine, a, b = pair(

@@ -1,0 +1,1 @@
+F_SEAL_FUTURE_WRITE: int
