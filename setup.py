@@ -26,6 +26,7 @@ DIRECTIVES = {
     "wraparound": False,
     "initializedcheck": False,
     "cdivision": True,
+    "allow_none_for_extension_args": False,  # None is a TypeError then, and no null pointer
     "linetrace": COVERAGE,
 }
 
@@ -46,8 +47,10 @@ class BuildExt(build_ext):
         for ext in self.extensions:
             interface = Path(*ext.name.split(".")).with_suffix(".pxd")
             generated = GENERATED / Path(ext.sources[0]).with_suffix(".c")
-            if interface.exists() and generated.exists():
-                newest, _ = newest_dependency(str(interface))
+            if generated.exists():
+                newest = Path(__file__).stat().st_mtime  # it has the directives
+                if interface.exists():
+                    newest = max(newest, newest_dependency(str(interface))[0])
                 if generated.stat().st_mtime < newest:
                     generated.unlink()
 

@@ -1,5 +1,8 @@
 """The exceptions of this package: each says what is wrong, where, and what would be right."""
 
+from operator import index
+from typing import SupportsIndex
+
 
 class CdnaError(Exception):
     """Base of all errors that a user can cause. The command line prints it as one line and exits with 2."""
@@ -33,3 +36,13 @@ class ContextFault(CdnaError):
 
 class WrongFrame(CdnaError):
     """A benchmark's receiver got a frame that was not what had been sent."""
+
+
+def whole(name: str, value: object, least: int, most: int) -> int:
+    """A whole number in a range, also one of numpy's. ConfigError: it is none, or out of the range."""
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
+        raise ConfigError(f"{name} {value!r}: give a whole number")
+    number = index(value)
+    if not least <= number <= most:
+        raise ConfigError(f"{name} {number}: give {least} to {most}")
+    return number

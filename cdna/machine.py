@@ -6,6 +6,7 @@ import os
 from types import TracebackType
 from typing import Any
 
+from cdna.errors import ConfigError, whole
 from cdna.guest_driver.driver import Driver
 from cdna.guest_driver.queues import memory_needed
 from cdna.memory import Memory
@@ -35,9 +36,15 @@ class Machine:
     def __init__(
         self, memory: int = 64 << 20, *, wire: Wire | str = "null", contexts: int = 32, **nic: Any
     ) -> None:
+        if not isinstance(wire, Wire | str):
+            raise TypeError(f"wire {wire!r}: give a Wire, or the name of one")
         self.memory = Memory(memory)
         self.wire = make_wire(wire) if isinstance(wire, str) else wire
-        self.nic = Nic(self.memory, self.wire, contexts, **nic)
+        try:
+            self.nic = Nic(self.memory, self.wire, contexts, **nic)
+        except Exception:
+            self.wire.close()
+            raise
         self.vmm = Hypervisor(self.memory, self.nic)
 
     def attach(
@@ -45,6 +52,7 @@ class Machine:
     ) -> Driver:
         """Creates a guest, assigns it a context and loads its driver. `settings` are `ContextSettings`."""
         wanted = ContextSettings(**settings)
+        buffer_size = whole("buffer_size", buffer_size, 64, 65472)
         needed = memory_needed(wanted.tx_ring, wanted.rx_ring, buffer_size)
         guest = self.vmm.create_guest(name, needed if memory is None else memory)
         try:
@@ -58,21 +66,26 @@ class Machine:
         return self.vmm.serve(path, policy, **options)
 
     def guest(self, name: str) -> Guest:
+        if name not in self.vmm.guests:
+            known = ", ".join(map(repr, self.vmm.guests)) or "there is none"
+            raise ConfigError(f"no guest {name!r}: give one of this machine ({known})")
         return self.vmm.guests[name]
 
     def step(self, rounds: int = 1) -> int:
         """Runs rounds of the NIC here and handles its interrupts. Returns frames moved."""
+        self.vmm.check_open()
         frames = self.nic.poll(rounds)
         self.vmm.handle_interrupts()
         return frames
 
     def start(self, cpu: int | None = None) -> None:
         """Starts the NIC's thread, on core `cpu`, and the VMM's interrupt thread."""
+        self.vmm.check_open()
         self.nic.start_engine(cpu)
         self.vmm.start_interrupts()
 
     def close(self) -> None:
-        """Stops the threads, revokes everything, closes the wire."""
+        """Stops the threads, revokes everything, closes the wire, for good. Closing twice is harmless."""
         self.nic.stop_engine()
         self.vmm.close()
         self.wire.close()

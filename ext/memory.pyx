@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+from operator import index
 
 cimport cython
 from libc.string cimport memset
@@ -80,8 +81,8 @@ cdef class Memory:
     can be given a memory file of its own, so that another process maps that range and nothing else.
     """
 
-    def __cinit__(self, size_t size):
-        if not PAGE_SIZE <= size <= _MAX_SIZE:
+    def __cinit__(self, size):
+        if not PAGE_SIZE <= index(size) <= _MAX_SIZE:
             raise ConfigError(f"memory of {size} bytes: give between {PAGE_SIZE} and {_MAX_SIZE}")
         cdef uint32_t pages = (size + PAGE_SIZE - 1) >> PAGE_SHIFT
         self._table = SharedRegion(sizeof(memory_t) + pages * sizeof(page_t) + PAGE_SIZE)
@@ -135,14 +136,14 @@ cdef class Memory:
         array.flags.writeable = False
         return array
 
-    def view(self, uint64_t maddr, uint64_t size):
+    def view(self, maddr, size):
         """Bytes [maddr, maddr + size) as a writable numpy array, without a copy."""
         self._check_range(maddr, size)
-        cdef uint8_t[::1] bytes_ = <uint8_t[:size]>(self.c.base + maddr)
+        cdef uint8_t[::1] bytes_ = <uint8_t[:<size_t>size]>(self.c.base + <size_t>maddr)
         return _owned_array(bytes_, self)
 
-    def _check_range(self, uint64_t maddr, uint64_t size):
-        if size == 0 or maddr > self.c.size or size > self.c.size - maddr:
+    def _check_range(self, maddr, size):
+        if not 0 <= index(maddr) < index(maddr) + index(size) <= self.c.size:
             raise ConfigError(
                 f"machine addresses {maddr:#x} to {maddr + size:#x}: memory ends at {self.c.size:#x}")
 

@@ -14,7 +14,7 @@ Write = Callable[[], None]
 
 def style() -> Style:
     """How tables look on standard output: plain ASCII, 100 columns wide, unless it is a terminal."""
-    if not sys.stdout.isatty():
+    if sys.stdout is None or not sys.stdout.isatty():
         return Style()
     width = os.get_terminal_size(sys.stdout.fileno()).columns
     unicode = (sys.stdout.encoding or "").lower().startswith("utf")
@@ -23,6 +23,8 @@ def style() -> Style:
 
 def show(text: str) -> None:
     """Writes to standard output. Raises `ResourceError`; a reader that has left is none of our errors."""
+    if sys.stdout is None:  # so Python says that it was closed
+        raise ResourceError("standard output: closed; give a place to write to, such as /dev/null")
     encoding = sys.stdout.encoding or "ascii"
     try:
         sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))

@@ -18,6 +18,11 @@ from cdna.errors import CdnaError, ResourceError
 from cdna.nic.traffic import Load
 from cdna.progress import OnProgress, Progress, ignore
 
+# The worker finds modules where this process does, and not in whatever directory it was started from.
+START = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from cdna.compare.worker import main; sys.exit(main())"
+)
 SLICES = 3  # turns of each contender; odd, so that the median ratio is one that was measured
 
 
@@ -26,7 +31,7 @@ class Worker:
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "cdna.compare.worker"],
+            [sys.executable, "-P", "-c", START, json.dumps(sys.path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -1,4 +1,4 @@
-"""The process that runs slices, one line of JSON in and one out: `python -m cdna.compare.worker`.
+"""The process that runs slices, one line of JSON in and one out; the runner starts it.
 
 It stands between the command and the domains: it forks them, so it has no threads, and when its standard
 input closes it ends, and with it every process of the slice.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 
 from cdna.compare.plan import Case
 from cdna.compare.scene import run_slice
@@ -46,10 +45,17 @@ def main() -> int:
             result = run_slice(Case(**task["case"]), load, task["seconds"], task["line_rate"], stop_fd=0)
         except CdnaError as error:
             result = {"error": str(error)}
-        sys.stdout.write(json.dumps(result) + "\n")
-        sys.stdout.flush()
+        if not _answer(json.dumps(result) + "\n"):
+            break
     return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _answer(line: str) -> bool:
+    """Writes a line for the command. False: nobody is left to read it."""
+    left = line.encode()
+    try:
+        while left:
+            left = left[os.write(1, left) :]
+    except BrokenPipeError:
+        return False
+    return True

@@ -31,6 +31,7 @@ class Driver(LocalQueues):
         """Sleeps until something was received, by interrupt. False: `timeout` seconds passed first.
 
         The VMM's interrupt thread has to run (`Machine.start`). ContextFault: the context was stopped.
+        ConfigError: it was revoked, also while this waits.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         event_fd = self.context.event_fd
@@ -45,7 +46,8 @@ class Driver(LocalQueues):
                 left = None if deadline is None else max(0.0, deadline - time.monotonic())
                 if not select.select([event_fd], [], [], left)[0]:
                     return False
-                os.eventfd_read(event_fd)
+                if not self.context.revoked:  # a revoked context has closed it
+                    os.eventfd_read(event_fd)
         finally:
             if not self.context.revoked:
                 self.enable_interrupts(False)

@@ -45,7 +45,8 @@ cdef inline void parse_header(header_t *header, const uint8_t *frame) noexcept n
 
 
 cdef inline uint32_t mac_slot(const nic_t *nic, uint64_t mac) noexcept nogil:
-    return <uint32_t>((mac * <uint64_t>0x9E3779B97F4A7C15) >> 32) & nic.mac_mask
+    # From the top of the product: neighbours differ in the address's last byte, the word's bits 40 to 47.
+    return <uint32_t>((mac * <uint64_t>0x9E3779B97F4A7C15) >> 48) & nic.mac_mask
 
 
 cdef inline context_t *find_mac(const nic_t *nic, uint64_t mac) noexcept nogil:

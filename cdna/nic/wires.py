@@ -22,6 +22,8 @@ PCAP_SETTINGS = ("read", "write", "speed", "loop")
 def make_wire(text: str) -> Wire:
     """The wire that `text` names, one of KNOWN. Raises ConfigError or ResourceError, each one line."""
     kind, colon, rest = text.partition(":")
+    if "\0" in text:
+        raise ConfigError(f"wire {text!r}: no name has a zero byte; give one of {', '.join(KNOWN)}")
     if kind in ("null", "loopback") and colon:
         raise ConfigError(f"wire {text!r}: {kind} has no settings; give just {kind}")
     if kind in ("pcap", "tap") and not rest:

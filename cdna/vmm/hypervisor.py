@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import select
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from cdna import abi
-from cdna.errors import ConfigError, Refused, ResourceError
+from cdna.errors import ConfigError, Refused, ResourceError, whole
 from cdna.memory import Memory
 from cdna.nic.device import Nic
 from cdna.vmm.faults import FaultReport, refusal_text
@@ -25,6 +26,7 @@ log = logging.getLogger("cdna.vmm")
 
 PAGE = abi.PAGE_BYTES
 FAULTS_KEPT = 1024  # reports
+MAX_MEMORY = 1 << 63  # bytes; what a number of them may be at all, before it is looked at
 SINGLE_USE_PAGES = 4  # I/O pages for each descriptor, as in guest_driver/queues.pxd
 
 
@@ -117,6 +119,10 @@ class Hypervisor:
 
     def create_guest(self, name: str, memory: int) -> Guest:
         """A guest with `memory` bytes, rounded up to pages. ConfigError: a name taken, no memory left."""
+        self.check_open()
+        if not isinstance(name, str) or not name.isprintable() or not 1 <= len(name) <= 64:
+            raise ConfigError(f"guest name {name!r:.80}: give 1 to 64 printable characters")
+        memory = whole(f"memory of guest {name!r}:", memory, -MAX_MEMORY, MAX_MEMORY)
         if memory <= 0:
             raise ConfigError(f"guest {name!r} with {memory} bytes: give at least {PAGE}")
         pages = -(-memory // PAGE)
@@ -160,6 +166,7 @@ class Hypervisor:
         """
         settings = settings or ContextSettings()
         with self._lock:
+            self._check_guest(guest)
             if index is None:
                 index = next((i for i in range(self.nic.contexts) if i not in self.contexts), None)
                 if index is None:
@@ -211,25 +218,38 @@ class Hypervisor:
 
     def _default_mac(self, index: int) -> bytes:
         """An address of the context's own, which no guest has chosen before."""
-        taken = {context.mac for context in self.contexts.values()}
         for variant in range(256):
             mac = bytes([0x02, 0xCD, 0x0A, variant, index >> 8, index & 0xFF])
-            if mac.hex(":") not in taken:
+            if not self.nic.mac_taken(mac):
                 return mac
         raise ResourceError(f"the guests have taken every address for context {index}: give it one")
+
+    def _check_guest(self, guest: Guest) -> None:
+        self.check_open()
+        if self.guests.get(guest.name) is not guest:
+            raise ConfigError(
+                f"guest {guest.name!r} is not of this machine, or was destroyed: create it anew"
+            )
+
+    def check_open(self) -> None:
+        """ConfigError: the machine was closed."""
+        if self._irq_fd < 0:
+            raise ConfigError("this machine was closed: make another")
 
     def revoke(self, context: Context) -> None:
         """Takes a context away, at any moment: the NIC stops serving it, then its pins are dropped."""
         with self._lock:
             if context.revoked:
                 return
-            self.collect_faults()
+            self._collect_fault(context)
             self.nic.halt(context.index)
             self.tables.close_context(context.index)
             self.nic.release(context.index)
             context.revoked = True
             del self.contexts[context.index]
             context.guest.contexts.remove(context)
+            with contextlib.suppress(OSError):  # wakes who sleeps on it, who would sleep for ever
+                os.eventfd_write(context.event_fd, 1)
             os.close(context.event_fd)
         if context.on_revoke is not None:
             context.on_revoke()
@@ -245,6 +265,7 @@ class Hypervisor:
 
         The server ends with `Server.close`, or with the VMM. ConfigError, ResourceError: it cannot listen.
         """
+        self.check_open()
         server = Server(self, path, policy or Policy(**options))
         self._servers.append(server)
         return server
@@ -253,8 +274,12 @@ class Hypervisor:
 
     def transfer(self, pages: Sequence[int], source: Guest, to: Guest) -> None:
         """Gives pages from one guest to another, all or none. Refused: foreign, or pinned by DMA."""
+        if self.guests.get(to.name) is not to:
+            raise ConfigError(f"guest {to.name!r} was destroyed: give the pages to one that exists")
+        self._check_guest(source)
         for context in source.contexts:
             self.tables.reap(context.index)
+        pages = [whole("page", page, 0, (1 << 32) - 1) for page in pages]
         for page in pages:
             if self.memory.is_exported(page):
                 raise ConfigError(
@@ -273,27 +298,28 @@ class Hypervisor:
 
     def collect_faults(self) -> list[FaultReport]:
         """Reports of contexts that the NIC stopped since the last call; logged, and kept in `faults`."""
-        reports = []
         with self._lock:
-            for index, context in self.contexts.items():
-                info = self.nic.info(index)
-                if info["state"] != abi.ContextState.CONTEXT_FAULTED or context.fault is not None:
-                    continue
-                context.fault = FaultReport(
-                    context.guest.name,
-                    context.guest.domain,
-                    index,
-                    abi.Fault(info["fault"]),
-                    abi.Ring(info["fault_ring"]),
-                    info["fault_index"],
-                    info["fault_expected"],
-                    info["fault_found"],
-                )
-                reports.append(context.fault)
-                log.warning("%s", context.fault)
-            self.faults += reports
-            del self.faults[:-FAULTS_KEPT]  # a guest that comes back to fault again fills no memory
-        return reports
+            reports = [self._collect_fault(context) for context in self.contexts.values()]
+        return [report for report in reports if report is not None]
+
+    def _collect_fault(self, context: Context) -> FaultReport | None:
+        info = self.nic.info(context.index)
+        if info["state"] != abi.ContextState.CONTEXT_FAULTED or context.fault is not None:
+            return None
+        context.fault = FaultReport(
+            context.guest.name,
+            context.guest.domain,
+            context.index,
+            abi.Fault(info["fault"]),
+            abi.Ring(info["fault_ring"]),
+            info["fault_index"],
+            info["fault_expected"],
+            info["fault_found"],
+        )
+        log.warning("%s", context.fault)
+        self.faults.append(context.fault)
+        del self.faults[:-FAULTS_KEPT]  # a guest that comes back to fault again fills no memory
+        return context.fault
 
     def handle_interrupts(self) -> int:
         """Decodes the interrupt bit vectors into virtual interrupts. Returns vectors read."""
@@ -304,6 +330,7 @@ class Hypervisor:
 
     def start_interrupts(self) -> None:
         """Handles interrupts in a thread of their own, which sleeps while there are none."""
+        self.check_open()
         if self._interrupt_thread is None:
             self._interrupt_thread = threading.Thread(
                 target=self._serve_interrupts, name="cdna-vmm", daemon=True

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from numbers import Real
+from operator import index
+from typing import SupportsIndex
 
 from cdna.abi import IommuStrategy, Protection
-from cdna.errors import ConfigError
+from cdna.errors import ConfigError, whole
 
 VLAN_TRUNK = 0xFFFF
+MAX_RATE = 1e15  # bits a second: no wire's, and far from where the arithmetic ends
 
 STRATEGIES = {
     "single-use": IommuStrategy.IOMMU_SINGLE_USE,
@@ -16,14 +21,15 @@ STRATEGIES = {
     "persistent": IommuStrategy.IOMMU_PERSISTENT,
     "direct-map": IommuStrategy.IOMMU_DIRECT_MAP,
 }
+_MAC = re.compile("[0-9a-f]{2}(:[0-9a-f]{2}){5}", re.ASCII | re.IGNORECASE)
 PROTECTIONS = ("validated", "none", *(f"iommu:{name}" for name in STRATEGIES))
 
 
 def parse_protection(text: str) -> tuple[Protection, IommuStrategy]:
     """The mode and, for iommu, the strategy of e.g. "validated" or "iommu:shared"."""
-    mode, _, strategy = text.partition(":")
-    if mode == "iommu" and (strategy or "direct-map") in STRATEGIES:
-        return Protection.PROTECTION_IOMMU, STRATEGIES[strategy or "direct-map"]
+    mode, _, strategy = text.partition(":") if isinstance(text, str) else ("", "", "")
+    if mode == "iommu" and strategy in STRATEGIES:
+        return Protection.PROTECTION_IOMMU, STRATEGIES[strategy]
     if text == "validated":
         return Protection.PROTECTION_VALIDATED, IommuStrategy.IOMMU_SINGLE_USE
     if text == "none":
@@ -33,29 +39,26 @@ def parse_protection(text: str) -> tuple[Protection, IommuStrategy]:
 
 def parse_mac(text: str) -> bytes:
     """The six bytes of aa:bb:cc:dd:ee:ff."""
-    parts = text.split(":")
-    try:
-        address = bytes(int(part, 16) for part in parts)
-    except ValueError:
-        address = b""
-    if len(address) != 6 or any(len(part) != 2 for part in parts):
+    if not isinstance(text, str) or not _MAC.fullmatch(text):
         raise ConfigError(
             f"MAC address {text!r}: give six bytes in hexadecimal, for example 02:00:00:00:00:01"
         )
-    return address
+    return bytes.fromhex(text.replace(":", ""))
 
 
 def _parse_vlan(value: object) -> int:
     if value == "trunk":
         return VLAN_TRUNK
-    if isinstance(value, int) and 0 <= value <= 4094:
-        return value
+    if isinstance(value, SupportsIndex) and not isinstance(value, bool) and 0 <= index(value) <= 4094:
+        return index(value)
     raise ConfigError(f"VLAN {value!r}: give 1 to 4094, 0 for untagged frames, or 'trunk' for any tag")
 
 
-def _parse_number(name: str, value: object) -> object:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ConfigError(f"{name} {value!r}: give a number")
+def _parse_rate(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, Real):  # which numpy's numbers are, too
+        raise ConfigError(f"rate {value!r}: give a number of bits a second, or 0 for no limit")
+    if not value <= MAX_RATE:
+        raise ConfigError(f"rate {value!r}: give up to {MAX_RATE:.0e} bits a second, or 0 for no limit")
     return value
 
 
@@ -91,6 +94,8 @@ class ContextSettings:
         mode, strategy = parse_protection(self.protection)
         object.__setattr__(self, "mode", mode)
         object.__setattr__(self, "strategy", strategy)
+        for name in ("tx_ring", "rx_ring", "seq_modulus"):  # which of these are possible, the NIC says
+            object.__setattr__(self, name, whole(name, getattr(self, name), 0, 1 << 32))
 
     @property
     def mac_bytes(self) -> bytes | None:
@@ -109,14 +114,16 @@ class ContextSettings:
             if name == "vlan":
                 parsed[name] = _parse_vlan(value)
             elif name == "mac":
-                parsed[name] = parse_mac(str(value))
+                parsed[name] = parse_mac(value)  # type: ignore[arg-type]
             elif name == "multicast":
-                parsed[name] = [parse_mac(str(address)) for address in value]  # type: ignore[attr-defined]
+                parsed[name] = [parse_mac(address) for address in value]  # type: ignore[attr-defined]
             elif name == "coalesce":
                 if value is not None:
                     parsed[name] = value
-            elif name in ("weight", "rate"):
-                parsed[name] = _parse_number(name, value)
+            elif name == "weight":
+                parsed[name] = whole(name, value, 1, 1000)
+            elif name == "rate":
+                parsed[name] = _parse_rate(value)
             else:
                 parsed[name] = bool(value)
         return parsed

@@ -97,14 +97,14 @@ struct frame_pool { uint8_t *base; uint32_t buffers, stride; };
 static inline uint64_t memcpy_run(struct frame_pool from, struct frame_pool to, uint32_t size, uint64_t until) {
     uint64_t n = 0;
     uint32_t source = 0, target = 0;
-    while (cycles() < until) {
+    do {            // once at least: the time may be over before it begins
         for (int i = 0; i < 64; i++, n++) {
             copy_bytes(to.base + (uint64_t)target * to.stride, from.base + (uint64_t)source * from.stride, size);
             source = source + 1 == from.buffers ? 0 : source + 1;
             target = target + 1 == to.buffers ? 0 : target + 1;
         }
         compiler_barrier();
-    }
+    } while (cycles() < until);
     return n;
 }
 

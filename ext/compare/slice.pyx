@@ -169,10 +169,11 @@ cdef class Slice:
         try:
             self._wait_ready(children)
             self._start(warm_up, seconds)
-            self._wait(children[1:], warm_up + seconds + DRAIN_SECONDS + 20.0, stop_fd)
+            self._wait(children, warm_up + seconds + DRAIN_SECONDS + 20.0, stop_fd)
         finally:
             self.machine.nic.request_stop()
             _reap(children, kill=self.host.phase != PHASE_STOP)
+            store_u32(&self.tally.nic.alive, 0)     # a NIC that was killed has not said so itself
         return self.result()
 
     cdef _fork(self, list cpus):
@@ -241,7 +242,8 @@ cdef class Slice:
         if stop_fd is not None:
             poller.register(stop_fd, select.POLLIN)
         deadline = time.monotonic() + limit
-        left = set(pidfds)
+        nic, *domains = pidfds
+        left = set(domains)
         try:
             while left:
                 ready = poller.poll(max(0.0, deadline - time.monotonic()) * 1000)
@@ -250,6 +252,8 @@ cdef class Slice:
                 for fd, _ in ready:
                     if fd == stop_fd:
                         raise ResourceError("the comparison was told to end")
+                    if fd == nic:
+                        raise ResourceError("the NIC's process died; start the comparison again")
                     poller.unregister(fd)
                     left.discard(fd)
                     status = os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOWAIT)

@@ -4,6 +4,9 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
+from numbers import Integral
+from typing import SupportsIndex
+
 from cdna.abi cimport (
     COMPLETION_F_EOP, CONTEXT_FAULTED, DESC_F_EOP, DESC_F_OFFLOAD, IOMMU_SINGLE_USE, MAILBOX_INTERRUPT_ENABLE,
     MAX_FRAGMENTS, MAX_FRAME, MAX_TSO_FRAME, MIN_FRAME, PAGE_SIZE, PROTECTION_IOMMU, RING_TX, completion_t,
@@ -68,11 +71,27 @@ cdef SharedRegion driver_init(driver_t *d, uint32_t tx_ring, uint32_t rx_ring, u
     return state
 
 
+def frame_bytes(frame, number):
+    """A frame as bytes. TypeError: it is a number, of which bytes() would make as many zeroes."""
+    if isinstance(frame, Integral):
+        raise TypeError(f"frame {number} is {frame!r}: give a sequence of frames, each of bytes")
+    return bytes(frame)
+
+
+def check_offload(offload):
+    """The four fields of an offload request. ConfigError: something else."""
+    fields = tuple(offload)
+    if len(fields) != 4 or not all(isinstance(n, SupportsIndex) and 0 <= n < 1 << 16 for n in fields):
+        raise ConfigError(
+            f"offload {offload!r:.80}: give (csum_start, csum_offset, mss, hdr_len), each from 0 to 65535")
+    return fields
+
+
 cdef class Queues:
     """The transmit and receive queues of one context. `Driver` is the class to use.
 
-    A subclass sets up `c`: where the context's page, rings and the guest's memory are mapped, and how to
-    reach the VMM.
+    One thread at a time may use a driver. A subclass sets up `c`: where the context's page, rings and the
+    guest's memory are mapped, and how to reach the VMM.
     """
 
     cdef _setup(self, uint32_t tx_ring, uint32_t rx_ring, uint32_t max_ring, uint32_t buffer_size,
@@ -107,20 +126,22 @@ cdef class Queues:
         cdef uint64_t packed = 0
         cdef offload_t fields
         if offload is not None:
-            fields.csum_start, fields.csum_offset, fields.mss, fields.hdr_len = offload
+            fields.csum_start, fields.csum_offset, fields.mss, fields.hdr_len = check_offload(offload)
             packed = (<uint64_t *>&fields)[0]
             if fields.mss:
                 limit = MAX_TSO_FRAME
         tx_reclaim(&self.c)
-        for frame in frames:
-            data = bytes(frame)
-            if not MIN_FRAME <= len(data) <= limit:
-                self._announce(&self.c.tx, RING_TX)
-                raise ConfigError(f"frame {posted} has {len(data)} bytes: give {<int>MIN_FRAME} to {limit}")
-            if not self._post_frame(data, offload is not None, packed):
-                break
-            posted += 1
-        self._announce(&self.c.tx, RING_TX)
+        try:
+            for frame in frames:
+                data = frame if type(frame) is bytes else frame_bytes(frame, posted)
+                if not MIN_FRAME <= len(data) <= limit:
+                    raise ConfigError(
+                        f"frame {posted} has {len(data)} bytes: give {<int>MIN_FRAME} to {limit}")
+                if not self._post_frame(data, offload is not None, packed):
+                    break
+                posted += 1
+        finally:                        # what stands before a frame that cannot be is sent
+            self._announce(&self.c.tx, RING_TX)
         return posted
 
     cdef bint _post_frame(self, bytes data, bint offload, uint64_t packed):

@@ -7,6 +7,7 @@ round (`quiesced`): that takes one round, and no frame is lost by it.
 import os
 import threading
 from contextlib import contextmanager
+from operator import index as whole_number
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
@@ -58,9 +59,9 @@ cdef class Nic:
     many completed descriptors, or microseconds after the first.
     """
 
-    def __init__(self, Memory memory, Wire wire, int contexts=32, *, int max_ring=1024,
-                 int interrupt_frames=64, double interrupt_us=20.0):
-        if not 1 <= contexts <= MAX_CONTEXTS:
+    def __init__(self, Memory memory, Wire wire, contexts=32, *, max_ring=1024,
+                 interrupt_frames=64, interrupt_us=20.0):
+        if not 1 <= whole_number(contexts) <= MAX_CONTEXTS:
             raise ConfigError(f"{contexts} contexts: give from 1 to {<int>MAX_CONTEXTS}")
         check_ring_size("max_ring", max_ring)
         self.memory = memory
@@ -261,6 +262,15 @@ cdef class Nic:
         clear_bit(nic.updated, context.index)
         clear_bit(nic.enabled, context.index)
 
+    def mac_taken(self, bytes mac) -> bool:
+        """Whether some context has this address."""
+        cdef uint64_t wanted = int.from_bytes(mac, "little")
+        cdef uint32_t i
+        for i in range(self.c.contexts):
+            if self.c.context[i].state != CONTEXT_FREE and self.c.context[i].mac == wanted:
+                return True
+        return False
+
     def _check_mac(self, bytes mac, uint32_t index):
         if len(mac) != 6 or mac[0] & 1 or not any(mac):
             raise ConfigError(f"MAC address {mac.hex(':')}: give six bytes of a unicast address, "
@@ -396,6 +406,8 @@ cdef class Nic:
 
     def run(self, cpu=None):
         """The engine's loop, in the calling thread or process, until `stop_engine` or `request_stop`."""
+        if self.alive:
+            raise ConfigError("the NIC runs already: stop it first")
         allowed = sorted(os.sched_getaffinity(0))
         if cpu is None and len(allowed) > 1:
             cpu = max(allowed)
@@ -440,8 +452,8 @@ cdef class Nic:
         return load_u32(&self.c.irq.producer) == self.c.irq.consumer
 
 
-def check_ring_size(str name, int size, int limit=MAX_RING):
-    if size & (size - 1) or not MIN_RING <= size <= limit:
+def check_ring_size(str name, size, int limit=MAX_RING):
+    if whole_number(size) & (size - 1) or not MIN_RING <= size <= limit:
         raise ConfigError(
             f"{name} of {size} descriptors: give a power of two from {<int>MIN_RING} to {limit}")
 

@@ -17,6 +17,8 @@ from cdna.vmm.protection cimport (
     vmm_t, vring_t,
 )
 
+from cdna.errors import ConfigError
+
 cdef extern from "<unistd.h>" nogil:
     ssize_t write(int fd, const void *buf, size_t count)
 
@@ -53,10 +55,15 @@ cdef class Tables:
         for i in range(self.c.contexts):
             self.c.context[i].event_fd = -1
 
+    cdef vcontext_t *_context(self, uint32_t context) except NULL:
+        if context >= self.c.contexts:
+            raise ConfigError(f"context {context}: this NIC has contexts 0 to {self.c.contexts - 1}")
+        return &self.c.context[context]
+
     def open_context(self, uint32_t context, uint32_t domain, int event_fd, uint32_t io_pages):
         """Makes a context a domain's: empty rings, numbers from 1, `event_fd` for its virtual interrupts."""
-        cdef vcontext_t *vcontext = &self.c.context[context]
-        cdef uint32_t limbo = 1
+        cdef vcontext_t *vcontext = self._context(context)
+        cdef uint64_t limbo = 1
         memset(vcontext, 0, sizeof(vcontext_t))     # nothing of its last owner's rings
         vcontext.domain = domain
         vcontext.event_fd = event_fd
@@ -69,14 +76,16 @@ cdef class Tables:
             region = SharedRegion(limbo * sizeof(io_limbo_t))
             self._limbo[context] = region
             vcontext.limbo = <io_limbo_t *>(<SharedRegion>region).base
-            vcontext.limbo_mask = limbo - 1
+            vcontext.limbo_mask = <uint32_t>(limbo - 1)
 
     def close_context(self, uint32_t context):
         """Drops all pins of a context that the NIC no longer serves, and its owner."""
-        reap_all(self.c, context)
-        memset(&self.c.context[context], 0, sizeof(vcontext_t))
-        self.c.context[context].domain = DOMID_VMM
-        self.c.context[context].event_fd = -1
+        cdef vcontext_t *vcontext = self._context(context)
+        if vcontext.ring[0].desc != NULL:           # it was opened
+            reap_all(self.c, context)
+        memset(vcontext, 0, sizeof(vcontext_t))
+        vcontext.domain = DOMID_VMM
+        vcontext.event_fd = -1
         self._limbo.pop(context, None)
 
     def map_guest(self, uint32_t context, uint32_t first, uint32_t pages):
@@ -85,8 +94,13 @@ cdef class Tables:
         Pages that the guest has given away since stay unmapped.
         """
         cdef uint32_t i
+        cdef vcontext_t *vcontext = self._context(context)
+        if first > self.c.memory.pages or pages > self.c.memory.pages - first \
+                or pages > self.c.nic.context[context].io_pages:
+            raise ConfigError(f"{pages} pages from page {first}: memory has {self.c.memory.pages}, "
+                              f"and the context {self.c.nic.context[context].io_pages} I/O pages")
         for i in range(pages):
-            if self.c.memory.page[first + i].owner != self.c.context[context].domain:
+            if self.c.memory.page[first + i].owner != vcontext.domain:
                 continue
             self.c.memory.page[first + i].pins += 1
             store_u64(&self.c.nic.context[context].io_page[i],
@@ -113,6 +127,7 @@ cdef class Tables:
 
     def reap(self, uint32_t context):
         """Drops the pins of what the NIC completed."""
+        self._context(context)
         reap(self.c, context)
 
     def decode_interrupts(self) -> int:
@@ -121,13 +136,14 @@ cdef class Tables:
 
     def take_event(self, uint32_t context) -> bool:
         """Whether a virtual interrupt was posted since the last call."""
-        pending = self.c.context[context].event_pending
-        self.c.context[context].event_pending = 0
+        cdef vcontext_t *vcontext = self._context(context)
+        pending = vcontext.event_pending
+        vcontext.event_pending = 0
         return bool(pending)
 
     def events(self, uint32_t context) -> int:
         """Virtual interrupts posted since the context was assigned."""
-        return self.c.context[context].events
+        return self._context(context).events
 
     @property
     def refused(self) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from cdna.abi import ContextState
 from cdna.errors import CdnaError, ConfigError, ResourceError
 from cdna.guest_driver.driver import Driver
 from cdna.machine import Machine
+from cdna.nic.loopback_wire import LoopbackWire
 from cdna.vmm.settings import ContextSettings
 from tests.support.frames import Neighbours, frame, mac
 from tests.support.hostile import EOP, TX, Hostile
@@ -92,7 +93,21 @@ BAD_SETTINGS = [
     ({"vlan": 4095}, "VLAN 4095: give 1 to 4094, 0 for untagged frames, or 'trunk'"),
     ({"vlan": "any"}, "VLAN 'any'"),
     ({"weight": 0}, "weight 0: give 1 to 1000"),
-    ({"weight": "much"}, "weight 'much': give a number"),
+    ({"weight": "much"}, "weight 'much': give a whole number"),
+    ({"weight": 1.5}, "weight 1.5: give a whole number"),
+    ({"tx_ring": -8}, "tx_ring -8: give 0 to 4294967296"),
+    ({"rx_ring": 1 << 40}, "rx_ring 1099511627776: give 0 to"),
+    ({"tx_ring": 8.0}, "tx_ring 8.0: give a whole number"),
+    ({"seq_modulus": None}, "seq_modulus None: give a whole number"),
+    ({"mac": 5}, "MAC address 5: give six bytes"),
+    ({"mac": " 2:00:00:00:00:01"}, "MAC address ' 2:00:00:00:00:01': give six bytes"),
+    ({"protection": None}, "protection None: give one of"),
+    ({"protection": "iommu"}, "protection 'iommu': give one of"),
+    ({"buffer_size": -64}, "buffer_size -64: give 64 to 65472"),
+    ({"buffer_size": 1 << 32}, "buffer_size 4294967296: give 64 to"),
+    ({"rate": float("nan")}, "rate nan: give up to 1e\\+15 bits a second"),
+    ({"rate": 10**400}, "give up to 1e\\+15 bits a second"),
+    ({"rate": "fast"}, "rate 'fast': give a number"),
     ({"rate": 10}, "rate 10 bit/s: give at least 8000"),
     ({"rate": -1}, "rate -1 bit/s"),
     (
@@ -223,3 +238,18 @@ def test_an_error_is_one_of_the_packages():
     assert issubclass(ConfigError, CdnaError)
     assert issubclass(ConfigError, ValueError)
     assert issubclass(ResourceError, RuntimeError)
+
+
+def test_no_page_is_given_to_a_guest_that_is_gone(machine):
+    giver, gone = (machine.vmm.create_guest(name, PAGE) for name in ("giver", "gone"))
+    machine.vmm.destroy_guest(gone)
+    with pytest.raises(ConfigError, match="'gone' was destroyed"):
+        machine.vmm.transfer([giver.first_page], giver, gone)
+    assert machine.memory.owners()[giver.first_page] == giver.domain
+
+
+def test_a_machine_that_cannot_be_closes_its_wire():
+    wire = LoopbackWire()
+    with pytest.raises(ConfigError, match="contexts"):
+        Machine(1 << 20, wire=wire, contexts=0)
+    assert wire.closed
