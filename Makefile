@@ -21,7 +21,7 @@ help:  ## list these verbs
 	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' Makefile | expand -t 8
 
 run: build  ## set up, build and run the comparison
-	$(VENV)/bin/cdna compare
+	$(VENV)/bin/cdna compare --report report
 
 build: $(VENV)/.built $(VENV)/.installed  ## compile what has changed, into the source tree
 

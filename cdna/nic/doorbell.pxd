@@ -18,7 +18,7 @@ from cdna.nic.context cimport context_t, nic_t, ring_t
 from cdna.nic.ring cimport clear_bit, posted, set_bit, stop_context
 
 cdef enum:
-    SWEEP = 32                  # pages of other processes that the NIC looks at in one round
+    SWEEP = 32                  # pages of other processes after which a round looks at no further word
 
 
 cdef inline void ring_doorbell(context_page_t *page, uint32_t mailbox, uint32_t value,
