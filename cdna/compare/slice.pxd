@@ -7,9 +7,6 @@ from cdna.memory cimport SharedRegion
 from cdna.nic.context cimport nic_t, wire_t
 from cdna.nic.generator cimport generator_t
 
-cdef enum:
-    MAX_GUESTS = 63
-
 cdef struct tally_t:            # where the frames are counted, whatever the path
     uint32_t guests
     uint32_t receiving

@@ -186,7 +186,9 @@ cdef void domain_main(host_t *host, uint32_t domain) noexcept nogil:
 
 
 cdef void host_run_inline(host_t *host) noexcept nogil:
-    cdef uint32_t following = next_runnable(host)
+    cdef uint32_t following
+    wait_for_turn(&host.domain[0])
+    following = next_runnable(host)
     while following != NOBODY:
         host.current = following
         dispatch(host, following)

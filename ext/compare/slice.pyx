@@ -14,7 +14,7 @@ from cdna.compare.host cimport (
     ACCOUNT_DRIVER_DOMAIN, ACCOUNT_GUESTS, ACCOUNT_IDLE, ACCOUNT_VMM, PHASE_STOP, domain_main, domain_t,
     host_run_inline, host_t,
 )
-from cdna.cpu cimport add_u32, cycles, futex_wait, futex_wake, load_u32, load_u64, sched_yield, store_u32
+from cdna.cpu cimport add_u32, cycles, futex_wake, load_u32, load_u64, sched_yield, store_u32
 from cdna.guest_driver.synthetic cimport SyntheticGuest
 from cdna.abi cimport PAGE_SHIFT
 from cdna.memory cimport DOMID_FREE, Memory, SharedRegion, memory_t
@@ -207,7 +207,6 @@ cdef class Slice:
         add_u32(&self.host.ready, 1)
         with nogil:
             if self.host.inline_domains:
-                wait_for_start(&self.host.domain[0].turn)
                 host_run_inline(self.host)
             else:
                 domain_main(self.host, number - 1)
@@ -283,11 +282,6 @@ cdef class Slice:
             "sent": tally_sent(self.tally), "received": delivered,
             "cycles_per_second": cycles_per_second(),
         }
-
-
-cdef void wait_for_start(uint32_t *turn) noexcept nogil:
-    while load_u32(turn) == 0:
-        futex_wait(turn, 0)
 
 
 def _reap(children, bint kill):
