@@ -25,6 +25,14 @@ A receive completion, 8 bytes, one for each receive descriptor used, in the same
     | len | flags | vlan | reserved |
     +-----+-------+------+----------+
 
+A frame of a context with `vnet_header` starts with a header of 12 bytes, both ways (virtio 1.2, 5.1.6). It
+says what the sender left to do; another guest that takes such frames gets it so, with nothing done at all:
+
+     0       1          2         4          6            8             10            12
+    +-------+----------+---------+----------+------------+-------------+-------------+
+    | flags | gso_type | hdr_len | gso_size | csum_start | csum_offset | num_buffers |
+    +-------+----------+---------+----------+------------+-------------+-------------+
+
 The context page, 4096 bytes, mapped into one guest. The guest writes the first 128 bytes, the NIC the
 rest; the NIC never reads back what it wrote, so a guest that overwrites it deceives only itself:
 
@@ -50,7 +58,8 @@ cpdef enum Limits:
     MAX_RING = 32768
     MAX_FRAME = 9018        # 9000 bytes of payload behind an Ethernet header and a VLAN tag
     MIN_FRAME = 14          # an Ethernet header; padding is the wire's business
-    MAX_TSO_FRAME = 65535
+    MAX_TSO_FRAME = 65553   # the longest IP packet behind an Ethernet header and a VLAN tag
+    VNET_HEADER = 12        # bytes of vnet_header_t
     MAX_FRAGMENTS = 32      # descriptors in one frame
 
 cpdef enum Mailbox:
@@ -65,6 +74,16 @@ cpdef enum DescFlag:
 cpdef enum CompletionFlag:
     COMPLETION_F_EOP = 1        # last buffer of a frame
     COMPLETION_F_CSUM_OK = 2    # the NIC computed or verified the transport checksum
+
+cpdef enum VnetFlag:
+    VNET_F_NEEDS_CSUM = 1       # the checksum at csum_start + csum_offset is yet to be completed
+    VNET_F_DATA_VALID = 2       # the transport checksum was computed or verified by the NIC
+
+cpdef enum VnetGso:
+    VNET_GSO_NONE = 0
+    VNET_GSO_TCPV4 = 1
+    VNET_GSO_TCPV6 = 4
+    VNET_GSO_ECN = 0x80         # a flag: CWR is set
 
 cpdef enum Ring:
     RING_TX = 0             # guest to wire
@@ -120,6 +139,15 @@ cdef packed struct offload_t:       # the `addr` of an offload descriptor
     uint16_t csum_offset
     uint16_t mss
     uint16_t hdr_len
+
+cdef packed struct vnet_header_t:
+    uint8_t flags
+    uint8_t gso_type
+    uint16_t hdr_len
+    uint16_t gso_size
+    uint16_t csum_start
+    uint16_t csum_offset
+    uint16_t num_buffers
 
 cdef packed struct completion_t:
     uint16_t len

@@ -9,7 +9,8 @@ class Limits(IntEnum):
     MAX_RING = 32768
     MAX_FRAME = 9018
     MIN_FRAME = 14
-    MAX_TSO_FRAME = 65535
+    MAX_TSO_FRAME = 65553
+    VNET_HEADER = 12
     MAX_FRAGMENTS = 32
 
 class Mailbox(IntEnum):
@@ -24,6 +25,16 @@ class DescFlag(IntEnum):
 class CompletionFlag(IntEnum):
     COMPLETION_F_EOP = 1
     COMPLETION_F_CSUM_OK = 2
+
+class VnetFlag(IntEnum):
+    VNET_F_NEEDS_CSUM = 1
+    VNET_F_DATA_VALID = 2
+
+class VnetGso(IntEnum):
+    VNET_GSO_NONE = 0
+    VNET_GSO_TCPV4 = 1
+    VNET_GSO_TCPV6 = 4
+    VNET_GSO_ECN = 0x80
 
 class Ring(IntEnum):
     RING_TX = 0
@@ -71,6 +82,7 @@ class Refusal(IntEnum):
 DESC_DTYPE: np.dtype[Any]
 COMPLETION_DTYPE: np.dtype[Any]
 OFFLOAD_DTYPE: np.dtype[Any]
+VNET_HEADER_DTYPE: np.dtype[Any]
 CONTEXT_PAGE_DTYPE: np.dtype[Any]
 
 PAGE_BYTES: int

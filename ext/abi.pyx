@@ -21,15 +21,17 @@ def _layouts():
     cdef desc_t desc[1]
     cdef completion_t completion[1]
     cdef offload_t offload[1]
+    cdef vnet_header_t vnet[1]
     cdef context_page_t page[1]
     cdef desc_t[:] desc_view = desc
     cdef completion_t[:] completion_view = completion
     cdef offload_t[:] offload_view = offload
+    cdef vnet_header_t[:] vnet_view = vnet
     cdef context_page_t[:] page_view = page
-    return _dtype(desc_view), _dtype(completion_view), _dtype(offload_view), _dtype(page_view)
+    return tuple(map(_dtype, (desc_view, completion_view, offload_view, vnet_view, page_view)))
 
 
-DESC_DTYPE, COMPLETION_DTYPE, OFFLOAD_DTYPE, CONTEXT_PAGE_DTYPE = _layouts()
+DESC_DTYPE, COMPLETION_DTYPE, OFFLOAD_DTYPE, VNET_HEADER_DTYPE, CONTEXT_PAGE_DTYPE = _layouts()
 
 PAGE_BYTES = PAGE_SIZE
 MAILBOX_COUNT = MAILBOXES

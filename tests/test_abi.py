@@ -14,6 +14,18 @@ LAYOUTS = {
         8,
         {"len": ("<u2", 0), "flags": ("<u2", 2), "vlan": ("<u2", 4), "reserved": ("<u2", 6)},
     ),
+    "VNET_HEADER_DTYPE": (
+        12,
+        {
+            "flags": ("|u1", 0),
+            "gso_type": ("|u1", 1),
+            "hdr_len": ("<u2", 2),
+            "gso_size": ("<u2", 4),
+            "csum_start": ("<u2", 6),
+            "csum_offset": ("<u2", 8),
+            "num_buffers": ("<u2", 10),
+        },
+    ),
     "CONTEXT_PAGE_DTYPE": (
         4096,
         {
@@ -36,12 +48,15 @@ ENUMS = {
         "MAX_RING": 32768,
         "MAX_FRAME": 9018,
         "MIN_FRAME": 14,
-        "MAX_TSO_FRAME": 65535,
+        "MAX_TSO_FRAME": 65553,
+        "VNET_HEADER": 12,
         "MAX_FRAGMENTS": 32,
     },
     "Mailbox": {"MAILBOX_TX_PRODUCER": 0, "MAILBOX_RX_PRODUCER": 1, "MAILBOX_INTERRUPT_ENABLE": 2},
     "DescFlag": {"DESC_F_EOP": 1, "DESC_F_OFFLOAD": 2},
     "CompletionFlag": {"COMPLETION_F_EOP": 1, "COMPLETION_F_CSUM_OK": 2},
+    "VnetFlag": {"VNET_F_NEEDS_CSUM": 1, "VNET_F_DATA_VALID": 2},
+    "VnetGso": {"VNET_GSO_NONE": 0, "VNET_GSO_TCPV4": 1, "VNET_GSO_TCPV6": 4, "VNET_GSO_ECN": 0x80},
     "Ring": {"RING_TX": 0, "RING_RX": 1},
     "Protection": {"PROTECTION_VALIDATED": 0, "PROTECTION_IOMMU": 1, "PROTECTION_NONE": 2},
     "IommuStrategy": {

@@ -313,6 +313,7 @@ cdef SharedRegion driver_init(driver_t *d, uint32_t tx_ring, uint32_t rx_ring, u
 cdef class Queues:
     cdef driver_t c
     cdef SharedRegion _state
+    cdef readonly bint vnet_header      # frames start with a virtio-net header
     cdef object _memory         # the guest's memory as a numpy array
     cdef _setup(self, uint32_t tx_ring, uint32_t rx_ring, uint32_t max_ring, uint32_t buffer_size,
                 uint8_t *rings)

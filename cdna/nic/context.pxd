@@ -6,7 +6,7 @@ Everything here lies in memory that guests never map. A guest's words enter thro
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from cdna.abi cimport completion_t, context_page_t, desc_t
+from cdna.abi cimport completion_t, context_page_t, desc_t, offload_t
 from cdna.memory cimport memory_t
 
 cdef enum:
@@ -54,6 +54,7 @@ cdef struct context_t:
     uint8_t promiscuous
     uint8_t all_multicast
     uint8_t rate_limited
+    uint8_t vnet_header         # frames start with a vnet_header_t, and may be large or lack a checksum
     uint8_t polled              # the owner maps no doorbell vector: the NIC looks at its page itself
     ring_t tx
     ring_t rx
@@ -87,11 +88,13 @@ cdef struct progress_t:
     uint32_t rx_consumer
     uint8_t _pad[52]
 
-# What the wire and the NIC hand each other. `data` stays valid until the next call of the same function.
+# What the wire and the NIC hand each other. `data` stays valid until the next call of the same function, and
+# the NIC may change it.
 cdef struct frame_t:
     uint8_t *data
-    uint32_t len
-    uint32_t reserved
+    uint32_t len                # to MAX_FRAME, or to MAX_TSO_FRAME where offload.mss is set
+    uint32_t has_offload        # 1: `offload` says what is left to do; only where both sides take such frames
+    offload_t offload
     uint64_t timestamp_ns       # when the wire received it; 0: now
 
 cdef struct wire_t:
@@ -101,14 +104,35 @@ cdef struct wire_t:
     int (*rx)(wire_t *self, frame_t *frame, int n) noexcept nogil
     void *state
     uint32_t link               # 1: up
+    uint32_t offloads           # 1: tx takes frames with an offload; rx may give them in any case
     uint64_t tx_frames
     uint64_t tx_bytes
     uint64_t rx_frames
     uint64_t rx_bytes
 
+# A capture under way: see capture_ring.pxd.
+cdef packed struct capture_page_t:
+    uint64_t producer           # written by the engine
+    uint8_t _pad0[56]
+    uint64_t consumer           # written by the reader
+    uint8_t _pad1[56]
+    uint64_t lost               # frames, written by the engine
+    uint64_t ended              # 1: nothing is added any more
+    uint8_t _pad2[48]
+    uint64_t lost_of[4096]      # of `lost`, by context
+
+cdef struct capture_ring_t:
+    capture_ring_t *next        # the next capture that is under way, or NULL
+    capture_page_t *page
+    uint8_t *records
+    uint64_t size               # bytes of records, a power of two
+    uint64_t producer
+    uint32_t snaplen            # bytes kept of a frame
+    uint64_t wanted[64]         # bit i: context i is captured
+
 cdef enum:
     BURST = 32                  # frames between the NIC and its wire at a time
-    PACKET_BUFFER = 524288      # bytes; holds a burst of the largest frames
+    PACKET_BUFFER = 1048576     # bytes; holds a burst of frames of 9018 bytes, and several of 64 KiB
 
 cdef struct mac_entry_t:
     uint64_t key                # address with MAC_VALID set; 0: empty
@@ -161,8 +185,10 @@ cdef struct nic_t:
     void *tso                   # tso_t of the segmentation under way
     context_t *tso_context      # whose it is, or NULL
     uint8_t *tso_frame          # the next segment
+    uint8_t *rx_frame           # a segment of a large frame from the wire: MAX_FRAME bytes
     uint32_t tso_ready          # its length; 0: not made yet
     uint64_t rx_drop_filter     # frames from the wire for no context
+    capture_ring_t *capture     # where copies of frames go, or NULL
     uint64_t faults             # contexts stopped since the start
     # control plane: see engine.pxd
     uint32_t alive              # 1: a thread or process runs the engine
@@ -170,6 +196,7 @@ cdef struct nic_t:
     uint32_t pause
     uint32_t paused
     uint32_t yields             # 1: give the core away when idle
+    int wake_fd                 # event descriptor of a loop that may sleep, or -1
     uint64_t epoch              # odd while a round is under way
     uint64_t rounds
     uint64_t frames

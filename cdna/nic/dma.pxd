@@ -92,3 +92,23 @@ cdef inline void gather(uint8_t *to, const piece_t *piece, uint32_t skip, uint32
             len -= n
             skip = 0
         piece += 1
+
+
+cdef inline uint32_t dma_gather(const nic_t *nic, const context_t *context, uint64_t addr,
+                                const piece_t *piece, uint32_t skip, uint32_t len) noexcept nogil:
+    """Copies bytes [skip, skip + len) of pieces into a buffer. Returns a Fault; nothing follows it."""
+    cdef uint8_t *at
+    cdef uint32_t n = len
+    while len:
+        if context.protection == PROTECTION_IOMMU:
+            n = PAGE_SIZE - (addr & (PAGE_SIZE - 1))
+            if n > len:
+                n = len
+        at = dma_address(nic, context, addr, n, True)
+        if at == NULL:
+            return FAULT_TRANSLATION if context.protection == PROTECTION_IOMMU else FAULT_ADDRESS
+        gather(at, piece, skip, n)
+        addr += n
+        skip += n
+        len -= n
+    return FAULT_NONE

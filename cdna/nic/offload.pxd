@@ -221,15 +221,23 @@ cdef inline uint64_t sum_pseudo_header(const ip_t *ip, const uint8_t *frame, uin
     return total + sum_bytes(frame + ip.network + 8, 32)
 
 
-cdef inline uint32_t checksum_finish(uint8_t *frame, uint32_t len, const offload_t *o) noexcept nogil:
-    """Completes the checksum that the guest left to the NIC; FAULT_OFFLOAD where it is not in the frame.
+cdef inline uint32_t checksum_fault(const uint8_t *head, uint32_t len, const offload_t *o) noexcept nogil:
+    """FAULT_OFFLOAD where the checksum is not in the frame, of which `head` are 22 bytes or all there are.
 
-    Behind Ethernet and its tags only: what the NIC reads to switch a frame can't change here, so addresses
+    Behind Ethernet and its tags only: what the NIC reads to switch a frame can't change then, so addresses
     and VLAN may be checked before or after.
     """
     cdef uint32_t ethertype = 0, start = o.csum_start, offset = o.csum_offset, first
-    first = network_offset(frame, len, &ethertype)
+    first = network_offset(head, len, &ethertype)
     if first == 0 or start < first or start > len or offset > len - start or len - start - offset < 2:
+        return FAULT_OFFLOAD
+    return FAULT_NONE
+
+
+cdef inline uint32_t checksum_finish(uint8_t *frame, uint32_t len, const offload_t *o) noexcept nogil:
+    """Completes the checksum that the guest left to the NIC; FAULT_OFFLOAD where it is not in the frame."""
+    cdef uint32_t start = o.csum_start, offset = o.csum_offset
+    if checksum_fault(frame, len, o):
         return FAULT_OFFLOAD
     put_checksum(frame + start + offset, sum_bytes(frame + start, len - start), offset == UDP_CSUM_OFFSET)
     return FAULT_NONE

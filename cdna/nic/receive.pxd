@@ -1,226 +1,63 @@
-"""Reception: a frame into the receive buffers of a context, from the wire or from another context.
+"""Reception: frames from the wire, to the contexts that they are for."""
 
-A frame arrives as a list of pieces. It is copied once, into as many posted buffers as it needs; each of
-them gets a completion. Without enough buffers the frame is dropped and counted.
-"""
+from libc.stdint cimport uint8_t, uint32_t
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-
-from cdna.abi cimport (
-    COMPLETION_F_EOP, CONTEXT_RUNNING, FAULT_ADDRESS, FAULT_FLAGS, FAULT_LENGTH, FAULT_NONE, FAULT_SEQUENCE,
-    FAULT_TRANSLATION, MAX_FRAME, PROTECTION_IOMMU, RING_RX, completion_t, desc_t,
-)
-from cdna.cpu cimport prefetch_read, prefetch_write
-from cdna.nic.context cimport VLAN_TRUNK, context_t, frame_t, nic_t, ring_t
-from cdna.nic.demux cimport (
-    ETHERTYPE_VLAN, MULTICAST_BIT, TAG_LENGTH, admits, find_mac, header_t, parse_header, wants_multicast,
-)
-from cdna.nic.dma cimport dma_address, dma_copy, gather, piece_t
-from cdna.nic.ring cimport consume, found_in, in_sequence, posted, read_desc, set_bit, stop_at, test_bit
-from cdna.cpu cimport lowest_bit
-
-cdef enum:
-    AHEAD = 8                   # descriptors whose buffers are prefetched
-    DESC_AHEAD = 32             # descriptors that are themselves prefetched
+from cdna.abi cimport COMPLETION_F_CSUM_OK, MAX_FRAME, offload_t
+from cdna.nic.context cimport frame_t, nic_t
+from cdna.nic.deliver cimport deliver_local
+from cdna.nic.demux cimport find_mac, header_t, parse_header
+from cdna.nic.dma cimport piece_t
+from cdna.nic.offload cimport checksum_finish, tso_begin, tso_next, tso_t
+from cdna.nic.vnet cimport keeps_offload, offload_fault
 
 
-cdef inline void complete(ring_t *ring, uint32_t offset, uint32_t len, uint32_t flags,
-                          uint16_t vlan) noexcept nogil:
-    cdef completion_t *completion = &ring.completion[(ring.consumer + offset) & (ring.size - 1)]
-    cdef completion_t entry
-    entry.len = len
-    entry.flags = flags
-    entry.vlan = vlan
-    entry.reserved = 0
-    completion[0] = entry
+cdef inline bint receive_flat(nic_t *nic, const uint8_t *data, uint32_t len, uint32_t flags,
+                              const offload_t *offload) noexcept nogil:
+    """Delivers a frame that lies in NIC memory. Returns whether some context wants it."""
+    cdef header_t header
+    cdef piece_t piece
+    cdef bint matched = False
+    parse_header(&header, data)
+    piece.data = data
+    piece.len = len
+    deliver_local(nic, NULL, &header, &piece, len, flags, offload, &matched)
+    return matched
 
 
-cdef inline void prefetch_buffers(const nic_t *nic, const ring_t *ring, uint32_t len) noexcept nogil:
-    """Fetches, for writing, the lines of a buffer that comes soon that the guest has read: first and last."""
-    cdef const desc_t *desc = &ring.desc[(ring.consumer + AHEAD) & (ring.size - 1)]
-    cdef const uint8_t *data = nic.memory.base + desc.addr
-    if ring.consumer & 3 == 0:
-        prefetch_read(&ring.desc[(ring.consumer + DESC_AHEAD) & (ring.size - 1)])
-    prefetch_write(data)
-    prefetch_write(data + len - 1)
+cdef inline bint receive_segments(nic_t *nic, frame_t *frame) noexcept nogil:
+    """Cuts a large frame from the wire for receivers that take none."""
+    cdef tso_t tso
+    cdef uint32_t len
+    cdef bint matched = False
+    tso_begin(&tso, frame.data, frame.len, &frame.offload)
+    while True:
+        len = tso_next(&tso, nic.rx_frame, MAX_FRAME)
+        if len == 0:
+            return matched
+        matched = receive_flat(nic, nic.rx_frame, len, COMPLETION_F_CSUM_OK, NULL)
 
 
-cdef inline void received(nic_t *nic, context_t *context, uint32_t buffers, uint32_t len) noexcept nogil:
-    consume(&context.rx, buffers)
-    context.stats.rx_frames += 1
-    context.stats.rx_bytes += len
-    set_bit(nic.dirty, context.index)
-
-
-cdef inline uint32_t receive_fault(const context_t *context, const ring_t *ring, uint32_t offset,
-                                   const desc_t *desc) noexcept nogil:
-    """What is wrong with a receive descriptor, but for its address."""
-    if not in_sequence(context, ring, offset, desc):
-        return FAULT_SEQUENCE
-    if desc.len == 0:
-        return FAULT_LENGTH
-    if desc.flags & ~<uint16_t>1:
-        return FAULT_FLAGS
-    return FAULT_NONE
-
-
-cdef inline bint scatter(nic_t *nic, context_t *context, const piece_t *piece, uint32_t len, uint32_t flags,
-                         uint16_t vlan) noexcept nogil:
-    """Copies a frame into several buffers, or into one that is not contiguous. Slow path of `deliver`."""
-    cdef ring_t *ring = &context.rx
-    cdef uint8_t flat[9024]
-    cdef desc_t desc
-    cdef uint32_t available = posted(ring), used = 0, done = 0, n, fault, total = 0
-    while total < len:                                  # does it fit? nothing is written before that is known
-        if used == available:
-            context.stats.rx_drop_no_buffer += 1
-            return False
-        read_desc(ring, ring.consumer + used, &desc)
-        fault = receive_fault(context, ring, used, &desc)
-        if fault:
-            stop_at(nic, context, fault, RING_RX, used, found_in(&desc, fault))
-            return False
-        total += desc.len
-        used += 1
-    gather(flat, piece, 0, len)
-    used = 0
-    while done < len:
-        # Read again: a guest that rewrites its ring meanwhile gets these lengths, checked by what is left.
-        read_desc(ring, ring.consumer + used, &desc)
-        n = desc.len if desc.len < len - done else len - done
-        fault = receive_fault(context, ring, used, &desc)
-        if not fault:
-            fault = FAULT_LENGTH
-            if used < available:
-                fault = dma_copy(nic, context, desc.addr, flat + done, n, True)
-        if fault:
-            stop_at(nic, context, fault, RING_RX, used, found_in(&desc, fault))
-            return False
-        done += n
-        complete(ring, used, n, flags | (COMPLETION_F_EOP if done == len else 0), vlan)
-        used += 1
-    received(nic, context, used, len)
-    return True
-
-
-cdef inline bint deliver(nic_t *nic, context_t *context, const piece_t *piece, uint32_t len, uint32_t flags,
-                         uint16_t vlan) noexcept nogil:
-    """Delivers a frame of `len` bytes to a running context. Returns whether it was."""
-    cdef ring_t *ring = &context.rx
-    cdef desc_t desc
-    cdef uint8_t *to
-    cdef uint32_t fault
-    if posted(ring) == 0:
-        context.stats.rx_drop_no_buffer += 1
+cdef inline bint receive_one(nic_t *nic, frame_t *frame) noexcept nogil:
+    """Delivers a frame from the wire. False: it is no frame of Ethernet's, or nobody wants it."""
+    cdef header_t header
+    if frame.len < 18 or (frame.len > MAX_FRAME and not frame.has_offload):
         return False
-    read_desc(ring, ring.consumer, &desc)
-    fault = receive_fault(context, ring, 0, &desc)
-    if fault:
-        stop_at(nic, context, fault, RING_RX, 0, found_in(&desc, fault))
+    if not frame.has_offload:
+        return receive_flat(nic, frame.data, frame.len, 0, NULL)
+    if offload_fault(frame.data, frame.len, &frame.offload):
         return False
-    if desc.len < len:
-        return scatter(nic, context, piece, len, flags, vlan)
-    to = dma_address(nic, context, desc.addr, len, True)
-    if to == NULL:
-        if context.protection == PROTECTION_IOMMU:
-            return scatter(nic, context, piece, len, flags, vlan)
-        stop_at(nic, context, FAULT_ADDRESS, RING_RX, 0, found_in(&desc, FAULT_ADDRESS))
-        return False
-    if context.protection != PROTECTION_IOMMU:
-        prefetch_buffers(nic, ring, len)
-    gather(to, piece, 0, len)
-    complete(ring, 0, len, flags | COMPLETION_F_EOP, vlan)
-    received(nic, context, 1, len)
-    return True
-
-
-cdef inline bint deliver_tagged(nic_t *nic, context_t *context, const header_t *header, const piece_t *piece,
-                                uint32_t len, uint32_t flags) noexcept nogil:
-    """Delivers a frame, its VLAN tag put on or taken off as the context wants it."""
-    cdef piece_t with_tag[8]
-    cdef uint8_t tag[4]
-    cdef uint32_t n = 0, left = len
-    cdef bint on_wire = context.vlan == VLAN_TRUNK and header.vid != 0
-    if context.state != CONTEXT_RUNNING:
-        context.stats.rx_drop_stopped += 1
-        return False
-    if header.vid == 0 or header.tagged == on_wire:
-        return deliver(nic, context, piece, len, flags, header.vid)
-    # The first piece holds at least the two addresses and a tag: all the NIC's headers do.
-    with_tag[0].data = piece.data
-    with_tag[0].len = 12
-    if on_wire:
-        tag[0] = ETHERTYPE_VLAN >> 8
-        tag[1] = ETHERTYPE_VLAN & 0xFF
-        tag[2] = header.vid >> 8
-        tag[3] = header.vid & 0xFF
-        with_tag[1].data = tag
-        with_tag[1].len = TAG_LENGTH
-        with_tag[2].data = piece.data + 12
-        with_tag[2].len = piece.len - 12
-        len += TAG_LENGTH
-    else:
-        with_tag[1].data = piece.data + 12 + TAG_LENGTH
-        with_tag[1].len = piece.len - 12 - TAG_LENGTH
-        with_tag[2].data = NULL
-        with_tag[2].len = 0
-        len -= TAG_LENGTH
-    left -= piece.len
-    n = 3
-    while left:
-        piece += 1
-        with_tag[n] = piece[0]
-        left -= piece.len
-        n += 1
-    return deliver(nic, context, with_tag, len, flags, header.vid)
-
-
-cdef inline uint32_t flood(nic_t *nic, const context_t *sender, const header_t *header, const piece_t *piece,
-                           uint32_t len, uint32_t flags, bint multicast, bint *matched) noexcept nogil:
-    """Delivers to every running context that wants it, except the sender: multicast, or promiscuous ones."""
-    cdef uint32_t word, n = 0
-    cdef uint64_t bits
-    cdef context_t *context
-    cdef bint wanted
-    for word in range(nic.words):
-        bits = nic.running[word]
-        while bits:
-            context = &nic.context[word * 64 + lowest_bit(bits)]
-            bits &= bits - 1
-            if context == sender or not admits(context, header):
-                continue
-            wanted = wants_multicast(context, header.destination) if multicast else context.promiscuous != 0
-            if wanted:
-                matched[0] = True
-                n += deliver_tagged(nic, context, header, piece, len, flags)
-    return n
-
-
-cdef inline uint32_t deliver_local(nic_t *nic, const context_t *sender, const header_t *header,
-                                   const piece_t *piece, uint32_t len, uint32_t flags,
-                                   bint *matched) noexcept nogil:
-    """Delivers to the contexts of this NIC; `matched`: one of them wants it. Returns deliveries."""
-    cdef context_t *context
-    cdef uint32_t n = 0
-    matched[0] = False
-    if header.destination & MULTICAST_BIT:
-        return flood(nic, sender, header, piece, len, flags, True, matched)
-    context = find_mac(nic, header.destination)
-    if context != NULL and admits(context, header):
-        matched[0] = True
-        if not context.promiscuous or context.state != CONTEXT_RUNNING or context == sender:
-            n = deliver_tagged(nic, context, header, piece, len, flags)
-    if nic.n_promiscuous:
-        n += flood(nic, sender, header, piece, len, flags, False, matched)
-    return n
+    parse_header(&header, frame.data)
+    if find_mac(nic, header.destination) != NULL and keeps_offload(nic, &header):
+        return receive_flat(nic, frame.data, frame.len, 0, &frame.offload)
+    if frame.offload.mss:
+        return receive_segments(nic, frame)
+    checksum_finish(frame.data, frame.len, &frame.offload)
+    return receive_flat(nic, frame.data, frame.len, COMPLETION_F_CSUM_OK, NULL)
 
 
 cdef inline int receive(nic_t *nic, int budget) noexcept nogil:
     """Takes frames from the wire and delivers them. Returns frames taken."""
     cdef frame_t frame[32]
-    cdef header_t header
-    cdef piece_t piece
-    cdef bint matched
     cdef int i, n
     if nic.wire.rx == NULL:
         return 0
@@ -228,12 +65,5 @@ cdef inline int receive(nic_t *nic, int budget) noexcept nogil:
     for i in range(n):
         nic.wire.rx_frames += 1
         nic.wire.rx_bytes += frame[i].len
-        if frame[i].len < 18 or frame[i].len > MAX_FRAME:   # no frame of Ethernet's
-            nic.rx_drop_filter += 1
-            continue
-        parse_header(&header, frame[i].data)
-        piece.data = frame[i].data
-        piece.len = frame[i].len
-        deliver_local(nic, NULL, &header, &piece, frame[i].len, 0, &matched)
-        nic.rx_drop_filter += not matched
+        nic.rx_drop_filter += not receive_one(nic, &frame[i])
     return n

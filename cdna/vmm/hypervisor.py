@@ -7,7 +7,7 @@ import logging
 import os
 import select
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -110,6 +110,7 @@ class Hypervisor:
         # Guests come and go in the server's thread, faults are collected in the interrupt thread.
         self._lock = threading.RLock()
         self._servers: list[Server] = []
+        self._watchers: list[Callable[[Context], None]] = []
         self._irq_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         nic.set_interrupt_fd(self._irq_fd)
@@ -195,6 +196,7 @@ class Hypervisor:
             seq_modulus=settings.seq_modulus,
             io_pages=io_pages,
             polled=settings.remote,
+            vnet_header=settings.vnet_header,
         )
         made_fd = None
         try:
@@ -213,8 +215,33 @@ class Hypervisor:
         context = Context(self, guest, index, settings, event_fd)
         self.contexts[index] = context
         guest.contexts.append(context)
+        self._tell_watchers(context)
         self.nic.start(index)
         return context
+
+    # --- who watches the contexts come --------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def contexts_locked(self) -> Iterator[list[Context]]:
+        """The contexts that are assigned; none comes or goes while this is entered."""
+        with self._lock:
+            yield list(self.contexts.values())
+
+    def watch_contexts(self, watcher: Callable[[Context], None]) -> None:
+        """Calls `watcher` with each context: now, before another one starts, and when its address changes."""
+        with self._lock:
+            for context in self.contexts.values():
+                watcher(context)
+            self._watchers.append(watcher)
+
+    def unwatch_contexts(self, watcher: Callable[[Context], None]) -> None:
+        """Calls it no more; one that does not watch is no error."""
+        with self._lock, contextlib.suppress(ValueError):
+            self._watchers.remove(watcher)
+
+    def _tell_watchers(self, context: Context) -> None:
+        for watcher in self._watchers:
+            watcher(context)
 
     def _default_mac(self, index: int) -> bytes:
         """An address of the context's own, which no guest has chosen before."""
@@ -257,8 +284,12 @@ class Hypervisor:
     def set_options(self, context: Context, options: dict[str, object]) -> None:
         if context.revoked:
             raise ConfigError(f"context {context.index} was revoked: assign it again")
-        for name, value in ContextSettings.parse_options(options).items():
+        parsed = ContextSettings.parse_options(options)
+        for name, value in parsed.items():
             self.nic.set_option(context.index, name, value)
+        if "mac" in parsed:
+            with self._lock:
+                self._tell_watchers(context)
 
     def serve(self, path: str | os.PathLike[str], policy: Policy | None = None, **options: Any) -> Server:
         """Takes guests of other processes on a Unix socket at `path`. `options` are those of `Policy`.

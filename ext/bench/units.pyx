@@ -16,7 +16,7 @@ from cdna.nic.device cimport Nic
 from cdna.nic.dma cimport dma_address, dma_copy, piece_t
 from cdna.nic.doorbell cimport doorbells, ring_doorbell
 from cdna.nic.interrupt cimport raise_interrupt
-from cdna.nic.receive cimport deliver, deliver_local
+from cdna.nic.deliver cimport deliver, deliver_local
 from cdna.nic.ring cimport set_bit
 from cdna.vmm.protection cimport decode_interrupts, enqueue, reap, vmm_t
 from cdna.vmm.tables cimport Tables
@@ -140,7 +140,7 @@ def deliveries(Nic nic, uint32_t context, uint32_t head, uint32_t length, int n)
     with nogil:
         for _ in range(n):
             to.rx.producer = to.rx.consumer + to.rx.size
-            done += deliver(c, to, piece, length, 0, 0)
+            done += deliver(c, to, piece, length, 0, 0, NULL)
     return done
 
 
@@ -191,7 +191,7 @@ def deliver_locally(Nic nic, Frames frames not None, int n) -> int:
                     c.context[j].rx.producer = c.context[j].rx.consumer + c.context[j].rx.size
             piece.data = frames._region.base + 128 * (i % count)
             parse_header(&header, piece.data)
-            delivered += deliver_local(c, NULL, &header, &piece, piece.len, 0, &matched)
+            delivered += deliver_local(c, NULL, &header, &piece, piece.len, 0, NULL, &matched)
     return delivered
 
 

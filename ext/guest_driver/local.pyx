@@ -36,6 +36,7 @@ cdef class LocalQueues(Queues):
         self._memory = guest.memory
         self.c.context = context.index
         self.c.protection = settings.mode
+        self.vnet_header = settings.vnet_header
         self.c.strategy = settings.strategy
         self.c.page = nic.c.context[<uint32_t>context.index].page
         self.c.first_level = nic.c.doorbell

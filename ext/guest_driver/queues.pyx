@@ -9,8 +9,8 @@ from typing import SupportsIndex
 
 from cdna.abi cimport (
     COMPLETION_F_EOP, CONTEXT_FAULTED, DESC_F_EOP, DESC_F_OFFLOAD, IOMMU_SINGLE_USE, MAILBOX_INTERRUPT_ENABLE,
-    MAX_FRAGMENTS, MAX_FRAME, MAX_TSO_FRAME, MIN_FRAME, PAGE_SIZE, PROTECTION_IOMMU, RING_TX, completion_t,
-    desc_t, offload_t,
+    MAX_FRAGMENTS, MAX_FRAME, MAX_TSO_FRAME, MIN_FRAME, PAGE_SIZE, PROTECTION_IOMMU, RING_TX, VNET_HEADER,
+    completion_t, desc_t, offload_t,
 )
 from cdna.cpu cimport load_u32
 from cdna.memory cimport SharedRegion
@@ -18,6 +18,10 @@ from cdna.nic.doorbell cimport ring_doorbell
 
 from cdna.errors import ConfigError
 from cdna.guest_driver.buffers import RxBuffer, TxBuffer
+
+
+cdef enum:
+    MAX_BUFFER = 65472          # bytes: a descriptor's length has 16 bits, and buffers start cache lines
 
 
 cdef uint64_t pool_bytes(uint32_t buffers, uint32_t buffer_size) noexcept:
@@ -96,7 +100,7 @@ cdef class Queues:
 
     cdef _setup(self, uint32_t tx_ring, uint32_t rx_ring, uint32_t max_ring, uint32_t buffer_size,
                 uint8_t *rings):
-        if buffer_size < 64 or buffer_size % 64 or buffer_size > MAX_TSO_FRAME:
+        if buffer_size < 64 or buffer_size % 64 or buffer_size > MAX_BUFFER:
             raise ConfigError(f"buffers of {buffer_size} bytes: give a multiple of 64 from 64 to 65472")
         if self.c.protection == PROTECTION_IOMMU and self.c.strategy == IOMMU_SINGLE_USE \
                 and buffer_size > (<int>IO_PAGES_PER_SLOT - 1) * <int>PAGE_SIZE:
@@ -121,7 +125,8 @@ cdef class Queues:
         length. Refused: the VMM refused.
         """
         cdef int posted = 0
-        cdef uint32_t limit = MAX_FRAME
+        cdef uint32_t header = VNET_HEADER if self.vnet_header else 0
+        cdef uint32_t least = MIN_FRAME + header, limit = MAX_TSO_FRAME + header if header else MAX_FRAME
         cdef bytes data
         cdef uint64_t packed = 0
         cdef offload_t fields
@@ -134,9 +139,8 @@ cdef class Queues:
         try:
             for frame in frames:
                 data = frame if type(frame) is bytes else frame_bytes(frame, posted)
-                if not MIN_FRAME <= len(data) <= limit:
-                    raise ConfigError(
-                        f"frame {posted} has {len(data)} bytes: give {<int>MIN_FRAME} to {limit}")
+                if not least <= len(data) <= limit:
+                    raise ConfigError(f"frame {posted} has {len(data)} bytes: give {least} to {limit}")
                 if not self._post_frame(data, offload is not None, packed):
                     break
                 posted += 1

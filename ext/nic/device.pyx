@@ -15,7 +15,7 @@ from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED, MAP_SHARED, PROT_R
 
 from cdna.abi cimport (
     CONTEXT_ASSIGNED, CONTEXT_FREE, CONTEXT_RUNNING, MAX_CONTEXTS, MAX_FRAME, MAX_RING, MAX_TSO_FRAME,
-    MIN_RING, PAGE_SIZE, completion_t, context_page_t, desc_t,
+    MIN_RING, PAGE_SIZE, VNET_HEADER, completion_t, context_page_t, desc_t,
 )
 from cdna.cpu cimport load_u32, sched_yield, store_u32, swap_u32
 from cdna.memory cimport Memory, SharedRegion
@@ -79,6 +79,7 @@ cdef class Nic:
         nic.link = load_u32(&wire.c.link)
         nic.yields = len(os.sched_getaffinity(0)) < 2
         nic.irq.event_fd = -1
+        nic.wake_fd = -1
 
     def _allocate(self):
         cdef uint32_t n = self.contexts, words = (n + 63) // 64, macs = 8
@@ -88,7 +89,7 @@ cdef class Nic:
         self._state = SharedRegion(
             sizeof(nic_t) + n * (sizeof(context_t) + sizeof(progress_t)) + 8 * (words * 8 + 64)
             + macs * sizeof(mac_entry_t)
-            + sizeof(irq_ring_t) + vectors + PACKET_BUFFER + MAX_TSO_FRAME + MAX_FRAME + sizeof(tso_t)
+            + sizeof(irq_ring_t) + vectors + PACKET_BUFFER + MAX_TSO_FRAME + 2 * MAX_FRAME + sizeof(tso_t)
             + 65536)
         cdef _Layout part = _Layout()
         part.at = self._state.base
@@ -113,9 +114,10 @@ cdef class Nic:
         nic.irq.slots = VECTORS
         nic.irq.words = words
         nic.packet_buffer = <uint8_t *>part.take(PACKET_BUFFER)
-        nic.segment_buffer = <uint8_t *>part.take(MAX_TSO_FRAME + 64)
+        nic.segment_buffer = <uint8_t *>part.take(MAX_TSO_FRAME + VNET_HEADER + 64)
         nic.tso = part.take(sizeof(tso_t))
         nic.tso_frame = <uint8_t *>part.take(MAX_FRAME + 64)
+        nic.rx_frame = <uint8_t *>part.take(MAX_FRAME + 64)
         # The pages and rings of each context, one behind the other: page, tx ring, rx ring, completions.
         self._stride = PAGE_SIZE + ring_bytes(self.max_ring)
         self._pages = SharedRegion(n * self._stride)
@@ -156,7 +158,7 @@ cdef class Nic:
     # --- contexts -----------------------------------------------------------------------------------------
 
     def configure(self, uint32_t index, *, uint32_t owner, uint32_t protection, bytes mac, int tx_ring,
-                  int rx_ring, uint64_t seq_modulus, uint32_t io_pages, bint polled):
+                  int rx_ring, uint64_t seq_modulus, uint32_t io_pages, bint polled, bint vnet_header=False):
         """Gives a free context its owner, address and empty rings. Called by the VMM."""
         cdef context_t *context = self._context(index)
         check_ring_size("tx_ring", tx_ring, self.max_ring)
@@ -175,6 +177,7 @@ cdef class Nic:
             context.anti_spoof = 1
             context.weight = 1
             context.polled = polled
+            context.vnet_header = vnet_header
             self._set_rings(context, tx_ring, rx_ring, <uint32_t>(seq_modulus - 1))
             if io_pages:
                 table = SharedRegion(<size_t>io_pages * 8)
@@ -390,34 +393,43 @@ cdef class Nic:
                 n += engine_poll(self.c, budget)
         return n
 
-    def start_engine(self, cpu=None):
-        """Runs the engine in a thread of its own, on `cpu` or on the last one that this process may use."""
+    def start_engine(self, cpu=None, loop=None):
+        """Runs the engine in a thread of its own, on `cpu` or on the last one that this process may use.
+
+        loop: called instead of the engine's own loop; it runs the engine among other things (`Pump.run`), and
+        stays on no core unless `cpu` names one.
+        """
         if self._thread is not None:
             raise ConfigError("the NIC runs already")
         allowed = sorted(os.sched_getaffinity(0))
         if cpu is not None and cpu not in allowed:
             raise ConfigError(f"core {cpu!r} for the NIC: give one of {', '.join(map(str, allowed))}")
         self.c.stop = 0
-        self._thread = threading.Thread(target=self.run, args=(cpu,), name="cdna-nic", daemon=True)
+        self._thread = threading.Thread(target=self.run, args=(cpu, loop), name="cdna-nic", daemon=True)
         self._thread.start()
         with nogil:                     # which the thread needs to get as far
             while not load_u32(&self.c.alive):
                 sched_yield()
 
-    def run(self, cpu=None):
+    def run(self, cpu=None, loop=None):
         """The engine's loop, in the calling thread or process, until `stop_engine` or `request_stop`."""
         if self.alive:
             raise ConfigError("the NIC runs already: stop it first")
         allowed = sorted(os.sched_getaffinity(0))
-        if cpu is None and len(allowed) > 1:
+        if cpu is None and loop is None and len(allowed) > 1:
             cpu = max(allowed)
         if cpu is not None:
             os.sched_setaffinity(0, {cpu})
+        if loop is not None:
+            loop()
+            return
         with nogil:
             engine_run(self.c)
 
     def request_stop(self):
         store_u32(&self.c.stop, 1)
+        if self.c.wake_fd >= 0:
+            os.eventfd_write(self.c.wake_fd, 1)
 
     def stop_engine(self):
         """Ends the engine's thread after the round under way."""

@@ -84,6 +84,7 @@ cdef int generator_rx(wire_t *self, frame_t *frame, int n) noexcept nogil:
             return i
         slot = g.slot + i * g.slot_stride
         frame[i].data = slot
+        frame[i].has_offload = 0
         frame[i].len = frame_write(slot, g.load, flow.id, flow.sent, flow.dst_mac, flow.src_mac)
         frame[i].timestamp_ns = 0
         if g.load.payload != NULL and not g.load.verify:
@@ -123,6 +124,11 @@ cdef class GeneratorWire(NullWire):
         line_set(&g.line, check_rate(line_rate), cycles_per_second())
         self._fill_slots()
         self.c.rx = generator_rx
+
+    @property
+    def needs_poll(self):
+        """True: a flow goes on whenever its receiver allows."""
+        return True
 
     def _fill_slots(self):
         cdef uint32_t i

@@ -64,6 +64,7 @@ cdef int loopback_rx(wire_t *self, frame_t *frame, int n) noexcept nogil:
         waiting = &state.waiting[state.consumer & (LOOPBACK_FRAMES - 1)]
         frame[i].data = state.slot + <uint64_t>waiting.slot * SLOT_STRIDE
         frame[i].len = waiting.len
+        frame[i].has_offload = 0
         frame[i].timestamp_ns = 0
         state.consumer += 1
         state.lent += 1

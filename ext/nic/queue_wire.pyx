@@ -49,6 +49,7 @@ cdef int queue_rx(wire_t *self, frame_t *frame, int n) noexcept nogil:
         slot = spsc_slot(ring, ring.consumer + i)
         frame[i].data = slot_data(slot)
         frame[i].len = slot.len
+        frame[i].has_offload = 0
         frame[i].timestamp_ns = slot.timestamp_ns
     state.lent = n
     return n
@@ -76,6 +77,11 @@ cdef class QueueWire(Wire):
         self.c.tx = queue_tx
         self.c.rx = queue_rx
         self.c.link = 1
+
+    @property
+    def needs_poll(self):
+        """True: what Python puts, no descriptor tells of."""
+        return True
 
     @property
     def depth(self):

@@ -32,6 +32,7 @@ cdef int replay_rx(wire_t *self, frame_t *frame, int n) noexcept nogil:
             return i
         frame[i].data = captured.data
         frame[i].len = captured.len
+        frame[i].has_offload = 0
         frame[i].timestamp_ns = captured.timestamp_ns
         state.next += 1
     return n

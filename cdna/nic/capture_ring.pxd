@@ -1,0 +1,123 @@
+"""Copies of frames for a capture: a ring of records between the engine and whoever writes the file.
+
+The ring is a memory file, so that the reader may be another process. What the engine relies on is in its own
+`capture_ring_t`; in the file are a head that both sides write and the records behind it. The engine decides
+by nothing there but the consumer index, and a reader that lies about it damages only what it reads itself.
+
+    0          64         128    136     192                    36864                36864 + size
+    +----------+----------+------+-------+----------------------+--------+-- ... --+--------+
+    | producer | consumer | lost | ended | lost_of, by context  | record |         | record |
+    +----------+----------+------+-------+----------------------+--------+-- ... --+--------+
+
+Indices are in bytes and run freely. A record never wraps: one of direction CAPTURE_PAD fills the end.
+
+    0      4         6           7        8     12       16             24
+    +------+---------+-----------+--------+-----+--------+--------------+-- ... ---------------+
+    | size | context | direction | reason | len | caplen | timestamp_ns | caplen bytes, padded |
+    +------+---------+-----------+--------+-----+--------+--------------+-- ... ---------------+
+
+`size` counts the whole record, a multiple of 8; `len` is the frame's length, of which `caplen` bytes were kept.
+A frame that does not fit is not kept, and counted in `lost`: the traffic never waits for a capture.
+
+A record of direction CAPTURE_INTERFACE says whose the frames of a context are from here on. The control side
+writes it while the engine stands still, and CAPTURE_RESERVE bytes are kept free of frames for such records:
+
+    24        32    40
+    +---------+-----+-- ... --------------------+
+    | lost_of | mac | name, UTF-8               |      lost_of: frames of this context lost before
+    +---------+-----+-- ... --------------------+
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
+
+from cdna.cpu cimport load_u64, store_u64
+from cdna.nic.context cimport capture_ring_t
+from cdna.nic.dma cimport gather, piece_t
+
+cdef enum:
+    CAPTURE_HEAD = 36864        # bytes before the records: capture_page_t in whole pages
+    CAPTURE_HEADER = 24         # bytes of record_t
+    CAPTURE_RESERVE = 16384     # bytes
+    CAPTURE_CONTEXTS = 4096     # MAX_CONTEXTS of cdna.abi
+
+cpdef enum CaptureDirection:
+    CAPTURE_OUT = 0             # sent by the context
+    CAPTURE_IN = 1              # received by the context
+    CAPTURE_INTERFACE = 254     # no frame: what a context is called from here on
+    CAPTURE_PAD = 255           # no frame: the records go on at the beginning
+
+cpdef enum CaptureReason:       # why a frame was dropped; the names are those of the counters
+    CAPTURE_NOT_DROPPED = 0
+    CAPTURE_TX_DROP_SPOOF = 1
+    CAPTURE_TX_DROP_VLAN = 2
+    CAPTURE_TX_DROP_LINK = 3
+    CAPTURE_TX_DROP_FILTER = 4
+    CAPTURE_RX_DROP_NO_BUFFER = 5
+    CAPTURE_RX_DROP_STOPPED = 6
+
+cdef packed struct record_t:
+    uint32_t size
+    uint16_t context
+    uint8_t direction
+    uint8_t reason
+    uint32_t len
+    uint32_t caplen
+    uint64_t timestamp_ns       # since 1970
+
+cdef packed struct interface_t:     # behind the header of a CAPTURE_INTERFACE record, before the name
+    uint64_t lost_of
+    uint64_t mac                # as in context_t
+
+
+cdef inline uint64_t realtime_ns() noexcept nogil:
+    cdef timespec t
+    clock_gettime(CLOCK_REALTIME, &t)
+    return <uint64_t>t.tv_sec * 1_000_000_000 + <uint64_t>t.tv_nsec
+
+
+cdef inline bint capture_pad(capture_ring_t *ring, uint64_t needed, uint64_t room) noexcept nogil:
+    """Fills the end of the ring where a record of `needed` bytes would wrap. False: there is no room then."""
+    cdef uint64_t end = ring.size - (ring.producer & (ring.size - 1))
+    cdef record_t *record
+    if needed <= end:
+        return needed <= room
+    if end + needed > room:
+        return False
+    record = <record_t *>(ring.records + (ring.producer & (ring.size - 1)))
+    record.size = <uint32_t>end         # at least 8 bytes, of which a reader needs `size` and `direction`
+    record.direction = CAPTURE_PAD
+    ring.producer += end
+    return True
+
+
+cdef inline void capture_one(capture_ring_t *ring, uint32_t context, uint32_t direction, uint32_t reason,
+                             const piece_t *piece, uint32_t len) noexcept nogil:
+    cdef uint32_t kept = len if len < ring.snaplen else ring.snaplen
+    cdef uint64_t needed = (CAPTURE_HEADER + <uint64_t>kept + 7) & ~<uint64_t>7
+    cdef uint64_t used = ring.producer - load_u64(&ring.page.consumer), room = ring.size - CAPTURE_RESERVE
+    cdef record_t *record
+    if used > room or not capture_pad(ring, needed, room - used):
+        ring.page.lost += 1
+        ring.page.lost_of[context] += 1
+        return
+    record = <record_t *>(ring.records + (ring.producer & (ring.size - 1)))
+    record.size = <uint32_t>needed
+    record.context = context
+    record.direction = direction
+    record.reason = reason
+    record.len = len
+    record.caplen = kept
+    record.timestamp_ns = realtime_ns()
+    gather(<uint8_t *>record + CAPTURE_HEADER, piece, 0, kept)
+    ring.producer += needed
+    store_u64(&ring.page.producer, ring.producer)
+
+
+cdef inline void capture(capture_ring_t *ring, uint32_t context, uint32_t direction, uint32_t reason,
+                         const piece_t *piece, uint32_t len) noexcept nogil:
+    """Copies a frame to every capture that wants it. The caller has checked that there is one."""
+    while ring != NULL:
+        if ring.wanted[context >> 6] >> (context & 63) & 1:
+            capture_one(ring, context, direction, reason, piece, len)
+        ring = ring.next

@@ -1,0 +1,89 @@
+"""The switch: whether a frame may be sent, and where to, decided by the NIC's own copy of its headers."""
+
+from libc.stdint cimport uint8_t, uint32_t
+
+from cdna.abi cimport offload_t
+from cdna.nic.capture_ring cimport (
+    CAPTURE_NOT_DROPPED, CAPTURE_OUT, CAPTURE_TX_DROP_FILTER, CAPTURE_TX_DROP_LINK, CAPTURE_TX_DROP_SPOOF,
+    CAPTURE_TX_DROP_VLAN, capture,
+)
+from cdna.nic.context cimport VLAN_TRUNK, context_t, nic_t
+from cdna.nic.deliver cimport deliver_local
+from cdna.nic.demux cimport MULTICAST_BIT, find_mac, header_t, parse_header
+from cdna.nic.dma cimport piece_t
+from cdna.nic.wire_queue cimport send_pieces, wire_has_room
+
+cdef enum:
+    NO_ROOM = -1                # on the wire: nothing was done, try again later
+
+
+cdef inline int tx_drop(context_t *context, header_t *header, uint32_t len) noexcept nogil:
+    """Anti-spoof and VLAN rules; sets the frame's VLAN. Why the frame is dropped, or CAPTURE_NOT_DROPPED."""
+    if context.anti_spoof and header.source != context.mac:
+        context.stats.tx_drop_spoof += 1
+        return CAPTURE_TX_DROP_SPOOF
+    if header.tagged and len < 18:
+        context.stats.tx_drop_vlan += 1
+        return CAPTURE_TX_DROP_VLAN
+    if context.vlan != VLAN_TRUNK:
+        if header.tagged and (header.vid != 0 or header.nested or context.vlan != 0):
+            context.stats.tx_drop_vlan += 1
+            return CAPTURE_TX_DROP_VLAN
+        header.vid = context.vlan
+    return CAPTURE_NOT_DROPPED
+
+
+cdef inline int route(nic_t *nic, context_t *context, const header_t *header, const piece_t *piece,
+                      uint32_t n, uint32_t len, uint32_t flags, const offload_t *offload) noexcept nogil:
+    """Sends a frame that may be sent: NO_ROOM, why it was dropped, or CAPTURE_NOT_DROPPED."""
+    cdef bint matched = False
+    cdef uint32_t delivered = 0
+    cdef bint wire = header.destination & MULTICAST_BIT or find_mac(nic, header.destination) == NULL
+    if wire and not wire_has_room(nic):
+        return NO_ROOM
+    if not wire or nic.n_promiscuous or header.destination & MULTICAST_BIT:
+        delivered = deliver_local(nic, context, header, piece, len, flags, offload, &matched)
+    if wire:
+        if nic.wire.link:
+            send_pieces(nic, header, piece, n, len, offload)
+        else:
+            context.stats.tx_drop_link += 1
+            return CAPTURE_NOT_DROPPED if delivered else CAPTURE_TX_DROP_LINK
+    else:
+        context.stats.tx_local += delivered != 0
+        if not matched:
+            context.stats.tx_drop_filter += 1
+            return CAPTURE_TX_DROP_FILTER
+    return CAPTURE_NOT_DROPPED
+
+
+cdef inline bint forward(nic_t *nic, context_t *context, header_t *header, const piece_t *piece, uint32_t n,
+                         uint32_t len, uint32_t flags, const offload_t *offload) noexcept nogil:
+    """Sends a frame, or drops and counts it. False: the wire has no room, nothing was done, try again later.
+
+    offload: not NULL only where `vnet.keeps_offload` says so.
+    """
+    cdef int reason = tx_drop(context, header, len)
+    if reason == CAPTURE_NOT_DROPPED:
+        reason = route(nic, context, header, piece, n, len, flags, offload)
+        if reason == NO_ROOM:
+            return False
+    if nic.capture != NULL:
+        capture(nic.capture, context.index, CAPTURE_OUT, reason, piece, len)
+    context.stats.tx_frames += 1
+    context.stats.tx_bytes += len
+    context.deficit -= len
+    if context.rate_limited:
+        context.tokens -= len
+    return True
+
+
+cdef inline bint forward_flat(nic_t *nic, context_t *context, const uint8_t *frame, uint32_t len,
+                              uint32_t flags, const offload_t *offload) noexcept nogil:
+    """`forward` of a frame that lies in NIC memory, where at least 18 bytes can be read."""
+    cdef header_t header
+    cdef piece_t piece
+    parse_header(&header, frame)
+    piece.data = frame
+    piece.len = len
+    return forward(nic, context, &header, &piece, 1, len, flags, offload)
