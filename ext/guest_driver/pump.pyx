@@ -1,0 +1,378 @@
+"""The pump: one thread that runs the NIC and is the driver of every namespace guest.
+
+A namespace guest is a Linux network stack behind a tap. Its driver reads frames from the tap straight into
+transmit buffers of the guest's memory and posts them as any driver does, validated by the VMM; what the NIC
+puts into its receive buffers it writes to the tap. Both carry the virtio-net header, so checksums are never
+computed and large segments never cut between guests that share a NIC.
+
+One thread and not two: with the engine on a core of its own the programs would have one core less, and every
+frame would cross between caches twice. A round is
+
+    taps that have frames -> contexts -> engine_poll -> contexts -> taps
+
+and after rounds without a frame the thread spins for a while, then sleeps until a tap, the wire or Python
+wakes it. Asleep it counts as standing still (`Nic.quiesced`).
+"""
+
+from cpython.mem cimport PyMem_Free, PyMem_Realloc
+from libc.errno cimport EINTR, errno
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memset
+from posix.unistd cimport read
+
+import fcntl
+import os
+
+from cdna.abi cimport (
+    COMPLETION_F_EOP, CONTEXT_RUNNING, DESC_F_EOP, MIN_FRAME, RING_TX, VNET_HEADER, completion_t,
+)
+from cdna.cpu cimport cycles, load_u32, sched_yield, store_u32, swap_u32
+from cdna.guest_driver.queues cimport (
+    Queues, announce, buffer_at, buffer_maddr, driver_t, give_free, post, room, rx_ready, rx_refill, rx_take,
+    take_free, tx_reclaim,
+)
+from cdna.nic.context cimport nic_t
+from cdna.nic.device cimport Nic
+from cdna.nic.engine cimport engine_poll
+from cdna.nic.wire cimport cycles_per_second
+
+from cdna.errors import ConfigError
+
+cdef extern from "<sys/epoll.h>" nogil:
+    ctypedef union epoll_data_t:
+        uint32_t u32
+    struct epoll_event:
+        uint32_t events
+        epoll_data_t data
+    int epoll_create1(int flags)
+    int epoll_ctl(int epfd, int op, int fd, epoll_event *event)
+    int epoll_wait(int epfd, epoll_event *events, int maxevents, int timeout)
+    enum:
+        EPOLL_CLOEXEC
+        EPOLL_CTL_ADD
+        EPOLL_CTL_DEL
+        EPOLLIN
+        EPOLLET
+
+cdef extern from "<sys/uio.h>" nogil:
+    struct iovec:
+        void *iov_base
+        size_t iov_len
+    ssize_t writev(int fd, const iovec *iov, int n)
+
+cdef extern from "<time.h>" nogil:
+    struct timespec:
+        long tv_sec
+        long tv_nsec
+
+cdef extern from "<sys/prctl.h>" nogil:
+    int prctl(int option, unsigned long value)
+    enum:
+        PR_SET_TIMERSLACK
+
+cdef extern from "<sys/syscall.h>" nogil:
+    enum:
+        SYS_epoll_pwait2
+
+cdef extern from "<unistd.h>" nogil:
+    long syscall(long number, ...)
+
+TUNSETCARRIER = 0x400454E2      # linux/if_tun.h
+
+cdef enum:
+    BUDGET = 32                 # frames of a port in one round, each way
+    # Frames each way between two looks at the ports: few enough to stay in the cache, and a receive ring of
+    # twice as many never runs out of buffers.
+    ENGINE_BUDGET = 16
+    EVENTS = 64
+    FRAGMENTS = 8               # buffers of one frame, at most
+    MIN_BUFFER = 16384
+    NAP_NS = 50_000             # while something may happen that no descriptor tells of
+    WAKE = 1 << 30              # event of the wake descriptor; below are ports
+    WIRE = WAKE + 1             # event of a descriptor of the wire
+    SLACK_NS = 1000             # of the thread's timers
+
+
+# --- one port ---------------------------------------------------------------------------------------------
+
+cdef int from_tap(port_t *port) noexcept nogil:
+    """Frames that the guest's stack has sent, into its context. Returns how many."""
+    cdef driver_t *d = port.driver
+    cdef uint32_t buffer
+    cdef ssize_t length
+    cdef int n = 0
+    if load_u32(&d.page.state) != CONTEXT_RUNNING:
+        return 0
+    tx_reclaim(d)
+    while n < BUDGET and room(&d.tx) and d.tx.n_free:
+        buffer = take_free(&d.tx)
+        length = read(port.fd, buffer_at(d, d.tx_pool, buffer), d.buffer_size)
+        if length < <ssize_t>(MIN_FRAME + VNET_HEADER):
+            give_free(&d.tx, buffer)
+            if length < 0:
+                port.readable = errno == EINTR
+                break
+            port.lost_from_tap += 1
+            continue
+        post(d, &d.tx, RING_TX, buffer_maddr(d, d.tx_pool, buffer), <uint16_t>length, DESC_F_EOP, buffer)
+        n += 1
+    port.from_tap += n
+    if n and announce(d, &d.tx, RING_TX):
+        port.lost_from_tap += 1
+        d.refusal = 0
+    return n
+
+
+cdef int to_tap(port_t *port) noexcept nogil:
+    """Frames that the NIC has delivered, to the guest's stack. Returns how many."""
+    cdef driver_t *d = port.driver
+    cdef iovec part[FRAGMENTS]
+    cdef uint32_t buffer[FRAGMENTS]
+    cdef uint32_t ready = rx_ready(d), parts = 0, i
+    cdef completion_t completion
+    cdef int n = 0
+    while ready and n < BUDGET:
+        ready -= 1
+        buffer[parts] = rx_take(d, &completion)
+        part[parts].iov_base = buffer_at(d, d.rx_pool, buffer[parts])
+        part[parts].iov_len = completion.len
+        parts += 1
+        if not completion.flags & COMPLETION_F_EOP and parts < FRAGMENTS:
+            continue
+        n += 1
+        if not port.link or writev(port.fd, part, parts) < 0:
+            port.lost_to_tap += 1
+        for i in range(parts):
+            give_free(&d.rx, buffer[i])
+        parts = 0
+    if n:
+        port.to_tap += n
+        rx_refill(d)
+    return n
+
+
+# --- the loop ---------------------------------------------------------------------------------------------
+
+cdef void note(pump_t *pump, const epoll_event *event, int n) noexcept nogil:
+    """Remembers which taps have frames."""
+    cdef uint64_t count
+    cdef uint32_t which
+    cdef int i
+    for i in range(n):
+        which = event[i].data.u32
+        if which == WAKE:
+            read(pump.nic.wake_fd, &count, 8)
+        elif which < pump.ports:
+            pump.port[which].readable = 1
+
+
+cdef int round_of(pump_t *pump) noexcept nogil:
+    """One round. Returns frames moved."""
+    cdef epoll_event event[EVENTS]
+    cdef port_t *port
+    cdef uint32_t i
+    cdef int n = 0, moved
+    note(pump, event, epoll_wait(pump.epoll, event, EVENTS, 0))
+    if pump.rescan:
+        pump.rescan = 0
+        for i in range(pump.ports):
+            pump.port[i].readable = 1
+    for i in range(pump.ports):
+        port = &pump.port[i]
+        if port.readable and port.driver != NULL:
+            n += from_tap(port)
+    moved = 1
+    while moved and not load_u32(&pump.nic.pause):
+        moved = engine_poll(pump.nic, ENGINE_BUDGET)
+        n += moved
+        for i in range(pump.ports):
+            port = &pump.port[i]
+            if port.driver != NULL:
+                n += to_tap(port)
+    return n
+
+
+cdef bint must_look(const pump_t *pump) noexcept nogil:
+    """Whether something may be to do soon that no descriptor will tell of."""
+    cdef const nic_t *nic = pump.nic
+    cdef uint32_t word, i
+    if pump.needs_poll or nic.n_running > pump.attached or nic.txq_head != nic.txq_tail:
+        return True
+    for word in range(nic.words):
+        if nic.tx_active[word] or nic.unreported[word] or nic.updated[word] & nic.enabled[word]:
+            return True
+    for i in range(pump.ports):         # a full ring: its tap's event is past
+        if pump.port[i].readable and pump.port[i].driver != NULL:
+            return True
+    return False
+
+
+cdef void sleep_until_woken(pump_t *pump) noexcept nogil:
+    """Sleeps until a descriptor is ready, or for a nap. The engine counts as paused meanwhile."""
+    cdef nic_t *nic = pump.nic
+    cdef epoll_event event[EVENTS]
+    cdef timespec nap
+    cdef int n = 0
+    nap.tv_sec = 0
+    nap.tv_nsec = NAP_NS
+    swap_u32(&nic.paused, 1)
+    if not load_u32(&nic.pause) and not load_u32(&nic.stop):
+        n = <int>syscall(SYS_epoll_pwait2, pump.epoll, event, <int>EVENTS,
+                         &nap if must_look(pump) else NULL, NULL, <size_t>0)
+    while load_u32(&nic.pause) and not load_u32(&nic.stop):
+        sched_yield()
+    swap_u32(&nic.paused, 0)            # orders it before the next look at `pause`
+    if load_u32(&nic.pause):
+        pump.rescan = 1                 # ports may be changing: the events are not what they were
+    else:
+        note(pump, event, n)
+
+
+cdef void pump_run(pump_t *pump) noexcept nogil:
+    cdef nic_t *nic = pump.nic
+    cdef uint64_t idle_since = 0, now
+    prctl(PR_SET_TIMERSLACK, SLACK_NS)
+    store_u32(&nic.alive, 1)
+    while not load_u32(&nic.stop):
+        if load_u32(&nic.pause):
+            store_u32(&nic.paused, 1)
+            while load_u32(&nic.pause) and not load_u32(&nic.stop):
+                sched_yield()
+            swap_u32(&nic.paused, 0)
+            continue
+        if round_of(pump):
+            idle_since = 0
+            continue
+        now = cycles()
+        if idle_since == 0:
+            idle_since = now
+        elif pump.spin_cycles >= 0 and <int64_t>(now - idle_since) >= pump.spin_cycles:
+            sleep_until_woken(pump)
+            # A spin follows each sleep: what woke the loop often comes in pairs, a question and its answer.
+            idle_since = cycles()
+        else:
+            sched_yield()               # the guests' programs may want this core
+    store_u32(&nic.alive, 0)
+
+
+# --- control ----------------------------------------------------------------------------------------------
+
+cdef class Pump:
+    """Runs a NIC and moves the frames of namespace guests: `nic.start_engine(loop=pump.run)`.
+
+    spin_us: microseconds without a frame after which the loop sleeps; -1: it never does.
+    """
+
+    cdef pump_t c
+    cdef Nic nic
+    cdef dict drivers           # by port: kept alive while the loop uses them
+
+    def __cinit__(self):
+        self.c.epoll = -1
+
+    def __init__(self, Nic nic, *, spin_us=50.0):
+        self.nic = nic
+        self.drivers = {}
+        self.c.nic = nic.c
+        self.c.spin_cycles = -1 if spin_us < 0 else <int64_t>(spin_us * 1e-6 * cycles_per_second())
+        self.c.epoll = epoll_create1(EPOLL_CLOEXEC)
+        if self.c.epoll < 0:
+            raise OSError(errno, os.strerror(errno), "epoll")
+        nic.c.wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._watch(nic.c.wake_fd, WAKE, EPOLLIN)
+        self.c.needs_poll = nic.wire.needs_poll
+        for fd in nic.wire.wait_fds:
+            self._watch(fd, WIRE, EPOLLIN)
+
+    cdef _watch(self, int fd, uint32_t which, uint32_t events):
+        cdef epoll_event event
+        memset(&event, 0, sizeof(event))
+        event.events = events
+        event.data.u32 = which
+        if epoll_ctl(self.c.epoll, EPOLL_CTL_ADD, fd, &event) < 0:
+            raise OSError(errno, os.strerror(errno), "epoll")
+
+    def add(self, Queues driver, int tap_fd) -> int:
+        """Connects a tap and a driver, from now on driven by the loop alone. Returns the port's number.
+
+        tap_fd: nonblocking, with a virtio-net header of 12 bytes; the caller closes it, after `remove`.
+        ConfigError: the context's frames have no such header, or its buffers are too small.
+        """
+        if not driver.vnet_header:
+            raise ConfigError("the context of a tap: assign it with vnet_header=True")
+        if driver.c.buffer_size < MIN_BUFFER:
+            raise ConfigError(
+                f"buffers of {driver.c.buffer_size} bytes for a tap: give {<int>MIN_BUFFER} or more")
+        cdef uint32_t number
+        with self.nic.quiesced():
+            number = self._free_port()
+            memset(&self.c.port[number], 0, sizeof(port_t))
+            self._watch(tap_fd, number, EPOLLIN | EPOLLET)
+            self.c.port[number].fd = tap_fd
+            self.c.port[number].link = 1
+            self.c.port[number].readable = 1
+            self.c.port[number].driver = &driver.c
+            self.c.attached += 1
+            self.drivers[number] = driver
+        self.wake()
+        return number
+
+    cdef uint32_t _free_port(self) except? 0xFFFFFFFF:
+        cdef uint32_t number
+        cdef void *more
+        for number in range(self.c.ports):
+            if self.c.port[number].driver == NULL:
+                return number
+        more = PyMem_Realloc(self.c.port, (self.c.ports + 1) * sizeof(port_t))
+        if more == NULL:
+            raise MemoryError
+        self.c.port = <port_t *>more
+        self.c.ports += 1
+        memset(&self.c.port[self.c.ports - 1], 0, sizeof(port_t))
+        return self.c.ports - 1
+
+    def remove(self, uint32_t number):
+        """Disconnects a port: before its context is revoked, and its tap closed."""
+        cdef port_t *port = self._port(number)
+        with self.nic.quiesced():
+            epoll_ctl(self.c.epoll, EPOLL_CTL_DEL, port.fd, NULL)
+            port.driver = NULL
+            self.c.attached -= 1
+            del self.drivers[number]
+
+    cdef port_t *_port(self, uint32_t number) except NULL:
+        if number not in self.drivers:
+            raise ConfigError(f"port {number}: give one that `add` returned")
+        return &self.c.port[number]
+
+    def set_link(self, uint32_t number, bint up):
+        """Plugs the guest's cable in or out: its device shows the carrier, and frames to it are lost."""
+        cdef port_t *port = self._port(number)
+        fcntl.ioctl(port.fd, TUNSETCARRIER, int(up).to_bytes(4, "little"))
+        store_u32(&port.link, up)
+
+    def stats(self, uint32_t number) -> dict:
+        """Frames of a port: from_tap, to_tap, lost_from_tap, lost_to_tap."""
+        cdef port_t *port = self._port(number)
+        return {"from_tap": port.from_tap, "to_tap": port.to_tap, "lost_from_tap": port.lost_from_tap,
+                "lost_to_tap": port.lost_to_tap}
+
+    def wake(self):
+        """Makes a loop that sleeps look again."""
+        os.eventfd_write(self.nic.c.wake_fd, 1)
+
+    def run(self):
+        """The loop, until `Nic.request_stop`."""
+        with nogil:
+            pump_run(&self.c)
+
+    def close(self):
+        """Gives the descriptors back, once the loop has ended. Closing twice is harmless."""
+        if self.c.epoll >= 0:
+            os.close(self.c.epoll)
+            os.close(self.nic.c.wake_fd)
+            self.c.epoll = self.nic.c.wake_fd = -1
+            self.drivers.clear()
+
+    def __dealloc__(self):
+        PyMem_Free(self.c.port)
