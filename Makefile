@@ -14,7 +14,11 @@ export CDNA_CFLAGS CDNA_COVERAGE
 install = list=$$($(PY) -c 'import tomllib; t = tomllib.load(open("pyproject.toml", "rb")); \
 	print(*$(1), sep="\n")') && echo "$$list" | $(PIP) install -qq --no-compile -r /dev/stdin
 
-.PHONY: help run build test bench lint wheel clean
+# Programs that tests, benchmarks and the tutorial start; a test without its program is skipped by name.
+PEERS := curl iperf3 iproute2 iputils-ping tshark
+APT_GET := DEBIAN_FRONTEND=noninteractive apt-get
+
+.PHONY: help run build test bench lint peers wheel clean
 .NOTPARALLEL:
 
 help:  ## list these verbs
@@ -40,6 +44,10 @@ lint: build $(VENV)/.lint  ## check style, types, stubs and spelling
 		--allowlist tests/stubtest_allowlist.txt --ignore-unused-allowlist \
 		$(subst /,.,$(PYX:ext/%.pyx=cdna/%))
 	$(VENV)/bin/codespell
+
+peers:  ## install the programs that tests start, from Debian's packages; needs root
+	@dpkg -s $(PEERS) >/dev/null 2>&1 || { $(APT_GET) update -qq && \
+		$(APT_GET) install -y -qq --no-install-recommends $(PEERS) >/dev/null; }
 
 wheel: $(VENV)/.ready  ## build a wheel in dist/
 	rm -rf build/lib.* build/bdist.*
