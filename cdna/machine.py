@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cdna.errors import ConfigError, whole
 from cdna.guest_driver.driver import Driver
@@ -17,6 +18,9 @@ from cdna.vmm.hypervisor import Context, Guest, Hypervisor
 from cdna.vmm.policy import Policy
 from cdna.vmm.server import Server
 from cdna.vmm.settings import ContextSettings
+
+if TYPE_CHECKING:
+    from cdna.vmm.capture import FileCapture
 
 
 class Machine:
@@ -64,6 +68,21 @@ class Machine:
     def serve(self, path: str | os.PathLike[str], policy: Policy | None = None, **options: Any) -> Server:
         """Takes guests of other processes, which use `RemoteDriver`, on a Unix socket at `path`."""
         return self.vmm.serve(path, policy, **options)
+
+    def capture(
+        self, path: str | os.PathLike[str], contexts: str | Sequence[str] = "all", **options: int
+    ) -> FileCapture:
+        """Writes frames of contexts to a pcapng file until the result is closed; use `with`.
+
+            with machine.capture("lab.pcapng", ["alice", "bob"]) as capture:
+                ...
+
+        contexts: "all", also those that come later, or names of guests or contexts (`cdna.vmm.capture`).
+        options: snaplen, bytes kept of a frame, and buffer, bytes of frames that wait to be written.
+        """
+        from cdna.vmm.capture import FileCapture
+
+        return FileCapture(self.vmm, path, contexts, **options)
 
     def guest(self, name: str) -> Guest:
         if name not in self.vmm.guests:

@@ -1,19 +1,24 @@
-"""Capture files, pcap and pcapng, read whole and written frame by frame with scapy's readers and writers."""
+"""Capture files, pcap and pcapng, read whole and written frame by frame.
+
+scapy reads both and writes pcap; pcapng is written by `cdna.nic.pcapng`, which keeps the nanoseconds.
+"""
 
 from __future__ import annotations
 
 import gzip
 import io
+import os
 import struct
 import zlib
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from scapy.error import Scapy_Exception
-from scapy.utils import RawPcapNgReader, RawPcapNgWriter, RawPcapReader, RawPcapWriter
+from scapy.utils import RawPcapNgReader, RawPcapReader, RawPcapWriter
 
 from cdna.errors import ConfigError, ResourceError
+from cdna.nic.capture_file import BlockFile, create
+from cdna.nic.pcapng import PcapngWriter
 
 LINKTYPE_ETHERNET = 1
 MIN_FRAME, MAX_FRAME = 14, 9018  # bytes; Limits of cdna.abi
@@ -141,39 +146,52 @@ def _walk_pcapng(path: str | Path, data: bytes) -> None:
 
 
 class CaptureWriter:
-    """Writes frames to a new file, pcap with nanoseconds or pcapng with microseconds by its suffix."""
+    """Writes frames with nanoseconds to a new file, pcap or pcapng by its suffix."""
 
     def __init__(self, path: str | Path) -> None:
         """Raises ConfigError for another suffix and ResourceError if the file cannot be made."""
         self.path = Path(path)
-        self._writer: Any  # scapy's types leave out that a time stamp may be a Fraction
         if self.path.suffix not in (".pcap", ".pcapng"):
             raise ConfigError(f"{path}: cannot tell the format by the suffix; name it .pcap or .pcapng")
+        self._pcap: Any = None  # scapy's types know less than it takes
+        if self.path.suffix == ".pcapng":
+            self._fd = create(path)
+            self._blocks = BlockFile(self._fd)
+            self._pcapng = PcapngWriter()
+            return
         try:
-            if self.path.suffix == ".pcap":
-                self._writer = RawPcapWriter(str(path), linktype=LINKTYPE_ETHERNET, nano=True)
-            else:
-                self._writer = RawPcapNgWriter(str(path))
-                self._writer.linktype = LINKTYPE_ETHERNET
+            self._pcap = RawPcapWriter(str(path), linktype=LINKTYPE_ETHERNET, nano=True)
         except OSError as error:
             raise ResourceError(f"{path}: cannot write this capture: {error.strerror}") from None
-        self._pcapng = self.path.suffix == ".pcapng"
 
     def start(self) -> None:
         """Writes the file header, so that a capture of nothing is a capture too. Raises OSError."""
-        self._writer.write_header(None)
-        self._writer.flush()
+        if self._pcap is not None:
+            self._pcap.write_header(None)
+        else:
+            self._pcapng.add_interface()
+        self.flush()
 
     def write(self, frame: bytes, timestamp_ns: int) -> None:
         """Appends a frame. Raises OSError, as a full disk does, possibly for an earlier frame."""
-        if self._pcapng:
-            self._writer.write_packet(frame, sec=Fraction(timestamp_ns, NS))
-        else:
-            self._writer.write_packet(frame, sec=timestamp_ns // NS, usec=timestamp_ns % NS)
+        if self._pcap is not None:
+            self._pcap.write_packet(frame, sec=timestamp_ns // NS, usec=timestamp_ns % NS)
+            return
+        while not self._pcapng.add_packet(0, timestamp_ns, frame):
+            self.flush()
 
     def flush(self) -> None:
-        self._writer.flush()
+        if self._pcap is not None:
+            self._pcap.flush()
+        elif self._pcapng.used:
+            self._blocks.write(self._pcapng)
 
     def close(self) -> None:
         """Flushes and closes; the file is closed even where flushing raises OSError."""
-        self._writer.close()
+        if self._pcap is not None:
+            self._pcap.close()
+            return
+        try:
+            self.flush()
+        finally:
+            os.close(self._fd)

@@ -16,8 +16,8 @@ Indices are in bytes and run freely. A record never wraps: one of direction CAPT
     | size | context | direction | reason | len | caplen | timestamp_ns | caplen bytes, padded |
     +------+---------+-----------+--------+-----+--------+--------------+-- ... ---------------+
 
-`size` counts the whole record, a multiple of 8; `len` is the frame's length, of which `caplen` bytes were kept.
-A frame that does not fit is not kept, and counted in `lost`: the traffic never waits for a capture.
+`size` counts the whole record, a multiple of 8; `len` is the frame's length, of which `caplen` bytes were
+kept. A frame that does not fit is not kept, and counted in `lost`: the traffic never waits for a capture.
 
 A record of direction CAPTURE_INTERFACE says whose the frames of a context are from here on. The control side
 writes it while the engine stands still, and CAPTURE_RESERVE bytes are kept free of frames for such records:
@@ -31,7 +31,7 @@ writes it while the engine stands still, and CAPTURE_RESERVE bytes are kept free
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
-from cdna.cpu cimport load_u64, store_u64
+from cdna.cpu cimport cycles, load_u64, prefetch_write, store_u64
 from cdna.nic.context cimport capture_ring_t
 from cdna.nic.dma cimport gather, piece_t
 
@@ -40,6 +40,8 @@ cdef enum:
     CAPTURE_HEADER = 24         # bytes of record_t
     CAPTURE_RESERVE = 16384     # bytes
     CAPTURE_CONTEXTS = 4096     # MAX_CONTEXTS of cdna.abi
+    AHEAD = 512                 # bytes behind the last record, which are fetched
+    CLOCK_ERROR_NS = 10000      # more than the cycle counter is wrong between two looks at the clock
 
 cpdef enum CaptureDirection:
     CAPTURE_OUT = 0             # sent by the context
@@ -76,6 +78,19 @@ cdef inline uint64_t realtime_ns() noexcept nogil:
     return <uint64_t>t.tv_sec * 1_000_000_000 + <uint64_t>t.tv_nsec
 
 
+cdef inline uint64_t capture_stamp(capture_ring_t *ring) noexcept nogil:
+    """Now, never before the last stamp unless somebody has set the clock back."""
+    cdef uint64_t now = cycles(), ns
+    if now - ring.clock_at > ring.clock_cycles:
+        ring.clock_at = now
+        ring.clock_ns = realtime_ns()
+    ns = ring.clock_ns + <uint64_t>(<double>(now - ring.clock_at) * ring.ns_per_cycle)
+    if ns < ring.last_ns and ring.last_ns - ns < CLOCK_ERROR_NS:
+        ns = ring.last_ns
+    ring.last_ns = ns
+    return ns
+
+
 cdef inline bint capture_pad(capture_ring_t *ring, uint64_t needed, uint64_t room) noexcept nogil:
     """Fills the end of the ring where a record of `needed` bytes would wrap. False: there is no room then."""
     cdef uint64_t end = ring.size - (ring.producer & (ring.size - 1))
@@ -108,10 +123,13 @@ cdef inline void capture_one(capture_ring_t *ring, uint32_t context, uint32_t di
     record.reason = reason
     record.len = len
     record.caplen = kept
-    record.timestamp_ns = realtime_ns()
+    record.timestamp_ns = capture_stamp(ring)
     gather(<uint8_t *>record + CAPTURE_HEADER, piece, 0, kept)
     ring.producer += needed
     store_u64(&ring.page.producer, ring.producer)
+    # The ring is larger than the caches: what comes next is fetched while the NIC does something else.
+    prefetch_write(ring.records + ((ring.producer + AHEAD) & (ring.size - 1)))
+    prefetch_write(ring.records + ((ring.producer + AHEAD + 64) & (ring.size - 1)))
 
 
 cdef inline void capture(capture_ring_t *ring, uint32_t context, uint32_t direction, uint32_t reason,

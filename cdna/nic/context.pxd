@@ -129,6 +129,12 @@ cdef struct capture_ring_t:
     uint64_t producer
     uint32_t snaplen            # bytes kept of a frame
     uint64_t wanted[64]         # bit i: context i is captured
+    # The time of day, looked at once in a while; between two looks the cycle counter tells it.
+    double ns_per_cycle
+    uint64_t clock_cycles       # between two looks
+    uint64_t clock_at           # cycle count of the last look
+    uint64_t clock_ns           # what it saw
+    uint64_t last_ns            # the last stamp
 
 cdef enum:
     BURST = 32                  # frames between the NIC and its wire at a time

@@ -9,7 +9,7 @@ from cdna.nic.capture_ring cimport (
 )
 from cdna.nic.context cimport VLAN_TRUNK, context_t, nic_t
 from cdna.nic.deliver cimport deliver_local
-from cdna.nic.demux cimport MULTICAST_BIT, find_mac, header_t, parse_header
+from cdna.nic.demux cimport MULTICAST_BIT, admits, find_mac, header_t, parse_header
 from cdna.nic.dma cimport piece_t
 from cdna.nic.wire_queue cimport send_pieces, wire_has_room
 
@@ -57,6 +57,14 @@ cdef inline int route(nic_t *nic, context_t *context, const header_t *header, co
     return CAPTURE_NOT_DROPPED
 
 
+cdef inline bint surely_sent(nic_t *nic, const header_t *header) noexcept nogil:
+    """Whether `route` neither drops a frame nor puts it off: a capture shows it before what arrives."""
+    cdef context_t *to = find_mac(nic, header.destination)
+    if header.destination & MULTICAST_BIT or to == NULL:
+        return nic.wire.link and wire_has_room(nic)
+    return admits(to, header)
+
+
 cdef inline bint forward(nic_t *nic, context_t *context, header_t *header, const piece_t *piece, uint32_t n,
                          uint32_t len, uint32_t flags, const offload_t *offload) noexcept nogil:
     """Sends a frame, or drops and counts it. False: the wire has no room, nothing was done, try again later.
@@ -64,11 +72,15 @@ cdef inline bint forward(nic_t *nic, context_t *context, header_t *header, const
     offload: not NULL only where `vnet.keeps_offload` says so.
     """
     cdef int reason = tx_drop(context, header, len)
+    cdef bint captured = False
     if reason == CAPTURE_NOT_DROPPED:
+        if nic.capture != NULL and surely_sent(nic, header):
+            capture(nic.capture, context.index, CAPTURE_OUT, reason, piece, len)
+            captured = True
         reason = route(nic, context, header, piece, n, len, flags, offload)
         if reason == NO_ROOM:
             return False
-    if nic.capture != NULL:
+    if nic.capture != NULL and not captured:
         capture(nic.capture, context.index, CAPTURE_OUT, reason, piece, len)
     context.stats.tx_frames += 1
     context.stats.tx_bytes += len

@@ -111,15 +111,15 @@ def test_a_frame_too_long_for_the_nic_is_told(tmp_path):
         read_capture(tmp_path / "a.pcap")
 
 
-@pytest.mark.parametrize(("suffix", "kept_ns"), [("pcap", NS), ("pcapng", NS // 1000 * 1000)])
-def test_what_is_written_is_read(tmp_path, suffix, kept_ns):
+@pytest.mark.parametrize("suffix", ["pcap", "pcapng"])
+def test_what_is_written_is_read(tmp_path, suffix):
     path = tmp_path / f"w.{suffix}"
     writer = CaptureWriter(path)
     writer.start()
     for frame in FRAMES:
         writer.write(frame, NS)
     writer.close()
-    assert [tuple(frame) for frame in read_capture(path)] == [(f, kept_ns, len(f)) for f in FRAMES]
+    assert [tuple(frame) for frame in read_capture(path)] == [(f, NS, len(f)) for f in FRAMES]
     with RawPcapReader(str(path)) as reader:
         assert isinstance(reader, RawPcapNgReader) == (suffix == "pcapng")
 

@@ -7,11 +7,15 @@ import pytest
 from scapy.layers.l2 import Ether
 from scapy.utils import wrpcap
 
+import cdna
 from cdna.errors import ConfigError, ResourceError
 from cdna.nic.capture import read_capture
 from cdna.nic.pcap_wire import PcapWire
 from cdna.nic.replay import ReplayWire
+from cdna.nic.wire import finish_offload
 from cdna.nic.wires import make_wire
+from tests.support.namespace import VNET, until
+from tests.support.tcp import IPV4, VNET_GSO, large_segment
 
 FRAMES = [bytes([i]) * (60 + i) for i in range(100)]
 
@@ -105,6 +109,18 @@ def test_read_and_write(tmp_path):
     with make_wire(f"pcap:read={tmp_path}/in.pcap,write={tmp_path}/two.pcap,speed=recorded,loop=2") as wire:
         wire.transmit(FRAMES[:1])
     assert [frame.data for frame in read_capture(tmp_path / "two.pcap")] == FRAMES[:1]
+
+
+def test_what_a_guest_leaves_to_do_is_done_before_it_is_written(tmp_path):
+    """No wire that takes no offloads is given one: a capture has whole frames with their checksums."""
+    segment, offload = large_segment(5000, 1400)
+    header = VNET.pack(1, VNET_GSO[IPV4], 0, 1400, offload.csum_start, 16) + bytes(2)
+    with cdna.Machine(memory=96 << 20, wire=PcapWire(write=tmp_path / "a.pcap")) as machine:
+        assert not machine.wire.offloads
+        guest = machine.attach("alice", vnet_header=True, buffer_size=16384, anti_spoof=False)
+        assert guest.send([header + segment]) == 1
+        until(lambda: machine.wire.stats()["tx_frames"] == 4)
+    assert [frame.data for frame in read_capture(tmp_path / "a.pcap")] == finish_offload(segment, offload)
 
 
 def test_an_idle_wires_file_is_a_capture_of_nothing(tmp_path):
