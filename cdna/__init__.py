@@ -1,14 +1,25 @@
-"""Concurrent direct network access: a NIC of many contexts, each driven by one guest, and its VMM."""
+"""Concurrent direct network access: a NIC of many contexts, each driven by one guest, and its VMM.
 
-from cdna.errors import CdnaError, ConfigError, ContextFault, Refused, ResourceError
-from cdna.guest_driver.driver import Driver
-from cdna.guest_driver.remote import RemoteDriver
-from cdna.machine import Machine
-from cdna.vmm.faults import FaultReport
-from cdna.vmm.hypervisor import Context, Guest, Hypervisor
-from cdna.vmm.policy import Policy
-from cdna.vmm.server import Server
-from cdna.vmm.settings import ContextSettings
+The names below are imported when they are used: what a program does not need costs it nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cdna.errors import CdnaError, ConfigError, ContextFault, Refused, ResourceError
+    from cdna.guest_driver.driver import Driver
+    from cdna.guest_driver.remote import RemoteDriver
+    from cdna.guest_driver.scapy_guests import scapy_guests
+    from cdna.guest_driver.scapy_socket import ScapyL3Socket, ScapySocket
+    from cdna.machine import Machine
+    from cdna.vmm.faults import FaultReport
+    from cdna.vmm.hypervisor import Context, Guest, Hypervisor
+    from cdna.vmm.policy import Policy
+    from cdna.vmm.server import Server
+    from cdna.vmm.settings import ContextSettings
 
 __all__ = [
     "Machine",
@@ -18,6 +29,9 @@ __all__ = [
     "ContextSettings",
     "Driver",
     "RemoteDriver",
+    "ScapySocket",
+    "ScapyL3Socket",
+    "scapy_guests",
     "Server",
     "Policy",
     "FaultReport",
@@ -27,3 +41,29 @@ __all__ = [
     "Refused",
     "ContextFault",
 ]
+
+_MODULES = {
+    "cdna.machine": ("Machine",),
+    "cdna.vmm.hypervisor": ("Hypervisor", "Guest", "Context"),
+    "cdna.vmm.settings": ("ContextSettings",),
+    "cdna.guest_driver.driver": ("Driver",),
+    "cdna.guest_driver.remote": ("RemoteDriver",),
+    "cdna.guest_driver.scapy_socket": ("ScapySocket", "ScapyL3Socket"),
+    "cdna.guest_driver.scapy_guests": ("scapy_guests",),
+    "cdna.vmm.server": ("Server",),
+    "cdna.vmm.policy": ("Policy",),
+    "cdna.vmm.faults": ("FaultReport",),
+    "cdna.errors": ("CdnaError", "ConfigError", "ResourceError", "Refused", "ContextFault"),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_MODULE_OF[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

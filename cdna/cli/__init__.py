@@ -1,15 +1,18 @@
-"""The command `cdna`. A file a command; `main` turns every error that a user can cause into one line."""
+"""The command `cdna`. A file a command; `main` turns every error that a user can cause into one line.
+
+A command's module is imported when it is the one that was given, or for `--help`: `up` and `exec` have to
+be single-threaded when they enter a user namespace, and numpy starts threads when it is imported.
+"""
 
 import sys
-from collections.abc import Callable, Sequence
-from typing import Annotated
+from collections.abc import Iterable, Sequence
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
 
-from cdna.cli import bench, compare
 from cdna.cli.exits import DONE, INTERRUPTED, USAGE, Interrupted
 from cdna.cli.runners import Runners
-from cdna.compare.hostinfo import cdna_version
 from cdna.compare.plan import BadSetting
 from cdna.errors import CdnaError
 
@@ -18,23 +21,46 @@ __all__ = ["main"]
 # What typer raises for arguments that it cannot place: click's exception, or its own copy of it.
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
-app = typer.Typer(
-    add_completion=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="Concurrent direct network access: a NIC with a context for every guest, and what it replaces.",
-)
-COMMANDS: dict[str, Callable[..., int]] = {"compare": compare.compare, "bench": bench.bench}
-for _name, _command in COMMANDS.items():
-    app.command(_name)(_command)
+# By name: the function of a command, or the typer.Typer of one that has commands of its own.
+COMMANDS = {
+    "up": "cdna.cli.up:up",
+    "exec": "cdna.cli.exec:execute",
+    "ctl": "cdna.cli.ctl:app",
+    "capture": "cdna.cli.capture:capture",
+    "doctor": "cdna.cli.doctor:doctor",
+    "compare": "cdna.cli.compare:compare",
+    "bench": "cdna.cli.bench:bench",
+}
+# exec: what follows the guest's name is another program's command line.
+SETTINGS: dict[str, dict[str, Any]] = {"exec": {"allow_interspersed_args": False}}
+
+
+def _app(names: Iterable[str]) -> typer.Typer:
+    """The command line with these commands."""
+    app = typer.Typer(
+        add_completion=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        help="Concurrent direct network access: a NIC with a context for every guest, and what it replaces.",
+    )
+    app.callback()(_cdna)
+    for name in names:
+        module, _, attribute = COMMANDS[name].partition(":")
+        command = getattr(import_module(module), attribute)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command(name, context_settings=SETTINGS.get(name))(command)
+    return app
 
 
 def _version(wanted: bool) -> None:
     if wanted:
+        from cdna.compare.hostinfo import cdna_version
+
         print(f"cdna {cdna_version()}")
         raise typer.Exit
 
 
-@app.callback()
 def _cdna(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
@@ -50,10 +76,12 @@ def main(argv: Sequence[str] | None = None, runners: Runners | None = None) -> i
     right. Only a mistake in this package shows a traceback.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    program = " ".join(["cdna", *(name for name in arguments[:1] if name in COMMANDS)])
+    given = [name for name in arguments[:1] if name in COMMANDS]
+    program = " ".join(["cdna", *given])
     if not arguments:
         return _end(program, f"no command; give one of {', '.join(COMMANDS)} (cdna --help explains them)")
     try:
+        app = _app(given or COMMANDS)
         status = app(arguments, prog_name="cdna", standalone_mode=False, obj=runners or Runners())
         return _end(program, "interrupted", INTERRUPTED) if status == INTERRUPTED else int(status or DONE)
     except _UsageError as error:

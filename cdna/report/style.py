@@ -54,8 +54,11 @@ class Style:
             force_terminal=self.colour,
             color_system="standard" if self.colour else None,
             legacy_windows=False,
+            emoji=False,  # 02:cd:0a is no compact disc
+            markup=False,
+            highlight=False,
         )
-        console.print(part, highlight=False, markup=False)
+        console.print(part)
         return "".join(line.rstrip() + "\n" for line in out.getvalue().splitlines())
 
 

@@ -21,8 +21,6 @@ import logging
 import os
 import select
 import socket
-import stat
-import struct
 import threading
 import time
 from dataclasses import asdict
@@ -30,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from cdna.abi import ContextState, Protection
 from cdna.errors import CdnaError, ConfigError, ResourceError
+from cdna.sockets import listen, peer
 from cdna.vmm.hypercall import HypercallBuffer, Malformed, Served
 from cdna.vmm.policy import REQUEST_BYTES, VERSION, Policy, Request, parse_request
 
@@ -50,9 +49,7 @@ class _Connection:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.fd = sock.fileno()
-        self.pid, self.uid, _ = struct.unpack(
-            "iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("iII"))
-        )
+        self.pid, self.uid = peer(sock)
         self.guest: Guest | None = None
         self.context: Context | None = None
 
@@ -70,7 +67,7 @@ class Server:
         self.policy = policy
         self._connections: dict[int, _Connection] = {}
         self._buffer = HypercallBuffer(vmm.tables)
-        self._listener = _listen(self.path, bool(policy.uids))
+        self._listener = listen(self.path, bool(policy.uids))
         self._inode = os.stat(self.path).st_ino
         self._listen_at: float | None = None  # when to listen again; None: it listens
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -285,42 +282,3 @@ def _send(connection: _Connection, answer: dict[str, Any], fds: list[int] | None
 def _shut_down(sock: socket.socket) -> None:
     with contextlib.suppress(OSError):
         sock.shutdown(socket.SHUT_RDWR)
-
-
-def _listen(path: str, others: bool) -> socket.socket:
-    """A listening socket at `path`; `others` than its owner find it open, and are checked when they come.
-
-    What is left there of a VMM that has ended is replaced.
-    """
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    try:
-        listener.setblocking(False)
-        os.fchmod(listener.fileno(), 0o600)  # Linux gives the file this mode: it is never open to more
-        if _is_left_over(path):
-            os.unlink(path)
-        listener.bind(path)
-        if others:
-            os.chmod(path, 0o666)
-        listener.listen(128)
-    except OSError as error:
-        listener.close()
-        raise ResourceError(
-            f"cannot listen on {path!r}: {error.strerror or error}; give another path"
-        ) from None
-    return listener
-
-
-def _is_left_over(path: str) -> bool:
-    """Whether a socket lies at `path` that nobody listens on."""
-    if not os.path.exists(path) or not stat.S_ISSOCK(os.stat(path).st_mode):
-        return False
-    probe = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            return True
-        except OSError:
-            return False
-    return False

@@ -1,0 +1,140 @@
+"""`cdna ctl`: looks at a running lab, and changes it."""
+
+import json as json_format
+from typing import Annotated, Any
+
+import typer
+
+from cdna.cli import output
+from cdna.cli.exits import DONE
+from cdna.cli.up import Socket
+from cdna.errors import ConfigError
+from cdna.lab.control import ControlClient
+
+app = typer.Typer(help="Look at a running lab, and change it.", add_completion=False)
+
+Guest = Annotated[str, typer.Argument(metavar="GUEST", help="A guest of the lab.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+_Text = str | None
+
+
+def _ask(socket: _Text, command: str, **fields: Any) -> dict[str, Any]:
+    with ControlClient(socket) as lab:
+        reply, _ = lab.call(command, **fields)
+    return reply
+
+
+def _show_json(value: object) -> int:
+    output.show(json_format.dumps(value, indent=1) + "\n")
+    return DONE
+
+
+@app.command("list")
+def list_guests(json: Json = False, socket: Socket = None) -> int:
+    """The guests and the wire: addresses, link, settings."""
+    from cdna.report.lab_table import guests_table
+
+    reply = _ask(socket, "list")
+    if json:
+        return _show_json({"guests": reply["guests"], "wire": reply["wire"]})
+    style, wire = output.style(), reply["wire"]
+    host = f", the host has {' '.join(wire['host'])}" if wire["host"] else ""
+    line = f"wire {wire['wire']}: link {wire['link']}{host}\n"
+    output.show(style.render(guests_table(reply["guests"], style)) + line)
+    return DONE
+
+
+@app.command("stats")
+def stats(
+    guest: Annotated[_Text, typer.Argument(metavar="[GUEST]", help="All counters of this one.")] = None,
+    json: Json = False,
+    socket: Socket = None,
+) -> int:
+    """What the guests send and receive now, or all counters of one."""
+    from cdna.lab.rates import Traffic
+    from cdna.report.lab_table import counters_table, rates_table
+
+    reply = _ask(socket, "stats", guest=guest)
+    style = output.style()
+    if guest is not None:
+        if json:
+            return _show_json(reply["counters"])
+        output.show(style.render(counters_table(reply["counters"], style)))
+    else:
+        if json:
+            return _show_json({"guests": reply["traffic"], "wire": reply["wire"]})
+        output.show(style.render(rates_table([Traffic(**row) for row in reply["traffic"]], style)))
+    return DONE
+
+
+@app.command("add")
+def add(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The new guest's name.")],
+    address: Annotated[
+        _Text, typer.Option(metavar="ADDRESS,...", help="Default: the next that is free.")
+    ] = None,
+    mac: Annotated[_Text, typer.Option(metavar="MAC", help="Default: the context's own.")] = None,
+    gateway: Annotated[_Text, typer.Option(metavar="ADDRESS,...", help="Default routes.")] = None,
+    vlan: Annotated[_Text, typer.Option(metavar="ID|trunk", help="Its VLAN.")] = None,
+    rate: Annotated[_Text, typer.Option(metavar="RATE", help="Bits a second that it may send.")] = None,
+    weight: Annotated[_Text, typer.Option(metavar="N", help="Its share when guests compete.")] = None,
+    protection: Annotated[_Text, typer.Option(metavar="MODE", help="DMA protection.")] = None,
+    mtu: Annotated[_Text, typer.Option(metavar="BYTES", help="Largest packet.")] = None,
+    socket: Socket = None,
+) -> int:
+    """Add a guest."""
+    settings = {
+        "name": name,
+        "address": address,
+        "mac": mac,
+        "gateway": gateway,
+        "vlan": vlan,
+        "rate": rate,
+        "weight": weight,
+        "protection": protection,
+        "mtu": mtu,
+    }
+    given = {key: value for key, value in settings.items() if value is not None}
+    guest = _ask(socket, "add", settings=given)["guest"]
+    output.show(f"{guest['guest']}: {' '.join(guest['addresses'])}, {guest['mac']}\n")
+    return DONE
+
+
+@app.command("remove")
+def remove(guest: Guest, socket: Socket = None) -> int:
+    """Remove a guest. Programs that run inside go on, without a device."""
+    _ask(socket, "remove", guest=guest)
+    return DONE
+
+
+@app.command("link")
+def link(
+    guest: Annotated[str, typer.Argument(metavar="GUEST|wire", help="A guest of the lab, or the wire.")],
+    state: Annotated[str, typer.Argument(metavar="up|down", help="Plugged in or out.")],
+    socket: Socket = None,
+) -> int:
+    """Plug a guest's cable in or out, or the wire's."""
+    if state not in ("up", "down"):
+        raise ConfigError(f"link {state!r:.40}: give up or down")
+    _ask(socket, "link", guest=guest, up=state == "up")
+    return DONE
+
+
+@app.command("set")
+def change(
+    guest: Guest,
+    settings: Annotated[
+        list[str], typer.Argument(metavar="NAME=VALUE...", help="rate, weight, vlan, protection.")
+    ],
+    socket: Socket = None,
+) -> int:
+    """Change rate, weight, VLAN or protection of a guest that runs."""
+    changes: dict[str, str] = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals or name in changes:
+            wrong = "given twice" if equals else "no value"
+            raise ConfigError(f"{setting!r:.60}: {wrong}; give settings such as rate=100M vlan=5")
+        changes[name] = value
+    _ask(socket, "set", guest=guest, settings=changes)
+    return DONE

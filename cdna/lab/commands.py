@@ -1,0 +1,121 @@
+"""What a lab answers on its control socket. `cdna ctl` and `cdna exec` are its clients.
+
+command   fields                          reply
+list                                      guests, wire
+stats     guest?                          traffic (of all), counters (of one)
+add       settings                        guest
+remove    guest
+link      guest (or "wire"), up
+set       guest, settings                 guest
+hosts                                     hosts
+enter     guest                           guest, hosts; descriptors: network namespace, user namespace
+keep      descriptor: a hosts file, which the lab rewrites while the client's process lives
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+from typing import TYPE_CHECKING, Any
+
+from cdna.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cdna.lab.control import Handler, Reply, Request, Session
+    from cdna.lab.lab import Lab
+
+
+def handlers(lab: Lab, user_fd: int | None) -> dict[str, Handler]:
+    """Functions by command. user_fd: the user namespace that the lab's guests belong to, if it made one."""
+    commands = Commands(lab, user_fd)
+    return {
+        "list": commands.list,
+        "stats": commands.stats,
+        "add": commands.add,
+        "remove": commands.remove,
+        "link": commands.link,
+        "set": commands.set,
+        "hosts": commands.hosts,
+        "enter": commands.enter,
+        "keep": commands.keep,
+    }
+
+
+class Commands:
+    def __init__(self, lab: Lab, user_fd: int | None) -> None:
+        self._lab = lab
+        self._user_fd = user_fd
+        self._kept: list[tuple[int, int]] = []  # hosts files, and the processes that read them
+
+    def list(self, request: Request, session: Session) -> Reply:
+        return {"guests": self._lab.describe(), "wire": self._lab.wire()}
+
+    def stats(self, request: Request, session: Session) -> Reply:
+        if request.get("guest") is None:
+            return {"traffic": [t.as_dict() for t in self._lab.traffic()], "wire": self._lab.wire()}
+        return {"counters": self._lab.counters(_guest(request))}
+
+    def add(self, request: Request, session: Session) -> Reply:
+        plan = self._lab.add(_settings(request))
+        self._rewrite()
+        return {"guest": next(d for d in self._lab.describe() if d["guest"] == plan.name)}
+
+    def remove(self, request: Request, session: Session) -> Reply:
+        self._lab.remove(_guest(request))
+        self._rewrite()
+        return {}
+
+    def link(self, request: Request, session: Session) -> Reply:
+        if not isinstance(request.get("up"), bool):
+            raise ConfigError("link: give up or down")
+        self._lab.set_link(_guest(request), request["up"])
+        return {}
+
+    def set(self, request: Request, session: Session) -> Reply:
+        plan = self._lab.change(_guest(request), _settings(request))
+        return {"guest": next(d for d in self._lab.describe() if d["guest"] == plan.name)}
+
+    def hosts(self, request: Request, session: Session) -> Reply:
+        return {"hosts": self._lab.hosts()}
+
+    def enter(self, request: Request, session: Session) -> Reply:
+        member = self._lab.member(_guest(request))
+        session.fds = [member.namespace.fd, *([] if self._user_fd is None else [self._user_fd])]
+        return {"guest": member.plan.name, "hosts": self._lab.hosts()}
+
+    def keep(self, request: Request, session: Session) -> Reply:
+        if len(session.received) != 1:
+            raise ConfigError("keep: give one descriptor, of a hosts file")
+        process = os.pidfd_open(session.pid)
+        self._kept.append((os.dup(session.received[0]), process))
+        self._rewrite()
+        return {}
+
+    def _rewrite(self) -> None:
+        """Puts the names as they are now into the files of the programs that still run."""
+        text = self._lab.hosts().encode()
+        kept, self._kept = self._kept, []
+        for file, process in kept:
+            if select.select([process], [], [], 0)[0]:  # it has ended
+                os.close(file)
+                os.close(process)
+                continue
+            self._kept.append((file, process))
+            with contextlib.suppress(OSError):
+                os.pwrite(file, text, 0)
+                os.ftruncate(file, len(text))
+
+
+def _guest(request: Request) -> str:
+    guest = request.get("guest")
+    if not isinstance(guest, str):
+        raise ConfigError("no guest is named; give one")
+    return guest
+
+
+def _settings(request: Request) -> dict[str, Any]:
+    settings = request.get("settings")
+    if not isinstance(settings, dict):
+        raise ConfigError("no settings are given; give some")
+    return settings

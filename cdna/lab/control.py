@@ -1,0 +1,279 @@
+"""The control socket of a running lab: a JSON object a request, a JSON object a reply, descriptors beside it.
+
+    client   {"command": "link", "guest": "g1", "up": false}
+    lab      {"ok": true}    or    {"error": "no guest 'g1': there are g2 and g3"}
+
+The socket is SOCK_SEQPACKET, so a message is a packet, with the mode 0600; whoever connects has to be the
+lab's user, or root. One thread answers, a request at a time, and waits for no client.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import select
+import socket
+import stat
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from cdna.errors import CdnaError, ConfigError, ResourceError
+from cdna.sockets import listen, listener_pid, peer
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+log = logging.getLogger("cdna.lab")
+
+MESSAGE_BYTES = 1 << 20
+MAX_FDS = 16
+TIMEOUT = 30.0  # seconds that a client waits for its reply
+
+Request = dict[str, Any]
+Reply = dict[str, Any]
+
+
+class Session:
+    """One client's connection, as a handler sees it.
+
+    fds: descriptors to send with the reply, which stay the handler's. received: those that came with the
+    request; they are closed behind the handler, which duplicates what it wants to keep.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.pid, self.uid = peer(sock)
+        self.fds: list[int] = []
+        self.received: list[int] = []
+        self._callbacks: list[Callable[[], None]] = []
+
+    def on_close(self, callback: Callable[[], None]) -> None:
+        """Has `callback` called, in the control thread, when the client has gone or the lab ends."""
+        self._callbacks.append(callback)
+
+    def close(self) -> None:
+        self.sock.close()
+        for callback in self._callbacks:
+            try:
+                callback()
+            except Exception:  # the other sessions go on
+                log.exception("a control session was not ended whole")
+        self._callbacks.clear()
+
+
+Handler = Callable[[Request, Session], Mapping[str, Any]]
+
+
+class ControlServer:
+    """Answers requests at `path` until `close`. `handlers`: by command; more may be added at any time.
+
+    A handler returns what the reply says beside "ok"; a `CdnaError` of it is the client's one line.
+    """
+
+    def __init__(self, path: str, handlers: dict[str, Handler]) -> None:
+        self.path = path
+        self.handlers = handlers
+        check_free(path)
+        self._listener = listen(path)
+        self._inode = os.stat(path).st_ino
+        self._sessions: dict[int, Session] = {}
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll = select.epoll()
+        self._epoll.register(self._listener, select.EPOLLIN)
+        self._epoll.register(self._wake_fd, select.EPOLLIN)
+        self._thread = threading.Thread(target=self._run, name="cdna-control", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ends the sessions and removes the socket. Closing twice is harmless."""
+        if self._wake_fd < 0:
+            return
+        os.eventfd_write(self._wake_fd, 1)
+        self._thread.join()
+        for fd in list(self._sessions):
+            self._end(fd)
+        with contextlib.suppress(FileNotFoundError):
+            if os.stat(self.path).st_ino == self._inode:
+                os.unlink(self.path)
+        self._listener.close()
+        self._epoll.close()
+        os.close(self._wake_fd)
+        self._wake_fd = -1
+
+    def __enter__(self) -> ControlServer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self) -> None:
+        while True:
+            for fd, _ in self._epoll.poll():
+                if fd == self._wake_fd:
+                    return
+                if fd == self._listener.fileno():
+                    self._accept()
+                elif fd in self._sessions and not self._answer(self._sessions[fd]):
+                    self._end(fd)
+
+    def _accept(self) -> None:
+        try:
+            sock, _ = self._listener.accept()
+        except OSError as error:  # the client has gone again, or there is no descriptor left for it
+            if not isinstance(error, BlockingIOError):
+                log.warning("no control session: %s", error)
+            return
+        session = Session(sock)
+        if session.uid not in (0, os.geteuid()):
+            log.warning("process %d of user %d refused: not this lab's user", session.pid, session.uid)
+            sock.close()
+            return
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MESSAGE_BYTES)
+        self._sessions[sock.fileno()] = session
+        self._epoll.register(sock, select.EPOLLIN)
+
+    def _end(self, fd: int) -> None:
+        session = self._sessions.pop(fd)
+        self._epoll.unregister(fd)
+        session.close()
+
+    def _answer(self, session: Session) -> bool:
+        """Answers the next request. False: the client has gone, or is no client of ours."""
+        try:
+            message, session.received, flags, _ = socket.recv_fds(session.sock, MESSAGE_BYTES, MAX_FDS)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        session.fds = []
+        try:
+            if not message or flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+                return False
+            reply = self._reply(message, session)
+        finally:
+            for fd in session.received:
+                os.close(fd)
+        try:
+            socket.send_fds(session.sock, [json.dumps(reply).encode()], session.fds, socket.MSG_NOSIGNAL)
+        except OSError as error:  # it left, or does not read its replies
+            log.warning("process %d: no reply sent: %s", session.pid, error)
+            return False
+        return True
+
+    def _reply(self, message: bytes, session: Session) -> Reply:
+        try:
+            request = json.loads(message)
+        except (ValueError, RecursionError):
+            return {"error": "request: give one JSON object"}
+        if not isinstance(request, dict):
+            return {"error": "request: give one JSON object"}
+        command = request.get("command")
+        handler = self.handlers.get(command) if isinstance(command, str) else None
+        if handler is None:
+            return {"error": f"command {command!r:.80}: this lab knows {', '.join(sorted(self.handlers))}"}
+        try:
+            return {"ok": True, **handler(request, session)}
+        except CdnaError as error:
+            session.fds = []
+            return {"error": " ".join(str(error).split())}
+        except OSError as error:
+            session.fds = []
+            return {"error": f"{command}: {error.strerror or error}"}
+        except Exception as error:
+            session.fds = []
+            log.exception("%s: a mistake of the lab's", command)
+            return {"error": f"{command}: a mistake of the lab's, see its log: {error!r}"}
+
+
+class ControlClient:
+    """A connection to the lab at `path`. ResourceError: none runs there, or it is not this user's."""
+
+    def __init__(self, path: str | None = None) -> None:
+        self.path = path or default_path()
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.sock.settimeout(TIMEOUT)
+        try:
+            self.sock.connect(self.path)
+            _, uid = peer(self.sock)
+        except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
+            self.sock.close()
+            raise ResourceError(
+                f"no lab is running at {self.path}: start one with cdna up, or give its --socket"
+            ) from None
+        except (OSError, ValueError) as error:
+            self.sock.close()
+            reason = getattr(error, "strerror", None) or str(error)
+            raise ResourceError(f"cannot connect to {self.path}: {reason.lower()}") from None
+        if uid not in (0, os.geteuid()):
+            self.sock.close()
+            raise ResourceError(f"the lab at {self.path} is of user {uid}: give the --socket of yours")
+
+    def call(self, command: str, *, send_fds: tuple[int, ...] = (), **fields: Any) -> tuple[Reply, list[int]]:
+        """The reply to a command and the descriptors beside it. CdnaError: the lab's line."""
+        request = json.dumps({"command": command, **fields}).encode()
+        try:
+            socket.send_fds(self.sock, [request], send_fds)
+            message, fds, _, _ = socket.recv_fds(self.sock, MESSAGE_BYTES, MAX_FDS)
+        except TimeoutError:
+            raise ResourceError(f"the lab at {self.path} gives no answer: end it with kill") from None
+        except OSError as error:
+            raise ResourceError(f"{self.path}: {error.strerror or error}") from None
+        if not message:
+            raise ResourceError(f"the lab at {self.path} has ended")
+        reply: Reply = json.loads(message)
+        if "error" in reply:
+            raise CdnaError(reply["error"])
+        return reply, fds
+
+    def close(self) -> None:
+        self.sock.close()
+
+    def __enter__(self) -> ControlClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def check_free(path: str) -> None:
+    """Raises ResourceError when a lab listens at `path`."""
+    pid = listener_pid(path)
+    if pid:
+        raise ResourceError(
+            f"a lab is already running at {path} (pid {pid}); end it, or give another --socket"
+        )
+
+
+def default_path() -> str:
+    """Where this user's lab listens unless --socket says otherwise.
+
+    To be asked for before a user namespace is entered, which makes this user root.
+    """
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime:
+        return os.path.join(runtime, "cdna", "lab.sock")
+    uid = os.geteuid()
+    return "/run/cdna/lab.sock" if uid == 0 else f"/tmp/cdna-{uid}/lab.sock"
+
+
+def make_directory(path: str) -> None:
+    """Makes the directory of a socket, for this user alone. ConfigError: others can write to it."""
+    directory = os.path.dirname(path)
+    try:
+        os.mkdir(directory, 0o700)
+    except FileExistsError:
+        found = os.lstat(directory)
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+            raise ConfigError(f"{directory} is not this user's alone: give another --socket") from None
+    except OSError as error:
+        raise ResourceError(
+            f"cannot make {directory}: {(error.strerror or '').lower()}; give a --socket"
+        ) from None

@@ -1,0 +1,142 @@
+"""A guest's network namespace, with one tap in it.
+
+Descriptors alone hold both: there is no mount under /run/netns and the tap is not persistent, so when this
+process ends, however it ends, the kernel removes them. A program that runs inside by then keeps the
+namespace, without the device.
+
+    thread of a moment:  unshare(CLONE_NEWNET)   then the tap, its addresses, the loopback device
+    this process:        fd (the namespace)      tap_fd (frames, the pump's)
+
+A namespace belongs to a thread, and pyroute2 opens its socket in the namespace of the thread that calls, so
+each operation runs in a thread that enters the namespace and ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from cdna.errors import ResourceError
+from cdna.lab import syscalls
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from pyroute2 import IPRoute
+
+Interface = IPv4Interface | IPv6Interface
+Address = IPv4Address | IPv6Address
+Result = TypeVar("Result")
+
+DEVICE = "eth0"
+# A buffer of 65472 bytes takes a virtio-net header of 12, an Ethernet header of 14, a VLAN tag of 4, and
+# this.
+GSO_MAX = 65000  # bytes
+IFA_F_NODAD = 0x02  # linux/if_addr.h: usable at once, nobody else can have it
+NO_IPV6 = (errno.EACCES, errno.EOPNOTSUPP, errno.EAFNOSUPPORT)  # how the kernel says that it is turned off
+
+
+class Namespace:
+    """A network namespace with the tap "eth0", up, with these addresses. ResourceError: what was refused.
+
+    mac: aa:bb:cc:dd:ee:ff. gateways: routers of the default routes, at most one of each family.
+    """
+
+    def __init__(
+        self, mac: str, addresses: Sequence[Interface], *, mtu: int = 1500, gateways: Sequence[Address] = ()
+    ) -> None:
+        self.fd, self.tap_fd = in_thread(lambda: _make(mac, addresses, mtu, gateways))
+
+    def run(self, function: Callable[[IPRoute], Result]) -> Result:
+        """What `function` returns, called in a thread inside, with a netlink socket of the namespace."""
+        return in_thread(lambda: _inside(self.fd, function))
+
+    def close(self) -> None:
+        """Gives up both; closing twice is harmless. The pump must have been told before (`Pump.remove`)."""
+        if self.fd >= 0:
+            os.close(self.tap_fd)
+            os.close(self.fd)
+            self.fd = self.tap_fd = -1
+
+    def __enter__(self) -> Namespace:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def in_thread(function: Callable[[], Result]) -> Result:
+    """What `function` returns or raises, called in a thread that ends with it."""
+    with ThreadPoolExecutor(1, "cdna-namespace") as thread:
+        return thread.submit(function).result()
+
+
+def configure(netlink: IPRoute, device: str, addresses: Sequence[Interface], **link: Any) -> None:
+    """Sets a device's attributes, brings it up, gives it addresses. ResourceError: what was refused."""
+    from pyroute2 import NetlinkError
+
+    index = netlink.link_lookup(ifname=device)[0]
+    try:
+        netlink.link("set", index=index, state="up", **link)
+    except NetlinkError as error:
+        settings = ", ".join(f"{name} {value}" for name, value in link.items())
+        raise ResourceError(f"{device} with {settings}: {os.strerror(error.code).lower()}") from None
+    for interface in addresses:
+        try:
+            netlink.addr(
+                "add",
+                index=index,
+                address=str(interface.ip),
+                prefixlen=interface.network.prefixlen,
+                flags=IFA_F_NODAD if interface.version == 6 else 0,
+            )
+        except NetlinkError as error:
+            reason = os.strerror(error.code).lower()
+            if interface.version == 6 and error.code in NO_IPV6:
+                reason = "IPv6 is turned off on this machine; leave out the IPv6 addresses"
+            raise ResourceError(f"{device} with address {interface}: {reason}") from None
+
+
+def _make(mac: str, addresses: Sequence[Interface], mtu: int, gateways: Sequence[Address]) -> tuple[int, int]:
+    from pyroute2 import IPRoute, NetlinkError
+
+    from cdna.nic.tap import open_tap
+
+    try:
+        syscalls.unshare(syscalls.CLONE_NEWNET)
+    except OSError as error:
+        raise ResourceError(
+            f"a network namespace: {error.strerror}; run as root, or see sysctl user.max_net_namespaces"
+        ) from None
+    with contextlib.ExitStack() as undo:
+        fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        undo.callback(os.close, fd)
+        (tap_fd,) = open_tap(DEVICE, vnet_header=True, up=False)
+        undo.callback(os.close, tap_fd)
+        with IPRoute() as netlink:
+            configure(netlink, "lo", [])
+            configure(netlink, DEVICE, addresses, address=mac, mtu=mtu, gso_max_size=GSO_MAX)
+            for gateway in gateways:
+                try:
+                    netlink.route("add", dst="default", gateway=str(gateway))
+                except NetlinkError as error:
+                    reason = os.strerror(error.code).lower()
+                    raise ResourceError(f"default route by {gateway}: {reason}") from None
+        undo.pop_all()
+    return fd, tap_fd
+
+
+def _inside(fd: int, function: Callable[[IPRoute], Result]) -> Result:
+    from pyroute2 import IPRoute
+    from pyroute2.netns import setns
+
+    setns(fd)
+    with IPRoute() as netlink:
+        return function(netlink)

@@ -1,0 +1,161 @@
+"""What a lab is made of: its wire, its networks, its guests. Nothing here needs a compiled module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Network, IPv6Network, ip_interface
+from itertools import chain, count
+from typing import TYPE_CHECKING, Any
+
+from cdna.errors import ConfigError
+from cdna.lab import values
+
+if TYPE_CHECKING:
+    from cdna.lab.namespace import Address, Interface
+    from cdna.lab.values import Network
+
+MAX_GUESTS = 1024
+WIRE = "null"
+NETS: tuple[Network, ...] = (IPv4Network("10.77.0.0/24"), IPv6Network("fd77::/64"))
+HIGHEST = 0xFFFE  # the greatest number of an address that is given to somebody by default
+GUEST_KEYS = ("name", "mac", "address", "gateway", "vlan", "weight", "rate", "protection", "mtu")
+SHARED_KEYS = ("gateway", "vlan", "weight", "rate", "protection", "mtu")  # of [defaults]
+
+
+@dataclass(frozen=True)
+class GuestPlan:
+    """One guest. mac: None gives it the context's own. vlan, weight, rate, protection: `ContextSettings`."""
+
+    name: str
+    mac: str | None = None
+    addresses: tuple[Interface, ...] = ()
+    gateways: tuple[Address, ...] = ()
+    vlan: int | str = 0
+    weight: int = 1
+    rate: float = 0  # bits a second, 0: no limit
+    protection: str = "validated"
+    mtu: int = 1500
+
+
+@dataclass(frozen=True)
+class LabPlan:
+    """A lab. ConfigError: two guests have one name, address or MAC, or there are too many.
+
+    net: where addresses are taken from. host: the host's addresses on the wire, where that is a tap.
+    """
+
+    guests: tuple[GuestPlan, ...] = ()
+    wire: str = WIRE
+    net: tuple[Network, ...] = NETS
+    host: tuple[Interface, ...] = ()
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    socket: str | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.guests) > MAX_GUESTS:
+            raise ConfigError(f"{len(self.guests)} guests: give up to {MAX_GUESTS}")
+        check_distinct(self.guests, self.host)
+
+
+def check_distinct(guests: Sequence[GuestPlan], host: Sequence[Interface] = ()) -> None:
+    """Raises ConfigError when a name, a MAC or an address is somebody else's."""
+    owners: dict[object, str] = {interface.ip: "the host" for interface in host}
+    for guest in guests:
+        _claim(owners, guest.name.lower(), guest.name, "name")
+        if guest.mac is not None:
+            _claim(owners, guest.mac, guest.name, "MAC address")
+        for interface in guest.addresses:
+            _claim(owners, interface.ip, guest.name, "address")
+
+
+def _claim(owners: dict[object, str], thing: object, guest: str, what: str) -> None:
+    if what == "name" and thing in owners:
+        raise ConfigError(f"guest {guest}: there are two of this name; give each its own")
+    if thing in owners:
+        raise ConfigError(f"guest {guest}: {what} {thing} is taken by {owners[thing]}; give another")
+    owners[thing] = guest
+
+
+def guest_plan(
+    where: str, settings: Mapping[str, Any], defaults: Mapping[str, Any], net: Sequence[Network]
+) -> GuestPlan:
+    """A guest from the settings that options or a file give it. `where` is followed by a setting's name.
+
+    It has the addresses that it was given; `with_addresses` gives it some when that is none.
+    """
+    given = {**{key: (f"{where}{key}", value) for key, value in settings.items()}}
+    for key, value in defaults.items():
+        given.setdefault(key, value)
+    plan = GuestPlan(name=values.name(*given["name"]))
+    checks = {
+        "mac": values.mac,
+        "vlan": values.vlan,
+        "weight": values.weight,
+        "rate": values.rate,
+        "protection": values.protection,
+        "mtu": values.mtu,
+    }
+    changes: dict[str, Any] = {key: check(*given[key]) for key, check in checks.items() if key in given}
+    if "address" in given:
+        changes["addresses"] = values.addresses(*given["address"], net)
+    if "gateway" in given:
+        known = changes.get("addresses") or tuple(ip_interface(f"{n[1]}/{n.prefixlen}") for n in net)
+        changes["gateways"] = values.gateways(*given["gateway"], known)
+    return replace(plan, **changes)
+
+
+def host_addresses(net: Sequence[Network]) -> tuple[Interface, ...]:
+    """The host's default addresses: 10.77.0.254 and fd77::fe of the default networks."""
+    number = last_number(net)
+    return tuple(_numbered(n, number) for n in net)
+
+
+def last_number(net: Iterable[Network]) -> int:
+    """The number of the host's addresses, the greatest that each of the networks has."""
+    return min([HIGHEST, *(n.num_addresses - 2 for n in net)])
+
+
+def with_addresses(
+    guests: Iterable[GuestPlan],
+    net: Sequence[Network],
+    host: Sequence[Interface] = (),
+    others: Sequence[GuestPlan] = (),
+) -> list[GuestPlan]:
+    """The guests, with addresses for those that have none: the first guest's end in 1, and so on."""
+    guests = list(guests)
+    taken = {interface.ip for interface in host}
+    taken |= {interface.ip for guest in (*guests, *others) for interface in guest.addresses}
+    done = []
+    for position, guest in enumerate(guests, len(others) + 1):
+        if not guest.addresses and net:
+            number = next(n for n in _numbers(position, net) if not _own(n, net) & taken)
+            guest = replace(guest, addresses=tuple(_numbered(n, number) for n in net))
+            taken |= {interface.ip for interface in guest.addresses}
+        done.append(guest)
+    return done
+
+
+def _own(number: int, net: Iterable[Network]) -> set[Address]:
+    return {_numbered(n, number).ip for n in net}
+
+
+def _numbers(first: int, net: Sequence[Network]) -> Iterator[int]:
+    """The numbers to try for a guest's addresses, its position first. ConfigError: there are no more."""
+    last = last_number(net)
+    for number in chain([first], count(1)):
+        if number > last:
+            if number == first:
+                continue
+            room = ", ".join(map(str, net))
+            raise ConfigError(f"no address is left in {room}; give a larger network, such as 10.77.0.0/16")
+        yield number
+
+
+def _numbered(net: Network, number: int) -> Interface:
+    return ip_interface(f"{net[number]}/{net.prefixlen}")
+
+
+def plain_guests(number: int) -> list[dict[str, Any]]:
+    """The settings of guests that are told apart by their numbers alone."""
+    return [{"name": f"g{n}"} for n in range(1, number + 1)]

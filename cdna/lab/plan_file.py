@@ -1,0 +1,133 @@
+"""A lab from a TOML file.
+
+wire = "tap:cdna0"                        # what --wire takes; "null" when it is left out
+net = ["10.77.0.0/24", "fd77::/64"]       # addresses are taken from here
+host = ["10.77.0.254", "fd77::fe"]        # the host's on the tap
+socket = "/run/cdna/lab.sock"
+guests = 4                                # g1 to g4; or a table for each:
+
+[defaults]                                # for all guests
+protection = "validated"
+
+[[guest]]
+name = "web"
+mac = "02:00:00:00:00:01"
+address = ["10.77.0.10", "fd77::10"]
+gateway = "10.77.0.254"
+vlan = 5
+weight = 2
+rate = "100M"
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cdna.errors import ConfigError, ResourceError
+from cdna.lab import values
+from cdna.lab.plan import (
+    GUEST_KEYS,
+    MAX_GUESTS,
+    NETS,
+    SHARED_KEYS,
+    WIRE,
+    LabPlan,
+    guest_plan,
+    host_addresses,
+    plain_guests,
+    with_addresses,
+)
+
+LAB_KEYS = ("wire", "net", "host", "socket", "guests", "defaults", "guest")
+MAX_BYTES = 1 << 20
+
+
+def read_plan(path: str) -> LabPlan:
+    """The lab that the file at `path` describes. ResourceError: it cannot be read. ConfigError: all else."""
+    try:
+        with open(path, "rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        raise ResourceError(f"--config {path}: {reason}; give a TOML file") from None
+    if len(raw) > MAX_BYTES:
+        raise ConfigError(f"--config {path}: more than {MAX_BYTES} bytes; give a lab's TOML file")
+    try:
+        table = tomllib.loads(raw.decode())
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{path}, line {line}: not UTF-8 text; give a TOML file") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path}: no TOML: {_lower(str(error))}") from None
+    return plan_from(os.path.basename(path), table)
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def plan_from(file: str, table: Mapping[str, Any]) -> LabPlan:
+    """The lab of a parsed file; `file` is its name, for what is wrong with it."""
+    _known(file, table, LAB_KEYS)
+    net = values.nets(f"{file}: net", table["net"]) if "net" in table else NETS
+    host = host_addresses(net)
+    if "host" in table:
+        host = values.addresses(f"{file}: host", table["host"], net)
+    shared = _table(f"{file}: [defaults]", table.get("defaults", {}), SHARED_KEYS)
+    defaults = {key: (f"{file}: [defaults] {key}", value) for key, value in shared.items()}
+    given = _guests(file, table)
+    guests = [
+        guest_plan(f"{file}: [[guest]] {i}, ", settings, defaults, net) for i, settings in enumerate(given, 1)
+    ]
+    wire = _text(f"{file}: wire", table.get("wire", WIRE))
+    path = _text(f"{file}: socket", table["socket"]) if "socket" in table else None
+    try:
+        return LabPlan(
+            tuple(with_addresses(guests, net, host)),
+            wire=wire,
+            net=net,
+            host=host,
+            defaults=defaults,
+            socket=path,
+        )
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from None
+
+
+def _guests(file: str, table: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    if "guests" in table and "guest" in table:
+        raise ConfigError(
+            f"{file}: guests and [[guest]]: give a number of them or a table for each, not both"
+        )
+    if "guests" in table:
+        return list(plain_guests(values.whole(f"{file}: guests", table["guests"], 0, MAX_GUESTS)))
+    tables = table.get("guest", [])
+    if not isinstance(tables, list):
+        raise ConfigError(f"{file}: [guest]: give each guest a table [[guest]], in double brackets")
+    guests = [_table(f"{file}: [[guest]] {i}", guest, GUEST_KEYS) for i, guest in enumerate(tables, 1)]
+    for i, guest in enumerate(guests, 1):
+        if "name" not in guest:
+            raise ConfigError(f'{file}: [[guest]] {i}: no name; give it one, such as name = "g{i}"')
+    return guests
+
+
+def _table(where: str, table: object, keys: Sequence[str]) -> Mapping[str, Any]:
+    if not isinstance(table, dict):
+        raise ConfigError(f"{where} {table!r:.80}: give a table of {', '.join(keys)}")
+    _known(where, table, keys)
+    return table
+
+
+def _known(where: str, table: Mapping[str, Any], keys: Sequence[str]) -> None:
+    for key in table:
+        if key not in keys:
+            raise ConfigError(f"{where}: unknown key {key!r:.80}; the known ones are {', '.join(keys)}")
+
+
+def _text(where: str, value: object) -> str:
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        raise values.bad(where, value, "give a text")
+    return value

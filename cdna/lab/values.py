@@ -1,0 +1,194 @@
+"""From what an option or a file says to the setting of a guest or of the lab.
+
+Each function takes where the value stood ("--rate", "lab.toml: [[guest]] 2, rate") and the value, as text or
+as TOML has it, and raises ConfigError in one line that names both and what would be right.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface, ip_network
+from typing import TYPE_CHECKING
+
+from cdna.compare.plan import PROTECTIONS
+from cdna.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cdna.lab.namespace import Address, Interface
+
+Network = IPv4Network | IPv6Network
+
+MAX_RATE = 1e12  # bits a second
+MAX_WEIGHT = 1000
+MAX_VLAN = 4094
+MIN_MTU, MAX_MTU = 1280, 9000  # IPv6's least (RFC 8200), and what a frame of 9018 bytes holds
+UNITS = {"K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+# Single-use I/O pages are for buffers of up to 12 KiB (guest_driver/queues.pxd); a large segment needs 64.
+LAB_PROTECTIONS = tuple(mode for mode in PROTECTIONS if mode != "iommu:single-use")
+RESERVED = ("localhost", "host")  # names that mean something else inside a lab
+
+_NAME = re.compile("[a-z]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII | re.IGNORECASE)
+_MAC = re.compile("[0-9a-f]{2}(:[0-9a-f]{2}){5}", re.ASCII | re.IGNORECASE)
+
+
+def bad(where: str, value: object, advice: str) -> ConfigError:
+    return ConfigError(f"{where} {_quoted(value)}: {advice}")
+
+
+def _quoted(value: object) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    return f"{text!r:.80}" if not text.isprintable() or not text.strip() else f"{text:.80}"
+
+
+def name(where: str, value: object) -> str:
+    """A guest's name: a host name of one label (RFC 1123), which no resolver takes for a number."""
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
+        raise bad(where, value, "give 1 to 63 letters, digits and hyphens, a letter first, as in a host name")
+    if value.lower() in RESERVED:
+        raise bad(
+            where, value, f"has another meaning inside a lab; {' and '.join(RESERVED)} cannot be guests"
+        )
+    return value
+
+
+def whole(where: str, value: object, least: int, most: int) -> int:
+    advice = f"give a whole number from {least} to {most}"
+    if isinstance(value, str) and re.fullmatch("-?[0-9]{1,18}", value, re.ASCII):
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise bad(where, value, advice)
+    return value
+
+
+def weight(where: str, value: object) -> int:
+    return whole(where, value, 1, MAX_WEIGHT)
+
+
+def mtu(where: str, value: object) -> int:
+    return whole(where, value, MIN_MTU, MAX_MTU)
+
+
+def vlan(where: str, value: object) -> int | str:
+    if value == "trunk":
+        return "trunk"
+    try:
+        return whole(where, value, 0, MAX_VLAN)
+    except ConfigError:
+        advice = f"give 1 to {MAX_VLAN}, 0 for untagged frames, or trunk for any tag"
+        raise bad(where, value, advice) from None
+
+
+def rate(where: str, value: object) -> float:
+    """Bits a second, also as text with K, M, G or T; 0 for no limit."""
+    advice = "give bits a second such as 100M or 1.5G, at most 1T, or 0 for no limit"
+    number: float
+    if isinstance(value, str):
+        text = value.strip().upper()
+        unit = UNITS.get(text[-1:], 1.0)
+        try:
+            number = float(text[:-1] if text[-1:] in UNITS else text) * unit
+        except ValueError:
+            raise bad(where, value, advice) from None
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        number = float(value) if abs(value) < MAX_RATE * 10 else math.inf
+    else:
+        raise bad(where, value, advice)
+    if not 0 <= number <= MAX_RATE:
+        raise bad(where, value, advice)
+    return number
+
+
+def protection(where: str, value: object) -> str:
+    if not isinstance(value, str) or value not in LAB_PROTECTIONS:
+        raise bad(where, value, f"give one of {', '.join(LAB_PROTECTIONS)}")
+    return value
+
+
+def mac(where: str, value: object) -> str:
+    if not isinstance(value, str) or not _MAC.fullmatch(value):
+        raise bad(where, value, "give six bytes in hexadecimal, for example 02:00:00:00:00:01")
+    first = int(value[:2], 16)
+    if first & 1 or not int(value.replace(":", ""), 16):
+        raise bad(where, value, "this names no single device; give an even first byte, such as 02")
+    return value.lower()
+
+
+def words(where: str, value: object) -> list[str]:
+    """A list of texts: TOML's, or one text with commas."""
+    if isinstance(value, str):
+        return [word.strip() for word in value.split(",")] if value.strip() else []
+    if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+        raise bad(where, value, "give a text, or a list of texts")
+    return value
+
+
+def nets(where: str, value: object) -> tuple[Network, ...]:
+    """The networks that addresses are taken from: at most one of each family."""
+    advice = "give a network, such as 10.77.0.0/24 or fd77::/64"
+    found: list[Network] = []
+    for word in words(where, value):
+        try:
+            net = ip_network(word)
+        except ValueError:
+            raise bad(where, word, f"{_host_bits(word)}{advice}") from None
+        if net.num_addresses < 8 or net.is_multicast or net.is_loopback:
+            raise bad(where, word, f"no room for guests; {advice}")
+        if any(net.version == other.version for other in found):
+            raise bad(where, word, f"a second one of IPv{net.version}; give one of each")
+        found.append(net)
+    return tuple(found)
+
+
+def _host_bits(word: str) -> str:
+    try:
+        return f"this is an address in {ip_network(word, strict=False)}; "
+    except ValueError:
+        return ""
+
+
+def addresses(where: str, value: object, known: Sequence[Network]) -> tuple[Interface, ...]:
+    """Addresses with their prefixes; one without is completed from the lab's network that it lies in."""
+    return tuple(_interface(where, word, known) for word in words(where, value))
+
+
+def _interface(where: str, word: str, known: Sequence[Network]) -> Interface:
+    try:
+        interface = ip_interface(word)
+    except ValueError:
+        raise bad(where, word, "give an address, such as 10.77.0.5 or fd77::5/64") from None
+    if "/" not in word:
+        net = next((net for net in known if net.version == interface.version and interface.ip in net), None)
+        if net is None:
+            nets_known = ", ".join(map(str, known)) or "none"
+            prefix = 24 if interface.version == 4 else 64
+            advice = f"in none of the lab's networks ({nets_known}); give one that is, or {word}/{prefix}"
+            raise bad(where, word, advice)
+        interface = ip_interface(f"{interface.ip}/{net.prefixlen}")
+    ip, net = interface.ip, interface.network
+    if ip.is_multicast or ip.is_loopback or ip.is_unspecified:
+        raise bad(where, word, "no address of a single device; give one, such as 10.77.0.5")
+    if net.num_addresses > 2 and (
+        ip == net.network_address or (ip == net.broadcast_address and ip.version == 4)
+    ):
+        raise bad(where, word, f"the first and the last address of {net} are the network's own; give another")
+    return interface
+
+
+def gateways(where: str, value: object, own: Sequence[Interface]) -> tuple[Address, ...]:
+    """Routers, which have to be neighbours: at most one of each family."""
+    found: list[Address] = []
+    for word in words(where, value):
+        try:
+            address = ip_address(word)
+        except ValueError:
+            raise bad(where, word, "give an address, such as 10.77.0.254") from None
+        if not any(address.version == i.version and address in i.network for i in own):
+            near = ", ".join(str(i.network) for i in own) or "none"
+            raise bad(where, word, f"no neighbour of this guest; give an address in its networks ({near})")
+        if any(address.version == other.version for other in found):
+            raise bad(where, word, f"a second one of IPv{address.version}; give one of each")
+        found.append(address)
+    return tuple(found)

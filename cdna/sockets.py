@@ -1,0 +1,78 @@
+"""Listening on a Unix socket at a path, also where one that has ended left its socket behind."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import stat
+import struct
+from collections.abc import Iterator
+
+from cdna.errors import ResourceError
+
+_PEERCRED = "iII"  # struct ucred: process, user, group
+
+
+def peer(sock: socket.socket) -> tuple[int, int]:
+    """Process and user at the other end; of a socket that has connected, those that listen."""
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize(_PEERCRED))
+    pid, uid, _ = struct.unpack(_PEERCRED, raw)
+    return pid, uid
+
+
+def listen(path: str, others: bool = False) -> socket.socket:
+    """A nonblocking SOCK_SEQPACKET socket that listens at `path`. ResourceError: it cannot be.
+
+    `others` than its owner find it open, and are to be checked when they come. A socket that is left there of
+    a process that has ended is replaced.
+    """
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        listener.setblocking(False)
+        os.fchmod(listener.fileno(), 0o600)  # Linux gives the file this mode: it is never open to more
+        with _alone(path):  # or two that start at once would both replace it
+            if is_left_over(path):
+                os.unlink(path)
+            listener.bind(path)
+            if others:
+                os.chmod(path, 0o666)
+            listener.listen(128)
+    except OSError as error:
+        listener.close()
+        raise ResourceError(
+            f"cannot listen on {path!r}: {error.strerror or error}; give another path"
+        ) from None
+    return listener
+
+
+def is_left_over(path: str) -> bool:
+    """Whether a socket lies at `path` that nobody listens on."""
+    return listener_pid(path) == 0
+
+
+def listener_pid(path: str) -> int | None:
+    """The process that listens at `path`; 0: none does, None: no socket lies there, or none of ours."""
+    if not os.path.exists(path) or not stat.S_ISSOCK(os.stat(path).st_mode):
+        return None
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+            return peer(probe)[0]
+        except ConnectionRefusedError:
+            return 0
+        except OSError:
+            return None
+
+
+@contextlib.contextmanager
+def _alone(path: str) -> Iterator[None]:
+    """While nobody else is between looking at a socket of this directory and listening there."""
+    directory = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(directory)  # which gives the lock back
