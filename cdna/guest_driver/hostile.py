@@ -1,0 +1,128 @@
+"""One hostile guest, for tests, fuzzers and benchmarks: it maps what a guest maps and writes what it likes.
+
+It has its context page, its rings where the protection mode lets a guest write them, its own memory, and the
+hypercalls with any arguments. It has no driver, and nothing of the NIC's or the VMM's. Its context is a
+remote one: the NIC finds its doorbells by looking at the page, as with a guest in another process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from cdna import abi
+from cdna.abi import DescFlag, Mailbox, Ring
+from cdna.machine import Machine
+from cdna.vmm.hypervisor import Context, Guest
+from cdna.vmm.settings import ContextSettings
+
+EOP = DescFlag.DESC_F_EOP
+TX, RX = Ring.RING_TX, Ring.RING_RX
+PRODUCER = {TX: Mailbox.MAILBOX_TX_PRODUCER, RX: Mailbox.MAILBOX_RX_PRODUCER}
+
+Desc = tuple[int, int, int]  # address, length, flags
+
+
+def descriptors(requests: Iterable[Desc], first_seq: int = 0) -> np.ndarray:
+    """Descriptors as they lie in memory, numbered from `first_seq`."""
+    rows = [(addr, length, flags, first_seq + i) for i, (addr, length, flags) in enumerate(requests)]
+    return np.array(rows, abi.DESC_DTYPE)
+
+
+class Hostile:
+    """A guest of `pages` pages with one context of `settings` (`ContextSettings`), which it drives raw."""
+
+    def __init__(self, machine: Machine, name: str = "mallory", *, pages: int = 16, **settings: Any) -> None:
+        settings = {"tx_ring": 8, "rx_ring": 8, **settings}
+        self.machine = machine
+        self.guest: Guest = machine.vmm.create_guest(name, pages * abi.PAGE_BYTES)
+        self.context: Context = machine.vmm.assign(self.guest, ContextSettings(**settings, remote=True))
+        self.memory = self.guest.memory
+        self.size = {TX: self.context.settings.tx_ring, RX: self.context.settings.rx_ring}
+        self.posted = {TX: 0, RX: 0}  # what an honest driver would announce
+
+    @property
+    def mac(self) -> bytes:
+        return bytes.fromhex(self.context.mac.replace(":", ""))
+
+    # --- memory that it maps ------------------------------------------------------------------------------
+
+    @property
+    def page(self) -> np.ndarray:
+        """The context page, one record of CONTEXT_PAGE_DTYPE, writable."""
+        return self.machine.nic.page_view(self.context.index).view(abi.CONTEXT_PAGE_DTYPE)
+
+    def ring(self, ring: Ring) -> np.ndarray:
+        """A descriptor ring; a guest can write it in the modes iommu and none."""
+        step = self.machine.nic.max_ring * abi.DESC_DTYPE.itemsize
+        start = step * int(ring)
+        view = self.machine.nic.rings_view(self.context.index)[start : start + step]
+        return view.view(abi.DESC_DTYPE)[: self.size[ring]]
+
+    @property
+    def completions(self) -> np.ndarray:
+        start = self.machine.nic.max_ring * 2 * abi.DESC_DTYPE.itemsize
+        step = self.machine.nic.max_ring * abi.COMPLETION_DTYPE.itemsize
+        view = self.machine.nic.rings_view(self.context.index)[start : start + step]
+        return view.view(abi.COMPLETION_DTYPE)[: self.size[RX]]
+
+    def maddr(self, page: int = 0, offset: int = 0) -> int:
+        """Machine address of a byte of the guest's own memory."""
+        return self.guest.maddr + page * abi.PAGE_BYTES + offset
+
+    def write(self, data: bytes, page: int = 0, offset: int = 0) -> int:
+        """Puts bytes into the guest's memory; returns their machine address."""
+        at = page * abi.PAGE_BYTES + offset
+        self.memory[at : at + len(data)] = np.frombuffer(data, np.uint8)
+        return self.guest.maddr + at
+
+    def consumer(self, ring: Ring) -> int:
+        """The consumer index that the NIC published."""
+        return int(self.page["tx_consumer" if ring == TX else "rx_consumer"][0])
+
+    # --- the ways out -------------------------------------------------------------------------------------
+
+    def ring_doorbell(self, mailbox: int, value: int) -> None:
+        """Writes a mailbox and rings its doorbell."""
+        self.page["mailbox"][0, mailbox] = value & 0xFFFFFFFF
+        self.page["doorbell"][0] |= 1 << mailbox
+
+    def enqueue(
+        self, ring: int, requests: Iterable[Desc], *, domain: int | None = None, context: int | None = None
+    ) -> int:
+        """The hypercall, under its own name or another's. Returns how many were taken, or a Refusal."""
+        return self.machine.vmm.tables.enqueue(
+            self.guest.domain if domain is None else domain,
+            self.context.index if context is None else context,
+            ring,
+            descriptors(requests).view(np.uint8),
+        )
+
+    def iommu_map(self, io_pages: Iterable[int], pages: Iterable[int], *, context: int | None = None) -> int:
+        """Maps machine pages at I/O pages."""
+        index = self.context.index if context is None else context
+        return self.machine.vmm.tables.iommu_map(
+            self.guest.domain, index, np.array([*io_pages], np.uint32), np.array([*pages], np.uint32)
+        )
+
+    def iommu_unmap(self, io_pages: Iterable[int], *, context: int | None = None) -> int:
+        index = self.context.index if context is None else context
+        return self.machine.vmm.tables.iommu_unmap(self.guest.domain, index, np.array([*io_pages], np.uint32))
+
+    # --- what a driver would do, for a start from good behaviour --------------------------------------------
+
+    def post(self, ring: Ring, requests: Iterable[Desc]) -> int:
+        """Puts descriptors on a ring, as the mode wants it, and rings the doorbell. Returns how many."""
+        requests = list(requests)
+        if self.context.settings.protection == "validated":
+            taken = self.enqueue(ring, requests)
+        else:
+            taken = len(requests)
+            for i, row in enumerate(descriptors(requests)):
+                self.ring(ring)[(self.posted[ring] + i) % self.size[ring]] = row
+        if taken > 0:
+            self.posted[ring] += taken
+            self.ring_doorbell(PRODUCER[ring], self.posted[ring])
+        return taken
