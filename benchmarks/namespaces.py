@@ -1,0 +1,181 @@
+"""Namespace guests on CDNA beside a kernel bridge, in one run.
+
+    python benchmarks/namespaces.py [--seconds S] [--rounds N] [--json FILE] [tcp udp ping fairness capture]
+
+tcp        iperf3 between two guests, Gb/s of payload
+udp        iperf3 between two guests, frames of 64 bytes (without the FCS), datagrams that arrive
+ping       round-trip times at 1000 and at 10 a second, the median and the 99th percentile
+fairness   eight guests flood a wire of 500 Mb/s, one is held to a tenth of it
+capture    tcp with a capture of both guests to a file, over tcp without
+
+Contenders take turns, so that what disturbs one disturbs all; a ratio is the median over rounds, with the
+least and the most. Needs root, iperf3, ping and nsenter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+from dataclasses import asdict
+
+from netlab.contenders import CdnaLab, Guests, TapBridge, VethBridge
+from netlab.loads import capturing, flood_shares, iperf3_server, need, ping_us, tcp_gbps, udp_kpps
+from netlab.turns import Figure, Load, percentile, ratio, take_turns
+
+from cdna.cli import output
+from cdna.compare.hostinfo import host_facts
+from cdna.errors import CdnaError
+from cdna.report.style import Style
+from cdna.report.summary import least_most, spread
+
+LOADS = ("tcp", "udp", "ping", "fairness", "capture")
+LINE_RATE = 500e6  # bits a second, of the wire that is flooded
+FLOODERS = 8
+HELD_TO = 0.1  # of the wire, one of them
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("loads", nargs="*", metavar="load", help=f"what to measure: {', '.join(LOADS)}; all")
+    parser.add_argument("--seconds", type=float, default=2.0, metavar="S", help="of a contender's turn")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each contender")
+    parser.add_argument("--json", metavar="FILE", help="write the figures")
+    given = parser.parse_args()
+    if unknown := [load for load in given.loads if load not in LOADS]:
+        parser.error(f"{unknown[0]}: give {', '.join(LOADS)}")
+    if given.seconds <= 0 or given.rounds < 1:
+        parser.error("give --seconds above 0 and --rounds of 1 or more")
+    try:
+        json_to = None if given.json is None else output.file_to_write("--json", given.json)
+        need("iperf3", "ping", "nsenter")
+        style, done = output.style(), []
+        for load in run(given.loads or list(LOADS), given.seconds, given.rounds):
+            output.show(table(load, style))
+            done.append(load)
+        if json_to is not None:
+            facts = {"host": host_facts(), "loads": [asdict(load) for load in done]}
+            output.write_file("--json", json_to, json.dumps(facts, indent=2) + "\n")
+    except CdnaError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def run(wanted: list[str], seconds: float, rounds: int):
+    """The loads, one after the other, each as soon as it is measured."""
+    with contextlib.ExitStack() as stack:
+        if {"tcp", "udp", "ping"} & set(wanted):
+            guests = [stack.enter_context(kind(2)) for kind in (CdnaLab, VethBridge, TapBridge)]
+            for one in guests:
+                stack.enter_context(iperf3_server(one))
+            contenders = {one.name: one for one in guests}
+            if "tcp" in wanted:
+                yield tcp(contenders, seconds, rounds)
+            if "udp" in wanted:
+                yield udp(contenders, seconds, rounds)
+            if "ping" in wanted:
+                yield from ping(contenders, seconds, rounds)
+    if "fairness" in wanted:
+        yield fairness(seconds, rounds)
+    if "capture" in wanted:
+        yield capture(seconds, rounds)
+
+
+def tcp(contenders: dict[str, Guests], seconds: float, rounds: int) -> Load:
+    figures = take_turns(contenders, rounds, lambda guests: tcp_gbps(guests, seconds))
+    load = Load("TCP between two guests", "Gb/s", [Figure(*item) for item in figures.items()])
+    return judged(load, wanted="at least 1.0")
+
+
+def udp(contenders: dict[str, Guests], seconds: float, rounds: int) -> Load:
+    figures = take_turns(contenders, rounds, lambda guests: udp_kpps(guests, seconds))
+    load = Load("UDP, frames of 64 B", "kpps", [Figure(*item) for item in figures.items()])
+    return judged(load, TapBridge.name, wanted="at least 2.0")
+
+
+def ping(contenders: dict[str, Guests], seconds: float, rounds: int):
+    for interval in (0.001, 0.1):
+        times = take_turns(contenders, rounds, lambda guests, every=interval: ping_us(guests, seconds, every))
+        for percent in (50, 99):
+            figures = [
+                Figure(name, [percentile(turn, percent) for turn in turns]) for name, turns in times.items()
+            ]
+            load = Load(f"ping, {1 / interval:.0f} a second, {percent}th percentile", "us", figures)
+            yield judged(load, wanted="at most 1.0" if percent == 99 else "", least=True)
+
+
+def fairness(seconds: float, rounds: int) -> Load:
+    """Shares of the wire in per cent. The first guest is held to its rate."""
+    held = {"rate": f"{LINE_RATE * HELD_TO / 1e6:.0f}M"}
+    with CdnaLab(FLOODERS, f"null:rate={LINE_RATE / 1e6:.0f}M", [held]) as lab:
+        turns = [flood_shares(lab, seconds, LINE_RATE) for _ in range(rounds)]
+    figures = [
+        Figure(f"guest {guest}", [100 * turn[guest - 1] for turn in turns])
+        for guest in range(1, FLOODERS + 1)
+    ]
+    others = [figure.median for figure in figures[1:]]
+    full = sum(figure.median for figure in figures)
+    apart = 100 * (max(others) / min(others) - 1) if min(others) else float("inf")
+    return Load(
+        f"{FLOODERS} guests flood {LINE_RATE / 1e6:g} Mb/s, guest 1 is held to {HELD_TO:.0%}",
+        "% of the wire",
+        figures,
+        said=(
+            f"Guest 1 has {figures[0].median:.2f}% (wanted: 9 to 11); the other seven are {apart:.1f}% apart "
+            f"(wanted: at most 5). The wire is {full:.0f}% full."
+        ),
+    )
+
+
+def capture(seconds: float, rounds: int) -> Load:
+    def measure(guests: Guests, captured: bool) -> float:
+        with capturing(guests) if captured else contextlib.nullcontext():
+            return tcp_gbps(guests, seconds)
+
+    with CdnaLab(2) as lab, iperf3_server(lab):
+        contenders = {"captured": True, "not captured": False}
+        figures = take_turns(contenders, rounds, lambda captured: measure(lab, captured))
+    load = Load("TCP while both guests are captured", "Gb/s", [Figure(*item) for item in figures.items()])
+    over = ratio(figures["captured"], figures["not captured"])
+    load.ratios["not captured"] = over
+    load.said = f"Captured over not captured: {spread(over, '-')} (wanted: at least 0.8)."
+    return load
+
+
+def judged(load: Load, against: str = "", *, wanted: str, least: bool = False) -> Load:
+    """Adds the ratios of the first contender to the others, and a sentence about one of them.
+
+    against: which one; by default the one that is better (`least`: has the lower figure).
+    """
+    ours, others = load.figures[0], load.figures[1:]
+    load.ratios = {other.contender: ratio(ours.values, other.values) for other in others}
+    best = (min if least else max)(others, key=lambda figure: figure.median)
+    named = against or best.contender
+    over = load.ratios[named]
+    load.said = f"{ours.contender} over {named}{'' if against else ', the better one'}: {spread(over, '-')}"
+    load.said += f" (wanted: {wanted})." if wanted else "."
+    return load
+
+
+def table(load: Load, style: Style) -> str:
+    rows = style.table()
+    rows.add_column(load.unit, no_wrap=True)
+    headings = ("median", "least-\nmost", *(("cdna\nover it", "least-\nmost") if load.ratios else ()))
+    for heading in headings:
+        rows.add_column(heading, justify="right", no_wrap=True)
+    for figure in load.figures:
+        cells = [figure.contender, f"{figure.median:.2f}"]
+        cells.append(f"{min(figure.values):.2f}{style.dash}{max(figure.values):.2f}")
+        over = load.ratios.get(figure.contender)
+        if load.ratios:
+            cells += ["", ""] if over is None else [f"{over.median:.2f}", least_most(over, style.dash)]
+        rows.add_row(*cells)
+    return style.render("", load.name, rows, *([load.said] if load.said else []))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""Contenders in turns, and ratios of what they reached."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import TypeVar
+
+from cdna.compare.result import Ratio
+
+Contender = TypeVar("Contender")
+Result = TypeVar("Result")
+
+
+@dataclass
+class Figure:
+    """What one contender reached, round by round."""
+
+    contender: str
+    values: list[float]
+
+    @property
+    def median(self) -> float:
+        return median(self.values)
+
+
+@dataclass
+class Load:
+    """What was measured under one load: a figure of each contender, ratios to some of them, a sentence."""
+
+    name: str
+    unit: str
+    figures: list[Figure]
+    ratios: dict[str, Ratio] = field(default_factory=dict)
+    said: str = ""
+
+
+def take_turns(
+    contenders: Mapping[str, Contender], rounds: int, measure: Callable[[Contender], Result]
+) -> dict[str, list[Result]]:
+    """A figure of each contender in each round. Who begins changes from round to round."""
+    figures: dict[str, list[Result]] = {name: [] for name in contenders}
+    names = list(contenders)
+    for turn in range(rounds):
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
+            figures[name].append(measure(contenders[name]))
+    return figures
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Ratio:
+    """Ours over theirs, round by round: median, least and most."""
+    pairs = [one / other for one, other in zip(ours, theirs, strict=True) if other > 0]
+    if not pairs:
+        return Ratio(float("inf"), float("inf"), float("inf"), 0)
+    return Ratio(median(pairs), min(pairs), max(pairs), len(pairs))
+
+
+def percentile(values: Iterable[float], percent: float) -> float:
+    """The smallest value that so many per cent of all do not exceed."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]

@@ -1,0 +1,25 @@
+"""The state of a relay between pairs of taps."""
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+cdef enum:
+    RELAY_ENDS = 256            # taps; two a guest
+    RELAY_BUFFER = 65550        # bytes: a virtio-net header, and the largest frame that a stack hands over
+
+cdef struct relay_end_t:
+    int fd
+    uint32_t peer               # where its frames go
+    uint32_t readable           # 1: it may have frames; 0: its next event will tell
+    uint32_t reserved
+    uint64_t frames             # moved from here to the peer
+    uint64_t lost               # that the peer did not take
+
+cdef struct relay_t:
+    int epoll
+    int wake_fd                 # written to stop
+    uint32_t ends
+    uint32_t stop
+    int64_t spin_cycles         # -1: never sleeps
+    uint64_t sleeps
+    relay_end_t end[256]
+    uint8_t frame[65550]

@@ -1,0 +1,155 @@
+"""The baseline of namespace guests: each guest's tap joined to a tap on a kernel bridge, by one thread.
+
+What the pump (`cdna.guest_driver.pump`) and the NIC are to a CDNA guest, this loop and the kernel's bridge
+are to the guest of the baseline; everything else is the same. A frame is read from one tap and written to the
+other, with its virtio-net header, so that checksums stay undone and large segments uncut. One buffer is
+enough, and stays in the first-level cache: a tap never makes its writer wait.
+"""
+
+from libc.errno cimport EINTR, errno
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memset
+from posix.unistd cimport read, write
+
+from cdna.cpu cimport cpu_relax, cycles, load_u32, store_u32
+from cdna.nic.wire cimport cycles_per_second
+
+import os
+
+from cdna.errors import ConfigError
+
+cdef extern from "<sys/epoll.h>" nogil:
+    ctypedef union epoll_data_t:
+        uint32_t u32
+    struct epoll_event:
+        uint32_t events
+        epoll_data_t data
+    int epoll_create1(int flags)
+    int epoll_ctl(int epfd, int op, int fd, epoll_event *event)
+    int epoll_wait(int epfd, epoll_event *events, int maxevents, int timeout)
+    enum:
+        EPOLL_CLOEXEC
+        EPOLL_CTL_ADD
+        EPOLLIN
+        EPOLLET
+
+cdef enum:
+    BUDGET = 64                 # frames of one tap before the next one has its turn
+    EVENTS = 64
+    STOP = RELAY_ENDS           # event of the wake descriptor
+
+
+cdef int relay_end(relay_t *relay, relay_end_t *end) noexcept nogil:
+    """Moves frames from one tap to its peer. Returns how many."""
+    cdef int to = relay.end[end.peer].fd
+    cdef ssize_t length
+    cdef int n
+    for n in range(BUDGET):
+        length = read(end.fd, relay.frame, RELAY_BUFFER)
+        if length < 0:
+            end.readable = errno == EINTR
+            return n
+        if write(to, relay.frame, length) < 0:
+            end.lost += 1
+        end.frames += 1
+    return BUDGET
+
+
+cdef void relay_note(relay_t *relay, const epoll_event *event, int n) noexcept nogil:
+    cdef int i
+    for i in range(n):
+        if event[i].data.u32 < relay.ends:
+            relay.end[event[i].data.u32].readable = 1
+
+
+cdef void relay_run(relay_t *relay) noexcept nogil:
+    cdef epoll_event event[EVENTS]
+    cdef uint64_t idle_since = 0, now
+    cdef uint32_t i
+    cdef int moved
+    while not load_u32(&relay.stop):
+        relay_note(relay, event, epoll_wait(relay.epoll, event, EVENTS, 0))
+        moved = 0
+        for i in range(relay.ends):
+            if relay.end[i].readable:
+                moved += relay_end(relay, &relay.end[i])
+        if moved:
+            idle_since = 0
+            continue
+        now = cycles()
+        if idle_since == 0:
+            idle_since = now
+        elif relay.spin_cycles >= 0 and <int64_t>(now - idle_since) >= relay.spin_cycles:
+            relay.sleeps += 1
+            relay_note(relay, event, epoll_wait(relay.epoll, event, EVENTS, -1))
+            idle_since = cycles()
+        else:
+            cpu_relax()
+
+
+cdef class Relay:
+    """Moves frames between pairs of taps: `run`, in a thread of its own, until `stop`.
+
+    spin_us: microseconds without a frame after which the loop sleeps; -1: it never does.
+    """
+
+    cdef relay_t c
+
+    def __cinit__(self):
+        self.c.epoll = self.c.wake_fd = -1
+
+    def __init__(self, *, spin_us=50.0):
+        self.c.spin_cycles = -1 if spin_us < 0 else <int64_t>(spin_us * 1e-6 * cycles_per_second())
+        self.c.epoll = epoll_create1(EPOLL_CLOEXEC)
+        if self.c.epoll < 0:
+            raise OSError(errno, os.strerror(errno), "epoll")
+        self.c.wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._watch(self.c.wake_fd, STOP, EPOLLIN)
+
+    cdef int _watch(self, int fd, uint32_t which, uint32_t events) except -1:
+        cdef epoll_event event
+        memset(&event, 0, sizeof(event))
+        event.events = events
+        event.data.u32 = which
+        if epoll_ctl(self.c.epoll, EPOLL_CTL_ADD, fd, &event) < 0:
+            raise OSError(errno, os.strerror(errno), "epoll")
+        return 0
+
+    def add(self, int one, int other):
+        """Joins two taps, nonblocking and with the same header; before `run`. Close them after it."""
+        cdef uint32_t first = self.c.ends, i
+        if first + 2 > RELAY_ENDS:
+            raise ConfigError(f"{first // 2 + 1} pairs of taps: give {<int>RELAY_ENDS // 2} at most")
+        for i in range(2):
+            memset(&self.c.end[first + i], 0, sizeof(relay_end_t))
+            self.c.end[first + i].fd = other if i else one
+            self.c.end[first + i].peer = first + 1 - i
+            self.c.end[first + i].readable = 1
+            self._watch(self.c.end[first + i].fd, first + i, EPOLLIN | <uint32_t>EPOLLET)
+        self.c.ends += 2
+
+    def run(self):
+        """The loop, until `stop`."""
+        with nogil:
+            relay_run(&self.c)
+
+    def stop(self):
+        """Ends the loop, from another thread."""
+        store_u32(&self.c.stop, 1)
+        os.eventfd_write(self.c.wake_fd, 1)
+
+    def stats(self):
+        """frames moved and lost, and sleeps."""
+        cdef uint32_t i
+        frames = lost = 0
+        for i in range(self.c.ends):
+            frames += self.c.end[i].frames
+            lost += self.c.end[i].lost
+        return {"frames": frames, "lost": lost, "sleeps": self.c.sleeps}
+
+    def close(self):
+        """Gives its descriptors back, once the loop has ended. Closing twice is harmless."""
+        if self.c.epoll >= 0:
+            os.close(self.c.epoll)
+            os.close(self.c.wake_fd)
+            self.c.epoll = self.c.wake_fd = -1
