@@ -83,6 +83,7 @@ cpdef enum VnetGso:
     VNET_GSO_NONE = 0
     VNET_GSO_TCPV4 = 1
     VNET_GSO_TCPV6 = 4
+    VNET_GSO_UDP_L4 = 5         # to a guest's stack only: see guest_driver/udp_gro.pxd
     VNET_GSO_ECN = 0x80         # a flag: CWR is set
 
 cpdef enum Ring:

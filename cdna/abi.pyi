@@ -34,6 +34,7 @@ class VnetGso(IntEnum):
     VNET_GSO_NONE = 0
     VNET_GSO_TCPV4 = 1
     VNET_GSO_TCPV6 = 4
+    VNET_GSO_UDP_L4 = 5
     VNET_GSO_ECN = 0x80
 
 class Ring(IntEnum):

@@ -56,7 +56,13 @@ ENUMS = {
     "DescFlag": {"DESC_F_EOP": 1, "DESC_F_OFFLOAD": 2},
     "CompletionFlag": {"COMPLETION_F_EOP": 1, "COMPLETION_F_CSUM_OK": 2},
     "VnetFlag": {"VNET_F_NEEDS_CSUM": 1, "VNET_F_DATA_VALID": 2},
-    "VnetGso": {"VNET_GSO_NONE": 0, "VNET_GSO_TCPV4": 1, "VNET_GSO_TCPV6": 4, "VNET_GSO_ECN": 0x80},
+    "VnetGso": {
+        "VNET_GSO_NONE": 0,
+        "VNET_GSO_TCPV4": 1,
+        "VNET_GSO_TCPV6": 4,
+        "VNET_GSO_UDP_L4": 5,
+        "VNET_GSO_ECN": 0x80,
+    },
     "Ring": {"RING_TX": 0, "RING_RX": 1},
     "Protection": {"PROTECTION_VALIDATED": 0, "PROTECTION_IOMMU": 1, "PROTECTION_NONE": 2},
     "IommuStrategy": {

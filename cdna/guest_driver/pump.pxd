@@ -10,6 +10,7 @@ cdef struct port_t:             # a guest: its tap and its context
     int fd                      # of the tap
     uint32_t readable           # 1: the tap may have frames
     uint32_t link               # 1: up
+    bint joins                  # the tap takes joined datagrams
     uint64_t from_tap           # frames
     uint64_t to_tap
     uint64_t lost_to_tap        # frames that the tap did not take, or that came while the link was down

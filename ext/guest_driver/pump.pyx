@@ -15,8 +15,8 @@ wakes it. Asleep it counts as standing still (`Nic.quiesced`).
 """
 
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
-from libc.errno cimport EINTR, errno
-from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+from libc.errno cimport EINTR, EINVAL, errno
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 from posix.unistd cimport read
 
@@ -31,9 +31,11 @@ from cdna.guest_driver.queues cimport (
     Queues, announce, buffer_at, buffer_maddr, driver_t, give_free, post, room, rx_ready, rx_refill, rx_take,
     take_free, tx_reclaim,
 )
+from cdna.guest_driver.udp_gro cimport gro_head, gro_join, gro_t, iovec, writev
 from cdna.nic.context cimport nic_t
 from cdna.nic.device cimport Nic
 from cdna.nic.engine cimport engine_poll
+from cdna.nic.offload cimport UDP_HEADER
 from cdna.nic.wire cimport cycles_per_second
 
 from cdna.errors import ConfigError
@@ -53,12 +55,6 @@ cdef extern from "<sys/epoll.h>" nogil:
         EPOLL_CTL_DEL
         EPOLLIN
         EPOLLET
-
-cdef extern from "<sys/uio.h>" nogil:
-    struct iovec:
-        void *iov_base
-        size_t iov_len
-    ssize_t writev(int fd, const iovec *iov, int n)
 
 cdef extern from "<time.h>" nogil:
     struct timespec:
@@ -123,28 +119,71 @@ cdef int from_tap(port_t *port) noexcept nogil:
     return n
 
 
+cdef void write_to_tap(port_t *port, const iovec *part, int parts, uint32_t frames) noexcept nogil:
+    if not port.link or writev(port.fd, part, parts) < 0:
+        port.lost_to_tap += frames
+
+
+cdef void write_joined(port_t *port, gro_t *gro) noexcept nogil:
+    """Writes the datagrams that were joined, and gives their buffers back."""
+    cdef driver_t *d = port.driver
+    cdef iovec whole
+    cdef uint32_t i, head
+    if gro.n > 1:
+        gro_head(gro)
+        if not port.link:
+            port.lost_to_tap += gro.n
+        elif writev(port.fd, gro.part, gro.n + 1) < 0:
+            port.joins = errno != EINVAL        # this kernel's taps take no joined datagrams
+            if port.joins:
+                port.lost_to_tap += gro.n
+    if gro.n == 1 or not port.joins:
+        head = VNET_HEADER + MIN_FRAME + gro.network_len + UDP_HEADER
+        for i in range(gro.n):
+            whole.iov_base = <uint8_t *>gro.part[i + 1].iov_base - head
+            whole.iov_len = gro.part[i + 1].iov_len + head
+            write_to_tap(port, &whole, 1, 1)
+    for i in range(gro.n):
+        give_free(&d.rx, gro.buffer[i])
+    gro.n = 0
+
+
 cdef int to_tap(port_t *port) noexcept nogil:
     """Frames that the NIC has delivered, to the guest's stack. Returns how many."""
     cdef driver_t *d = port.driver
+    cdef gro_t gro
     cdef iovec part[FRAGMENTS]
     cdef uint32_t buffer[FRAGMENTS]
     cdef uint32_t ready = rx_ready(d), parts = 0, i
     cdef completion_t completion
+    cdef uint8_t *data
     cdef int n = 0
+    gro.n = 0
     while ready and n < BUDGET:
         ready -= 1
         buffer[parts] = rx_take(d, &completion)
-        part[parts].iov_base = buffer_at(d, d.rx_pool, buffer[parts])
+        data = buffer_at(d, d.rx_pool, buffer[parts])
+        if parts == 0 and completion.flags & COMPLETION_F_EOP and port.joins:
+            if gro_join(&gro, data, completion.len, buffer[0]):
+                n += 1
+                continue
+            if gro.n:
+                write_joined(port, &gro)
+                if gro_join(&gro, data, completion.len, buffer[0]):
+                    n += 1
+                    continue
+        part[parts].iov_base = data
         part[parts].iov_len = completion.len
         parts += 1
         if not completion.flags & COMPLETION_F_EOP and parts < FRAGMENTS:
             continue
         n += 1
-        if not port.link or writev(port.fd, part, parts) < 0:
-            port.lost_to_tap += 1
+        write_to_tap(port, part, parts, 1)
         for i in range(parts):
             give_free(&d.rx, buffer[i])
         parts = 0
+    if gro.n:
+        write_joined(port, &gro)
     if n:
         port.to_tap += n
         rx_refill(d)
@@ -310,6 +349,7 @@ cdef class Pump:
             self._watch(tap_fd, number, EPOLLIN | EPOLLET)
             self.c.port[number].fd = tap_fd
             self.c.port[number].link = 1
+            self.c.port[number].joins = 1
             self.c.port[number].readable = 1
             self.c.port[number].driver = &driver.c
             self.c.attached += 1
