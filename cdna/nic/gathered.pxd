@@ -109,9 +109,7 @@ cdef inline bint as_it_is(nic_t *nic, context_t *context, const uint8_t *frame) 
     """Whether the receivers of a frame in NIC memory do its work themselves."""
     cdef header_t header
     parse_header(&header, frame)
-    if not header.tagged:
-        header.vid = context.vlan
-    return keeps_offload(nic, &header)
+    return keeps_offload(nic, context, &header)
 
 
 cdef inline bint work(nic_t *nic, context_t *context, uint8_t *frame, uint32_t len,

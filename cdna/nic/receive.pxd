@@ -47,7 +47,7 @@ cdef inline bint receive_one(nic_t *nic, frame_t *frame) noexcept nogil:
     if offload_fault(frame.data, frame.len, &frame.offload):
         return False
     parse_header(&header, frame.data)
-    if find_mac(nic, header.destination) != NULL and keeps_offload(nic, &header):
+    if find_mac(nic, header.destination) != NULL and keeps_offload(nic, NULL, &header):
         return receive_flat(nic, frame.data, frame.len, 0, &frame.offload)
     if frame.offload.mss:
         return receive_segments(nic, frame)

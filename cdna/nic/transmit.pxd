@@ -90,9 +90,7 @@ cdef inline int send_vnet(nic_t *nic, context_t *context, const desc_t *desc) no
         return SLOW
     parse_header(&header, copy)
     if wanted:
-        if not header.tagged:
-            header.vid = context.vlan
-        if not keeps_offload(nic, &header):
+        if not keeps_offload(nic, context, &header):
             return SLOW
     elif len > MAX_FRAME:
         stop_at(nic, context, FAULT_LENGTH, RING_TX, 0, desc.len)

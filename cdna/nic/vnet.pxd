@@ -86,9 +86,14 @@ cdef inline void write_vnet(vnet_header_t *vnet, const offload_t *o, const piece
         vnet.hdr_len = o.hdr_len
 
 
-cdef inline bint keeps_offload(const nic_t *nic, const header_t *header) noexcept nogil:
-    """Whether all who will get this frame take it with its work left to do, and its tag as it is."""
+cdef inline bint keeps_offload(const nic_t *nic, const context_t *sender, header_t *header) noexcept nogil:
+    """Whether all who will get this frame take it with its work left to do, and its tag as it is.
+
+    sender: NULL for the wire. Sets the VLAN that an access port's frame belongs to.
+    """
     cdef const context_t *context
+    if sender != NULL and sender.vlan != VLAN_TRUNK:
+        header.vid = sender.vlan
     if header.destination & MULTICAST_BIT or nic.n_promiscuous:
         return False
     context = find_mac(nic, header.destination)

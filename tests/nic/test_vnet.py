@@ -193,6 +193,15 @@ def test_a_promiscuous_neighbour_sees_what_travels_on_a_wire(machine):
     check_segments([received for _, received in map(parsed, receive_all(bob))], done, start)
 
 
+@pytest.mark.parametrize("vlan", [0, 5, "trunk"])
+def test_a_large_segment_stays_whole_within_a_vlan(machine, vlan):
+    alice, bob = guest(machine, "alice", vlan=vlan), guest(machine, "bob", vlan=vlan)
+    for tag in [b"", vlan_tag(7)] if vlan == "trunk" else [b""]:
+        data, start, _ = tcp(mac(alice), mac(bob), 5000, tag=tag)
+        send(machine, alice, segments_wanted(start) + data)
+        assert [received for _, received in map(parsed, receive_all(bob))] == [data]
+
+
 def test_vlans(machine):
     """Between access ports of one VLAN a segment stays whole; where a tag comes or goes it is cut."""
     alice, bob = guest(machine, "alice", vlan=5), guest(machine, "bob", vlan=5)

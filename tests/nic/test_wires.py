@@ -280,15 +280,19 @@ def test_a_bad_frame_stops_put_before_any_is_taken():
 
 def test_wires_by_name():
     assert isinstance(make_wire("null"), NullWire)
+    assert isinstance(make_wire("null:rate=1.5G"), NullWire)
     assert isinstance(make_wire("loopback"), LoopbackWire)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("nul", "unknown wire 'nul'; the known ones are null, loopback, pcap:"),
+        ("nul", r"unknown wire 'nul'; the known ones are null\[:rate=RATE\], loopback, pcap:"),
         ("", "unknown wire ''"),
-        ("null:1", "null has no settings"),
+        ("null:1", "give null, or null:rate=RATE, such as null:rate=1G"),
+        ("null:rate=", "rate=: give bits a second"),
+        ("null:rate=fast", "rate=fast: give bits a second"),
+        ("null:rate=0", "rate=0: give bits a second"),
         ("pcap", r"give pcap:READ\[,WRITE\]"),
         ("pcap:", r"give pcap:READ\[,WRITE\]"),
         ("pcap:,", "a pcap wire of no file"),
@@ -301,6 +305,13 @@ def test_wires_by_name():
         ("tap:", "give tap:NAME"),
         ("tap:abcdefghijklmnop", "give 1 to 15 bytes"),
         ("tap:a/b", "no white space"),
+        ("tap:a,b", "unknown setting 'b'; give queues or vnet, with ="),
+        ("tap:a,queues=two", "queues=two is no number; give 1 or more"),
+        ("tap:a,queues=0", "queues of a tap 0: give 1 to 256"),
+        ("tap:a,vnet=yes", "vnet=yes; give on or off"),
+        ("packet", "give packet:INTERFACE"),
+        ("packet:a/b", "no white space"),
+        ("packet:a,queues=2", "unknown setting 'queues=2'; give vnet, with ="),
     ],
 )
 def test_an_impossible_wire(text, message):

@@ -1,0 +1,6 @@
+from cdna.nic.packet_socket import TX_FRAME as TX_FRAME
+from cdna.nic.watched_wire import WatchedWire
+
+class PacketWire(WatchedWire):
+    def __init__(self, name: str, *, vnet_header: bool = True) -> None: ...
+    def fileno(self) -> int: ...
