@@ -13,6 +13,7 @@ socket (virtio 1.2, 5.1.6.2: VIRTIO_NET_HDR_GSO_UDP_L4). Nothing is copied but t
 Only datagrams whose checksum is known to be right are joined, because the stack is told so of the large one.
 """
 
+from libc.errno cimport EINVAL, errno
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memcmp, memcpy, memset
 
@@ -142,3 +143,29 @@ cdef inline void gro_head(gro_t *gro) noexcept nogil:
     memcpy(frame + start + UDP_CSUM_OFFSET, &partial, 2)
     gro.part[0].iov_base = gro.head
     gro.part[0].iov_len = VNET_HEADER + start + UDP_HEADER
+
+
+cdef inline uint32_t gro_write_each(gro_t *gro, int fd) noexcept nogil:
+    """Writes the datagrams one by one, as they came. Returns how many the tap did not take."""
+    cdef uint32_t head = VNET_HEADER + MIN_FRAME + gro.network_len + UDP_HEADER, lost = 0, i
+    cdef iovec whole
+    for i in range(1, gro.n + 1):
+        whole.iov_base = <uint8_t *>gro.part[i].iov_base - head
+        whole.iov_len = gro.part[i].iov_len + head
+        lost += writev(fd, &whole, 1) < 0
+    return lost
+
+
+cdef inline uint32_t gro_write(gro_t *gro, int fd, bint *joins) noexcept nogil:
+    """Writes what was joined to a tap. Returns how many datagrams the tap did not take.
+
+    joins: cleared where the kernel knows no joined datagrams (before Linux 6.2).
+    """
+    if gro.n > 1:
+        gro_head(gro)
+        if writev(fd, gro.part, gro.n + 1) >= 0:
+            return 0
+        if errno != EINVAL:
+            return gro.n
+        joins[0] = False
+    return gro_write_each(gro, fd)

@@ -53,7 +53,7 @@ class Lab:
     Where this process may not make network namespaces, `cdna.lab.privilege.gain` has to have been called.
     """
 
-    def __init__(self, plan: LabPlan, *, cpu: int | None = None, spin_us: float = 50.0) -> None:
+    def __init__(self, plan: LabPlan, *, cpu: int | None = None, spin_us: float = 1000.0) -> None:
         self.plan = plan
         self.members: dict[str, Member] = {}
         self.host: tuple[Interface, ...] = ()

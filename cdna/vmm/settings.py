@@ -70,8 +70,8 @@ class ContextSettings:
     tx_ring, rx_ring: descriptors, powers of two. rate: bits a second that it may send, 0: no limit.
     weight: its share when contexts compete. seq_modulus: of the sequence numbers, at least twice the ring.
     coalesce: (descriptors, microseconds) of interrupt moderation; None: the NIC's default.
-    vnet_header: each frame starts with a virtio-net header (`cdna.abi`), both ways; it may lack its checksum or
-    be a large segment, and the guest takes such frames of others.
+    vnet_header: each frame starts with a virtio-net header (`cdna.abi`), both ways; it may lack its checksum
+    or be a large segment, and the guest takes such frames of others.
     remote: the guest is another process, which maps no doorbell vector.
     """
 

@@ -2,57 +2,61 @@
 
 What the pump (`cdna.guest_driver.pump`) and the NIC are to a CDNA guest, this loop and the kernel's bridge
 are to the guest of the baseline; everything else is the same. A frame is read from one tap and written to the
-other, with its virtio-net header, so that checksums stay undone and large segments uncut. One buffer is
-enough, and stays in the first-level cache: a tap never makes its writer wait.
+other, with its virtio-net header, so that checksums stay undone and large segments uncut. Towards the guest
+datagrams of one flow are joined as the pump does; towards the bridge no backend does that. A tap never makes
+its writer wait, so a buffer for each frame of a burst is enough.
 """
 
 from libc.errno cimport EINTR, errno
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 from posix.unistd cimport read, write
 
-from cdna.cpu cimport cpu_relax, cycles, load_u32, store_u32
+from cdna.cpu cimport cycles, load_u32, sched_yield, store_u32
+from cdna.epoll cimport (
+    EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLLET, EPOLLIN, epoll_create1, epoll_ctl, epoll_event, epoll_wait,
+    prefer_this_thread,
+)
+from cdna.guest_driver.udp_gro cimport gro_join, gro_t, gro_write
+from cdna.memory cimport SharedRegion
 from cdna.nic.wire cimport cycles_per_second
 
 import os
 
 from cdna.errors import ConfigError
 
-cdef extern from "<sys/epoll.h>" nogil:
-    ctypedef union epoll_data_t:
-        uint32_t u32
-    struct epoll_event:
-        uint32_t events
-        epoll_data_t data
-    int epoll_create1(int flags)
-    int epoll_ctl(int epfd, int op, int fd, epoll_event *event)
-    int epoll_wait(int epfd, epoll_event *events, int maxevents, int timeout)
-    enum:
-        EPOLL_CLOEXEC
-        EPOLL_CTL_ADD
-        EPOLLIN
-        EPOLLET
-
 cdef enum:
-    BUDGET = 64                 # frames of one tap before the next one has its turn
     EVENTS = 64
     STOP = RELAY_ENDS           # event of the wake descriptor
 
 
 cdef int relay_end(relay_t *relay, relay_end_t *end) noexcept nogil:
     """Moves frames from one tap to its peer. Returns how many."""
-    cdef int to = relay.end[end.peer].fd
+    cdef relay_end_t *to = &relay.end[end.peer]
+    cdef gro_t gro
+    cdef uint8_t *frame
     cdef ssize_t length
-    cdef int n
-    for n in range(BUDGET):
-        length = read(end.fd, relay.frame, RELAY_BUFFER)
+    cdef int n = 0
+    gro.n = 0
+    while n < RELAY_BURST:
+        frame = relay.frame + n * RELAY_BUFFER
+        length = read(end.fd, frame, RELAY_BUFFER)
         if length < 0:
             end.readable = errno == EINTR
-            return n
-        if write(to, relay.frame, length) < 0:
-            end.lost += 1
-        end.frames += 1
-    return BUDGET
+            break
+        n += 1
+        if to.joins and gro_join(&gro, frame, <uint32_t>length, 0):
+            continue
+        if gro.n:
+            end.lost += gro_write(&gro, to.fd, &to.joins)
+            gro.n = 0
+            if to.joins and gro_join(&gro, frame, <uint32_t>length, 0):
+                continue
+        end.lost += write(to.fd, frame, length) < 0
+    if gro.n:
+        end.lost += gro_write(&gro, to.fd, &to.joins)
+    end.frames += n
+    return n
 
 
 cdef void relay_note(relay_t *relay, const epoll_event *event, int n) noexcept nogil:
@@ -67,6 +71,7 @@ cdef void relay_run(relay_t *relay) noexcept nogil:
     cdef uint64_t idle_since = 0, now
     cdef uint32_t i
     cdef int moved
+    prefer_this_thread()
     while not load_u32(&relay.stop):
         relay_note(relay, event, epoll_wait(relay.epoll, event, EVENTS, 0))
         moved = 0
@@ -84,7 +89,7 @@ cdef void relay_run(relay_t *relay) noexcept nogil:
             relay_note(relay, event, epoll_wait(relay.epoll, event, EVENTS, -1))
             idle_since = cycles()
         else:
-            cpu_relax()
+            sched_yield()
 
 
 cdef class Relay:
@@ -94,11 +99,14 @@ cdef class Relay:
     """
 
     cdef relay_t c
+    cdef SharedRegion frames
 
     def __cinit__(self):
         self.c.epoll = self.c.wake_fd = -1
+        self.frames = SharedRegion(RELAY_BURST * RELAY_BUFFER)
+        self.c.frame = self.frames.base
 
-    def __init__(self, *, spin_us=50.0):
+    def __init__(self, *, spin_us=1000.0):
         self.c.spin_cycles = -1 if spin_us < 0 else <int64_t>(spin_us * 1e-6 * cycles_per_second())
         self.c.epoll = epoll_create1(EPOLL_CLOEXEC)
         if self.c.epoll < 0:
@@ -115,16 +123,17 @@ cdef class Relay:
             raise OSError(errno, os.strerror(errno), "epoll")
         return 0
 
-    def add(self, int one, int other):
-        """Joins two taps, nonblocking and with the same header; before `run`. Close them after it."""
+    def add(self, int guest, int bridge):
+        """Joins two taps, nonblocking and with virtio-net headers; before `run`. Close them after it."""
         cdef uint32_t first = self.c.ends, i
         if first + 2 > RELAY_ENDS:
             raise ConfigError(f"{first // 2 + 1} pairs of taps: give {<int>RELAY_ENDS // 2} at most")
         for i in range(2):
             memset(&self.c.end[first + i], 0, sizeof(relay_end_t))
-            self.c.end[first + i].fd = other if i else one
+            self.c.end[first + i].fd = bridge if i else guest
             self.c.end[first + i].peer = first + 1 - i
             self.c.end[first + i].readable = 1
+            self.c.end[first + i].joins = not i
             self._watch(self.c.end[first + i].fd, first + i, EPOLLIN | <uint32_t>EPOLLET)
         self.c.ends += 2
 

@@ -15,56 +15,32 @@ wakes it. Asleep it counts as standing still (`Nic.quiesced`).
 """
 
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
-from libc.errno cimport EINTR, EINVAL, errno
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.errno cimport errno
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 from posix.unistd cimport read
 
 import fcntl
 import os
 
-from cdna.abi cimport (
-    COMPLETION_F_EOP, CONTEXT_RUNNING, DESC_F_EOP, MIN_FRAME, RING_TX, VNET_HEADER, completion_t,
-)
 from cdna.cpu cimport cycles, load_u32, sched_yield, store_u32, swap_u32
-from cdna.guest_driver.queues cimport (
-    Queues, announce, buffer_at, buffer_maddr, driver_t, give_free, post, room, rx_ready, rx_refill, rx_take,
-    take_free, tx_reclaim,
+from cdna.epoll cimport (
+    EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLET, EPOLLIN, epoll_create1, epoll_ctl, epoll_event,
+    epoll_wait, prefer_this_thread,
 )
-from cdna.guest_driver.udp_gro cimport gro_head, gro_join, gro_t, iovec, writev
+from cdna.guest_driver.queues cimport Queues
+from cdna.guest_driver.tap_port cimport MIN_BUFFER, from_tap, port_t, to_tap
 from cdna.nic.context cimport nic_t
 from cdna.nic.device cimport Nic
 from cdna.nic.engine cimport engine_poll
-from cdna.nic.offload cimport UDP_HEADER
 from cdna.nic.wire cimport cycles_per_second
 
 from cdna.errors import ConfigError
-
-cdef extern from "<sys/epoll.h>" nogil:
-    ctypedef union epoll_data_t:
-        uint32_t u32
-    struct epoll_event:
-        uint32_t events
-        epoll_data_t data
-    int epoll_create1(int flags)
-    int epoll_ctl(int epfd, int op, int fd, epoll_event *event)
-    int epoll_wait(int epfd, epoll_event *events, int maxevents, int timeout)
-    enum:
-        EPOLL_CLOEXEC
-        EPOLL_CTL_ADD
-        EPOLL_CTL_DEL
-        EPOLLIN
-        EPOLLET
 
 cdef extern from "<time.h>" nogil:
     struct timespec:
         long tv_sec
         long tv_nsec
-
-cdef extern from "<sys/prctl.h>" nogil:
-    int prctl(int option, unsigned long value)
-    enum:
-        PR_SET_TIMERSLACK
 
 cdef extern from "<sys/syscall.h>" nogil:
     enum:
@@ -76,118 +52,13 @@ cdef extern from "<unistd.h>" nogil:
 TUNSETCARRIER = 0x400454E2      # linux/if_tun.h
 
 cdef enum:
-    BUDGET = 32                 # frames of a port in one round, each way
     # Frames each way between two looks at the ports: few enough to stay in the cache, and a receive ring of
     # twice as many never runs out of buffers.
     ENGINE_BUDGET = 16
     EVENTS = 64
-    FRAGMENTS = 8               # buffers of one frame, at most
-    MIN_BUFFER = 16384
     NAP_NS = 50_000             # while something may happen that no descriptor tells of
     WAKE = 1 << 30              # event of the wake descriptor; below are ports
     WIRE = WAKE + 1             # event of a descriptor of the wire
-    SLACK_NS = 1000             # of the thread's timers
-
-
-# --- one port ---------------------------------------------------------------------------------------------
-
-cdef int from_tap(port_t *port) noexcept nogil:
-    """Frames that the guest's stack has sent, into its context. Returns how many."""
-    cdef driver_t *d = port.driver
-    cdef uint32_t buffer
-    cdef ssize_t length
-    cdef int n = 0
-    if load_u32(&d.page.state) != CONTEXT_RUNNING:
-        return 0
-    tx_reclaim(d)
-    while n < BUDGET and room(&d.tx) and d.tx.n_free:
-        buffer = take_free(&d.tx)
-        length = read(port.fd, buffer_at(d, d.tx_pool, buffer), d.buffer_size)
-        if length < <ssize_t>(MIN_FRAME + VNET_HEADER):
-            give_free(&d.tx, buffer)
-            if length < 0:
-                port.readable = errno == EINTR
-                break
-            port.lost_from_tap += 1
-            continue
-        post(d, &d.tx, RING_TX, buffer_maddr(d, d.tx_pool, buffer), <uint16_t>length, DESC_F_EOP, buffer)
-        n += 1
-    port.from_tap += n
-    if n and announce(d, &d.tx, RING_TX):
-        port.lost_from_tap += 1
-        d.refusal = 0
-    return n
-
-
-cdef void write_to_tap(port_t *port, const iovec *part, int parts, uint32_t frames) noexcept nogil:
-    if not port.link or writev(port.fd, part, parts) < 0:
-        port.lost_to_tap += frames
-
-
-cdef void write_joined(port_t *port, gro_t *gro) noexcept nogil:
-    """Writes the datagrams that were joined, and gives their buffers back."""
-    cdef driver_t *d = port.driver
-    cdef iovec whole
-    cdef uint32_t i, head
-    if gro.n > 1:
-        gro_head(gro)
-        if not port.link:
-            port.lost_to_tap += gro.n
-        elif writev(port.fd, gro.part, gro.n + 1) < 0:
-            port.joins = errno != EINVAL        # this kernel's taps take no joined datagrams
-            if port.joins:
-                port.lost_to_tap += gro.n
-    if gro.n == 1 or not port.joins:
-        head = VNET_HEADER + MIN_FRAME + gro.network_len + UDP_HEADER
-        for i in range(gro.n):
-            whole.iov_base = <uint8_t *>gro.part[i + 1].iov_base - head
-            whole.iov_len = gro.part[i + 1].iov_len + head
-            write_to_tap(port, &whole, 1, 1)
-    for i in range(gro.n):
-        give_free(&d.rx, gro.buffer[i])
-    gro.n = 0
-
-
-cdef int to_tap(port_t *port) noexcept nogil:
-    """Frames that the NIC has delivered, to the guest's stack. Returns how many."""
-    cdef driver_t *d = port.driver
-    cdef gro_t gro
-    cdef iovec part[FRAGMENTS]
-    cdef uint32_t buffer[FRAGMENTS]
-    cdef uint32_t ready = rx_ready(d), parts = 0, i
-    cdef completion_t completion
-    cdef uint8_t *data
-    cdef int n = 0
-    gro.n = 0
-    while ready and n < BUDGET:
-        ready -= 1
-        buffer[parts] = rx_take(d, &completion)
-        data = buffer_at(d, d.rx_pool, buffer[parts])
-        if parts == 0 and completion.flags & COMPLETION_F_EOP and port.joins:
-            if gro_join(&gro, data, completion.len, buffer[0]):
-                n += 1
-                continue
-            if gro.n:
-                write_joined(port, &gro)
-                if gro_join(&gro, data, completion.len, buffer[0]):
-                    n += 1
-                    continue
-        part[parts].iov_base = data
-        part[parts].iov_len = completion.len
-        parts += 1
-        if not completion.flags & COMPLETION_F_EOP and parts < FRAGMENTS:
-            continue
-        n += 1
-        write_to_tap(port, part, parts, 1)
-        for i in range(parts):
-            give_free(&d.rx, buffer[i])
-        parts = 0
-    if gro.n:
-        write_joined(port, &gro)
-    if n:
-        port.to_tap += n
-        rx_refill(d)
-    return n
 
 
 # --- the loop ---------------------------------------------------------------------------------------------
@@ -270,7 +141,7 @@ cdef void sleep_until_woken(pump_t *pump) noexcept nogil:
 cdef void pump_run(pump_t *pump) noexcept nogil:
     cdef nic_t *nic = pump.nic
     cdef uint64_t idle_since = 0, now
-    prctl(PR_SET_TIMERSLACK, SLACK_NS)
+    prefer_this_thread()
     store_u32(&nic.alive, 1)
     while not load_u32(&nic.stop):
         if load_u32(&nic.pause):
@@ -309,7 +180,7 @@ cdef class Pump:
     def __cinit__(self):
         self.c.epoll = -1
 
-    def __init__(self, Nic nic, *, spin_us=50.0):
+    def __init__(self, Nic nic, *, spin_us=1000.0):
         self.nic = nic
         self.drivers = {}
         self.c.nic = nic.c

@@ -1,0 +1,123 @@
+"""One port of the pump: a guest's tap on one side, its context on the other.
+
+    guest's stack -> tap -> transmit buffer -> NIC          NIC -> receive buffer -> tap -> guest's stack
+
+The virtio-net header stays in front of the frame all the way.
+"""
+
+from libc.errno cimport EINTR, errno
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from posix.unistd cimport read
+
+from cdna.abi cimport (
+    COMPLETION_F_EOP, CONTEXT_RUNNING, DESC_F_EOP, MIN_FRAME, RING_TX, VNET_HEADER, completion_t,
+)
+from cdna.cpu cimport load_u32
+from cdna.guest_driver.queues cimport (
+    announce, buffer_at, buffer_maddr, driver_t, give_free, post, room, rx_ready, rx_refill, rx_take,
+    take_free, tx_reclaim,
+)
+from cdna.guest_driver.udp_gro cimport gro_join, gro_t, gro_write, iovec, writev
+
+cdef enum:
+    BUDGET = 32                 # frames of a port in one round, each way
+    FRAGMENTS = 8               # buffers of one frame, at most
+    MIN_BUFFER = 16384          # bytes: so the longest frame has no more fragments
+
+cdef struct port_t:             # a guest: its tap and its context
+    driver_t *driver            # NULL: the port is free
+    int fd                      # of the tap
+    uint32_t readable           # 1: the tap may have frames
+    uint32_t link               # 1: up
+    bint joins                  # the tap takes joined datagrams
+    uint64_t from_tap           # frames
+    uint64_t to_tap
+    uint64_t lost_to_tap        # frames that the tap did not take, or that came while the link was down
+    uint64_t lost_from_tap      # frames of no possible length, or that the VMM refused
+
+
+cdef inline int from_tap(port_t *port) noexcept nogil:
+    """Frames that the guest's stack has sent, into its context. Returns how many."""
+    cdef driver_t *d = port.driver
+    cdef uint32_t buffer
+    cdef ssize_t length
+    cdef int n = 0
+    if load_u32(&d.page.state) != CONTEXT_RUNNING:
+        return 0
+    tx_reclaim(d)
+    while n < BUDGET and room(&d.tx) and d.tx.n_free:
+        buffer = take_free(&d.tx)
+        length = read(port.fd, buffer_at(d, d.tx_pool, buffer), d.buffer_size)
+        if length < <ssize_t>(MIN_FRAME + VNET_HEADER):
+            give_free(&d.tx, buffer)
+            if length < 0:
+                port.readable = errno == EINTR
+                break
+            port.lost_from_tap += 1
+            continue
+        post(d, &d.tx, RING_TX, buffer_maddr(d, d.tx_pool, buffer), <uint16_t>length, DESC_F_EOP, buffer)
+        n += 1
+    port.from_tap += n
+    if n and announce(d, &d.tx, RING_TX):
+        port.lost_from_tap += 1
+        d.refusal = 0
+    return n
+
+
+cdef inline void write_to_tap(port_t *port, const iovec *part, int parts, uint32_t frames) noexcept nogil:
+    if not port.link or writev(port.fd, part, parts) < 0:
+        port.lost_to_tap += frames
+
+
+cdef inline void write_joined(port_t *port, gro_t *gro) noexcept nogil:
+    """Writes the datagrams that were joined, and gives their buffers back."""
+    cdef uint32_t n = gro.n, i
+    if port.link:
+        port.lost_to_tap += gro_write(gro, port.fd, &port.joins)
+    else:
+        port.lost_to_tap += n
+    for i in range(n):
+        give_free(&port.driver.rx, gro.buffer[i])
+    gro.n = 0
+
+
+cdef inline int to_tap(port_t *port) noexcept nogil:
+    """Frames that the NIC has delivered, to the guest's stack. Returns how many."""
+    cdef driver_t *d = port.driver
+    cdef gro_t gro
+    cdef iovec part[FRAGMENTS]
+    cdef uint32_t buffer[FRAGMENTS]
+    cdef uint32_t ready = rx_ready(d), parts = 0, i
+    cdef completion_t completion
+    cdef uint8_t *data
+    cdef int n = 0
+    gro.n = 0
+    while ready and n < BUDGET:
+        ready -= 1
+        buffer[parts] = rx_take(d, &completion)
+        data = buffer_at(d, d.rx_pool, buffer[parts])
+        if parts == 0 and completion.flags & COMPLETION_F_EOP and port.joins:
+            if gro_join(&gro, data, completion.len, buffer[0]):
+                n += 1
+                continue
+            if gro.n:
+                write_joined(port, &gro)
+                if gro_join(&gro, data, completion.len, buffer[0]):
+                    n += 1
+                    continue
+        part[parts].iov_base = data
+        part[parts].iov_len = completion.len
+        parts += 1
+        if not completion.flags & COMPLETION_F_EOP and parts < FRAGMENTS:
+            continue
+        n += 1
+        write_to_tap(port, part, parts, 1)
+        for i in range(parts):
+            give_free(&d.rx, buffer[i])
+        parts = 0
+    if gro.n:
+        write_joined(port, &gro)
+    if n:
+        port.to_tap += n
+        rx_refill(d)
+    return n
