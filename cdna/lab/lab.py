@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # A buffer holds the largest frame that a namespace sends, so that one read of the tap is one descriptor.
 BUFFER_SIZE = 65472  # bytes
-TX_RING, RX_RING = 64, 128  # descriptors; larger rings only move more memory through the caches
+TX_RING, RX_RING = 64, 64  # descriptors; larger rings only move more memory through the caches
 SPARE = 32  # contexts, and memory for them, beside those of the plan: guests that come later
 LIVE_SETTINGS = ("vlan", "weight", "rate")  # what a context can change while it runs
 
