@@ -45,7 +45,7 @@ def iperf3_server(guests: Guests, guest: int = 2) -> Iterator[None]:
 
 
 def tcp_gbps(guests: Guests, seconds: float) -> float:
-    """Gb/s of TCP payload that arrived, by cubic: BBR, which some have set, holds to a rate that it guesses."""
+    """Gb/s of TCP payload that arrived, by cubic: BBR, which some have set, holds to a rate it guesses."""
     return float(_iperf3(guests, seconds, ["-C", "cubic"])["end"]["sum_received"]["bits_per_second"]) * 1e-9
 
 
@@ -137,11 +137,11 @@ def flood_shares(lab: CdnaLab, seconds: float, line_rate: float) -> list[float]:
 
 
 @contextlib.contextmanager
-def capturing(lab: CdnaLab) -> Iterator[None]:
-    """While all guests are captured to a file."""
+def capturing(lab: CdnaLab, snaplen: int) -> Iterator[None]:
+    """While all guests are captured to a file, `snaplen` bytes of each frame, 0: all of it."""
     with tempfile.TemporaryDirectory(prefix="cdna-bench-") as place:
         file = Path(place) / "all.pcapng"
-        line = cdna("capture", "all", "-w", str(file), "--socket", str(lab.socket))
+        line = cdna("capture", "all", "-w", str(file), "-s", str(snaplen), "--socket", str(lab.socket))
         capture = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         try:
             _wait_for(lambda: capture.poll() is not None or (file.exists() and file.stat().st_size > 0))

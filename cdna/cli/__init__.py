@@ -6,6 +6,7 @@ be single-threaded when they enter a user namespace, and numpy starts threads wh
 
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -100,7 +101,8 @@ def main(argv: Sequence[str] | None = None, runners: Runners | None = None) -> i
 
 
 def _end(program: str, message: str, status: int = USAGE) -> int:
-    print(f"{program}: {' '.join(message.split())}", file=sys.stderr)
+    with suppress(OSError):  # nobody to be told: the status says it
+        print(f"{program}: {' '.join(message.split())}", file=sys.stderr)
     return status
 
 

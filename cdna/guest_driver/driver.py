@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import select
 import time
 from typing import TYPE_CHECKING
 
+from cdna.descriptors import readable
 from cdna.errors import ConfigError, ContextFault
 from cdna.guest_driver.local import LocalQueues
 
@@ -44,7 +44,7 @@ class Driver(LocalQueues):
                     self.context.vmm.collect_faults()
                     raise ContextFault(str(self.context.fault), self.context.fault)
                 left = None if deadline is None else max(0.0, deadline - time.monotonic())
-                if not select.select([event_fd], [], [], left)[0]:
+                if not readable(event_fd, left):
                     return False
                 if not self.context.revoked:  # a revoked context has closed it
                     os.eventfd_read(event_fd)

@@ -1,8 +1,6 @@
 from cdna.guest_driver.queues import Queues
 from cdna.nic.device import Nic
 
-TUNSETCARRIER: int
-
 class Pump:
     def __init__(self, nic: Nic, *, spin_us: float = 1000.0) -> None: ...
     def add(self, driver: Queues, tap_fd: int) -> int: ...

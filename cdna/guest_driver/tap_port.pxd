@@ -10,14 +10,16 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from posix.unistd cimport read
 
 from cdna.abi cimport (
-    COMPLETION_F_EOP, CONTEXT_RUNNING, DESC_F_EOP, MIN_FRAME, RING_TX, VNET_HEADER, completion_t,
+    COMPLETION_F_EOP, CONTEXT_RUNNING, DESC_F_EOP, RING_TX, completion_t,
 )
 from cdna.cpu cimport load_u32
 from cdna.guest_driver.queues cimport (
     announce, buffer_at, buffer_maddr, driver_t, give_free, post, room, rx_ready, rx_refill, rx_take,
     take_free, tx_reclaim,
 )
-from cdna.guest_driver.udp_gro cimport gro_join, gro_t, gro_write, iovec, writev
+from cdna.guest_driver.udp_gro cimport gro_join, gro_t, gro_write
+from cdna.nic.vnet cimport carried
+from cdna.uio cimport iovec, writev
 
 cdef enum:
     BUDGET = 32                 # frames of a port in one round, each way
@@ -33,35 +35,46 @@ cdef struct port_t:             # a guest: its tap and its context
     uint64_t from_tap           # frames
     uint64_t to_tap
     uint64_t lost_to_tap        # frames that the tap did not take, or that came while the link was down
-    uint64_t lost_from_tap      # frames of no possible length, or that the VMM refused
+    uint64_t lost_from_tap      # frames that no NIC here carries, or that the VMM refused
 
 
 cdef inline int from_tap(port_t *port) noexcept nogil:
-    """Frames that the guest's stack has sent, into its context. Returns how many."""
+    """Frames that the guest's stack has sent, into its context. Returns how many.
+
+    The MTU of the device may have been set to anything, and a raw socket sends headers of its own. What would
+    fault the context is lost instead: no program costs the others inside the guest their device.
+    """
     cdef driver_t *d = port.driver
-    cdef uint32_t buffer
+    cdef uint32_t before = d.tx.producer, buffer, taken
+    cdef uint8_t *data
     cdef ssize_t length
-    cdef int n = 0
+    cdef int n = 0, bad = 0
     if load_u32(&d.page.state) != CONTEXT_RUNNING:
         return 0
     tx_reclaim(d)
-    while n < BUDGET and room(&d.tx) and d.tx.n_free:
+    while n + bad < BUDGET and room(&d.tx) and d.tx.n_free:
         buffer = take_free(&d.tx)
-        length = read(port.fd, buffer_at(d, d.tx_pool, buffer), d.buffer_size)
-        if length < <ssize_t>(MIN_FRAME + VNET_HEADER):
+        data = buffer_at(d, d.tx_pool, buffer)
+        length = read(port.fd, data, d.buffer_size)
+        if length < 0:
+            port.readable = errno == EINTR
             give_free(&d.tx, buffer)
-            if length < 0:
-                port.readable = errno == EINTR
-                break
-            port.lost_from_tap += 1
+            break
+        # One that fills the buffer was cut to it, perhaps.
+        if length == d.buffer_size or not carried(data, <uint32_t>length):
+            give_free(&d.tx, buffer)
+            bad += 1
             continue
         post(d, &d.tx, RING_TX, buffer_maddr(d, d.tx_pool, buffer), <uint16_t>length, DESC_F_EOP, buffer)
         n += 1
-    port.from_tap += n
-    if n and announce(d, &d.tx, RING_TX):
-        port.lost_from_tap += 1
+    port.lost_from_tap += bad
+    if n:
+        announce(d, &d.tx, RING_TX)
         d.refusal = 0
-    return n
+        taken = d.tx.producer - before
+        port.from_tap += taken
+        port.lost_from_tap += n - taken
+    return n + bad
 
 
 cdef inline void write_to_tap(port_t *port, const iovec *part, int parts, uint32_t frames) noexcept nogil:
@@ -81,6 +94,17 @@ cdef inline void write_joined(port_t *port, gro_t *gro) noexcept nogil:
     gro.n = 0
 
 
+cdef inline bint joined(port_t *port, gro_t *gro, uint8_t *data, uint32_t len,
+                        uint32_t buffer) noexcept nogil:
+    """Joins a frame to those before it. False: it can't be; it is to be written next, those before it are."""
+    if gro_join(gro, data, len, buffer):
+        return True
+    if gro.n == 0:
+        return False
+    write_joined(port, gro)
+    return gro_join(gro, data, len, buffer)
+
+
 cdef inline int to_tap(port_t *port) noexcept nogil:
     """Frames that the NIC has delivered, to the guest's stack. Returns how many."""
     cdef driver_t *d = port.driver
@@ -96,15 +120,9 @@ cdef inline int to_tap(port_t *port) noexcept nogil:
         ready -= 1
         buffer[parts] = rx_take(d, &completion)
         data = buffer_at(d, d.rx_pool, buffer[parts])
-        if parts == 0 and completion.flags & COMPLETION_F_EOP and port.joins:
-            if gro_join(&gro, data, completion.len, buffer[0]):
-                n += 1
-                continue
-            if gro.n:
-                write_joined(port, &gro)
-                if gro_join(&gro, data, completion.len, buffer[0]):
-                    n += 1
-                    continue
+        if parts == 0 and port.joins and joined(port, &gro, data, completion.len, buffer[0]):
+            n += 1
+            continue
         part[parts].iov_base = data
         part[parts].iov_len = completion.len
         parts += 1

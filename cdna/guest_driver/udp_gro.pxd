@@ -10,7 +10,9 @@ socket (virtio 1.2, 5.1.6.2: VIRTIO_NET_HDR_GSO_UDP_L4). Nothing is copied but t
     +-------------+----------+----+-----+       |  `size` |  `size` |         | be short  |
                                                 +---------+---------+-- ... --+-----------+
 
-Only datagrams whose checksum is known to be right are joined, because the stack is told so of the large one.
+Only datagrams whose checksums are known to be right are joined, because the stack is told so of the large
+one. All lengths that are used come from the completion, none is read from the frame: a process that rewrote
+its buffers meanwhile would garble its own datagrams and nothing else.
 """
 
 from libc.errno cimport EINVAL, errno
@@ -25,12 +27,7 @@ from cdna.nic.offload cimport (
     ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPPROTO_UDP, IPV4_HEADER, IPV6_HEADER, UDP_CSUM_OFFSET, UDP_HEADER, fold,
     get_u16, ip_t, put_checksum, put_u16, sum_bytes, sum_pseudo_header,
 )
-
-cdef extern from "<sys/uio.h>" nogil:
-    struct iovec:
-        void *iov_base
-        size_t iov_len
-    ssize_t writev(int fd, const iovec *iov, int n)
+from cdna.uio cimport iovec, writev
 
 cdef enum:
     MAX_DATAGRAMS = 32          # of one frame; the stack takes 64 at least
@@ -63,7 +60,7 @@ cdef inline uint32_t udp_payload(const uint8_t *buffer, uint32_t len, uint32_t *
     if ethertype == ETHERTYPE_IPV4:
         network_len[0] = IPV4_HEADER
         if ip[0] != 0x45 or ip[9] != IPPROTO_UDP or get_u16(ip + 6) & IPV4_MORE_OR_OFFSET or \
-                get_u16(ip + 2) != len:
+                get_u16(ip + 2) != len or fold(sum_bytes(ip, IPV4_HEADER)) != 0xFFFF:
             return 0
     elif ethertype == ETHERTYPE_IPV6:
         network_len[0] = IPV6_HEADER
@@ -71,6 +68,9 @@ cdef inline uint32_t udp_payload(const uint8_t *buffer, uint32_t len, uint32_t *
                 get_u16(ip + 4) != len - IPV6_HEADER:
             return 0
     else:
+        return 0
+    if vnet.flags & VNET_F_NEEDS_CSUM and (         # of what a tunnel carries, not of this header
+            vnet.csum_start != MIN_FRAME + network_len[0] or vnet.csum_offset != UDP_CSUM_OFFSET):
         return 0
     size = len - network_len[0]
     return size - UDP_HEADER if get_u16(ip + network_len[0] + 4) == size else 0

@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 from typing import TYPE_CHECKING, Any
 
+from cdna.descriptors import readable
 from cdna.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Commands:
         text = self._lab.hosts().encode()
         kept, self._kept = self._kept, []
         for file, process in kept:
-            if select.select([process], [], [], 0)[0]:  # it has ended
+            if readable(process):  # it has ended
                 os.close(file)
                 os.close(process)
                 continue

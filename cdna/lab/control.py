@@ -167,11 +167,8 @@ class ControlServer:
         return True
 
     def _reply(self, message: bytes, session: Session) -> Reply:
-        try:
-            request = json.loads(message)
-        except (ValueError, RecursionError):
-            return {"error": "request: give one JSON object"}
-        if not isinstance(request, dict):
+        request = _parsed(message)
+        if not request:
             return {"error": "request: give one JSON object"}
         command = request.get("command")
         handler = self.handlers.get(command) if isinstance(command, str) else None
@@ -189,6 +186,15 @@ class ControlServer:
             session.fds = []
             log.exception("%s: a mistake of the lab's", command)
             return {"error": f"{command}: a mistake of the lab's, see its log: {error!r}"}
+
+
+def _parsed(message: bytes) -> dict[str, Any]:
+    """The JSON object of a message; an empty one where it is none."""
+    try:
+        found = json.loads(message)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 class ControlClient:
@@ -226,9 +232,13 @@ class ControlClient:
             raise ResourceError(f"{self.path}: {error.strerror or error}") from None
         if not message:
             raise ResourceError(f"the lab at {self.path} has ended")
-        reply: Reply = json.loads(message)
+        reply = _parsed(message)
+        if "error" not in reply and "ok" not in reply:
+            for fd in fds:
+                os.close(fd)
+            raise ResourceError(f"{self.path}: what answers there is no lab; give the --socket of one")
         if "error" in reply:
-            raise CdnaError(reply["error"])
+            raise CdnaError(str(reply["error"]))
         return reply, fds
 
     def close(self) -> None:

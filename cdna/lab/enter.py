@@ -21,7 +21,10 @@ def run_inside(path: str | None, guest: str, command: Sequence[str]) -> NoReturn
     The process stays the same one, so terminal, signals and exit status are the program's. It has to be
     single-threaded.
     """
-    directory = os.getcwd()
+    try:
+        directory = os.getcwd()
+    except OSError as error:
+        raise ResourceError(f"the current directory: {error.strerror}; change to one that is there") from None
     with ControlClient(path) as lab:
         reply, fds = lab.call("enter", guest=guest)
         if len(fds) > 1:

@@ -9,7 +9,7 @@ from ipaddress import ip_interface
 from typing import TYPE_CHECKING
 
 from cdna.errors import ResourceError
-from cdna.lab.namespace import GSO_MAX, Interface, configure, in_thread
+from cdna.lab.namespace import GSO_LIMITS, Interface, configure, in_thread
 
 if TYPE_CHECKING:
     from pyroute2 import IPRoute
@@ -59,7 +59,7 @@ def give_addresses(device: str, addresses: Sequence[Interface]) -> None:
 
         with IPRoute() as netlink:
             _check_free(netlink, device, addresses)
-            configure(netlink, device, addresses, gso_max_size=GSO_MAX)
+            configure(netlink, device, addresses, **GSO_LIMITS)
 
     in_thread(give)
 

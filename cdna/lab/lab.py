@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from cdna.abi import ContextState
+from cdna.descriptors import make_room
 from cdna.errors import ConfigError, ResourceError
 from cdna.guest_driver.driver import Driver
 from cdna.guest_driver.pump import Pump
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 BUFFER_SIZE = 65472  # bytes
 TX_RING, RX_RING = 64, 64  # descriptors; larger rings only move more memory through the caches
 SPARE = 32  # contexts, and memory for them, beside those of the plan: guests that come later
+DESCRIPTORS = 3  # of a guest: its namespace, its tap, its interrupt
+OTHERS = 256  # descriptors of the rest: SPARE guests, wire, control sessions, programs' hosts files, modules
 LIVE_SETTINGS = ("vlan", "weight", "rate")  # what a context can change while it runs
 
 
@@ -64,6 +68,8 @@ class Lab:
         self._gone: dict[str, Traffic] = {}
         self._closed = False
         contexts = min(len(plan.guests) + SPARE, MAX_GUESTS)
+        number = len(plan.guests)
+        make_room(DESCRIPTORS * number + OTHERS, f"{number} guests")
         tap = tap_of(plan.wire)
         was_there = tap is not None and is_there(tap)
         with contextlib.ExitStack() as undo:
@@ -181,7 +187,10 @@ class Lab:
             member.up = up
 
     def change(self, name: str, settings: Mapping[str, Any], where: str = "") -> GuestPlan:
-        """Changes rate, weight, VLAN or protection of a guest. Another protection loses frames under way."""
+        """Changes rate, weight, VLAN or protection of a guest. Another protection loses frames under way.
+
+        Protection, be it the same, also starts a context again that the NIC has stopped.
+        """
         with self._lock:
             self._check_open()
             member = self.member(name)
@@ -193,7 +202,8 @@ class Lab:
                     )
             wanted = guest_plan(where, {"name": member.plan.name, **settings}, {}, ())
             plan = replace(member.plan, **{key: getattr(wanted, key) for key in settings})
-            if plan.protection != member.plan.protection:
+            stopped = member.driver.context.state == ContextState.CONTEXT_FAULTED
+            if plan.protection != member.plan.protection or (stopped and "protection" in settings):
                 self._reassign(member, plan)
             else:
                 member.driver.context.set(**{key: getattr(plan, key) for key in LIVE_SETTINGS})

@@ -37,6 +37,8 @@ DEVICE = "eth0"
 # A buffer of 65472 bytes takes a virtio-net header of 12, an Ethernet header of 14, a VLAN tag of 4, and
 # this.
 GSO_MAX = 65000  # bytes
+GSO_MAX_SEGS = 1024  # segments of one frame, which is what the NIC cuts (MAX_SEGMENTS of nic/vnet.pxd)
+GSO_LIMITS = {"gso_max_size": GSO_MAX, "gso_max_segs": GSO_MAX_SEGS}  # what a device is told
 IFA_F_NODAD = 0x02  # linux/if_addr.h: usable at once, nobody else can have it
 NO_IPV6 = (errno.EACCES, errno.EOPNOTSUPP, errno.EAFNOSUPPORT)  # how the kernel says that it is turned off
 
@@ -122,7 +124,7 @@ def _make(mac: str, addresses: Sequence[Interface], mtu: int, gateways: Sequence
         undo.callback(os.close, tap_fd)
         with IPRoute() as netlink:
             configure(netlink, "lo", [])
-            configure(netlink, DEVICE, addresses, address=mac, mtu=mtu, gso_max_size=GSO_MAX)
+            configure(netlink, DEVICE, addresses, address=mac, mtu=mtu, **GSO_LIMITS)
             for gateway in gateways:
                 try:
                     netlink.route("add", dst="default", gateway=str(gateway))

@@ -60,7 +60,7 @@ def read_plan(path: str) -> LabPlan:
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"{path}, line {line}: not UTF-8 text; give a TOML file") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: also a number of too many digits
         raise ConfigError(f"{path}: no TOML: {_lower(str(error))}") from None
     return plan_from(os.path.basename(path), table)
 

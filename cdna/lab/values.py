@@ -28,7 +28,7 @@ MIN_MTU, MAX_MTU = 1280, 9000  # IPv6's least (RFC 8200), and what a frame of 90
 UNITS = {"K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 # Single-use I/O pages are for buffers of up to 12 KiB (guest_driver/queues.pxd); a large segment needs 64.
 LAB_PROTECTIONS = tuple(mode for mode in PROTECTIONS if mode != "iommu:single-use")
-RESERVED = ("localhost", "host")  # names that mean something else inside a lab
+RESERVED = ("localhost", "host", "wire", "all")  # names that mean something else inside a lab
 
 _NAME = re.compile("[a-z]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII | re.IGNORECASE)
 _MAC = re.compile("[0-9a-f]{2}(:[0-9a-f]{2}){5}", re.ASCII | re.IGNORECASE)
@@ -48,9 +48,7 @@ def name(where: str, value: object) -> str:
     if not isinstance(value, str) or not _NAME.fullmatch(value):
         raise bad(where, value, "give 1 to 63 letters, digits and hyphens, a letter first, as in a host name")
     if value.lower() in RESERVED:
-        raise bad(
-            where, value, f"has another meaning inside a lab; {' and '.join(RESERVED)} cannot be guests"
-        )
+        raise bad(where, value, f"has another meaning in a lab; {', '.join(RESERVED)} cannot be guests")
     return value
 
 

@@ -62,6 +62,8 @@ def read_capture(path: str | Path) -> list[CapturedFrame]:
 
 def _read_file(path: str | Path) -> bytes:
     try:
+        if Path(path).is_char_device():  # /dev/zero has no end
+            raise ConfigError(f"{path}: a device, not a capture file; give a pcap or pcapng file")
         data = Path(path).read_bytes()
         return gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:

@@ -105,6 +105,7 @@ cdef struct wire_t:
     void *state
     uint32_t link               # 1: up
     uint32_t offloads           # 1: tx takes frames with an offload; rx may give them in any case
+    uint32_t tx_waiting         # 1: it took frames that its device has not; call rx soon, whatever arrives
     uint64_t tx_frames
     uint64_t tx_bytes
     uint64_t rx_frames

@@ -167,13 +167,17 @@ cdef inline bint deliver(nic_t *nic, context_t *context, const piece_t *piece, u
                          uint16_t vlan, const offload_t *offload) noexcept nogil:
     """Delivers a frame of `len` bytes to a running context. Returns whether it was."""
     cdef bint done
+    cdef uint32_t reason = CAPTURE_NOT_DROPPED
     if context.vnet_header:
         done = fill_vnet(nic, context, piece, len, flags, vlan, offload)
     else:
         done = fill(nic, context, piece, len, flags, vlan)
     if nic.capture != NULL:
-        capture(nic.capture, context.index, CAPTURE_IN,
-                CAPTURE_NOT_DROPPED if done else CAPTURE_RX_DROP_NO_BUFFER, piece, len)
+        if not done:
+            reason = CAPTURE_RX_DROP_STOPPED
+            if context.state == CONTEXT_RUNNING:
+                reason = CAPTURE_RX_DROP_NO_BUFFER
+        capture(nic.capture, context.index, CAPTURE_IN, reason, piece, len)
     return done
 
 

@@ -22,7 +22,7 @@ cdef class Nic:
     cdef dict _exports
     cdef context_t *_context(self, uint32_t index) except NULL
     cdef void _pause(self) noexcept
-    cdef void _resume(self) noexcept
+    cdef _resume(self)
     cdef _clear(self, context_t *context)
     cdef _set_rings(self, context_t *context, uint32_t tx_ring, uint32_t rx_ring, uint32_t seq_mask)
     cdef void _set_state(self, context_t *context, uint32_t state) noexcept

@@ -33,6 +33,8 @@ def check_device_name(name: str, what: str = "interface") -> None:
     """Raises ConfigError unless Linux takes this for an interface."""
     if not 1 <= len(os.fsencode(name)) < IFNAMSIZ:
         raise ConfigError(f"{what} name {name!r}: give 1 to {IFNAMSIZ - 1} bytes")
+    if not name.isprintable():  # nor what is no UTF-8, which Linux takes and netlink's users cannot name
+        raise ConfigError(f"{what} name {name!r}: give printable characters")
     if name in (".", "..") or any(c in "/:%\0" or c.isspace() for c in name):
         raise ConfigError(f"{what} name {name!r}: no white space, '/', ':' or '%', and neither '.' nor '..'")
 

@@ -29,7 +29,7 @@ from cdna.nic.wire_queue cimport flush_wire, wire_has_room
 
 cdef enum:
     QUANTUM = 16384             # bytes of one turn at weight 1
-    AHEAD = 16                   # descriptors whose frames are prefetched
+    AHEAD = 16                  # descriptors whose frames are prefetched
     DESC_AHEAD = 32             # descriptors that are themselves prefetched
     HEADER_COPY = 64            # bytes of a frame that the NIC reads before it decides
 

@@ -9,8 +9,9 @@ from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memset
 
 from cdna.abi cimport (
-    COMPLETION_F_CSUM_OK, FAULT_NONE, FAULT_OFFLOAD, MAX_FRAME, VNET_F_DATA_VALID, VNET_F_NEEDS_CSUM,
-    VNET_GSO_ECN, VNET_GSO_NONE, VNET_GSO_TCPV4, VNET_GSO_TCPV6, offload_t, vnet_header_t,
+    COMPLETION_F_CSUM_OK, FAULT_NONE, FAULT_OFFLOAD, MAX_FRAME, MIN_FRAME, VNET_F_DATA_VALID,
+    VNET_F_NEEDS_CSUM, VNET_GSO_ECN, VNET_GSO_NONE, VNET_GSO_TCPV4, VNET_GSO_TCPV6, VNET_HEADER, offload_t,
+    vnet_header_t,
 )
 from cdna.nic.context cimport VLAN_TRUNK, context_t, nic_t
 from cdna.nic.demux cimport MULTICAST_BIT, admits, find_mac, header_t
@@ -21,7 +22,9 @@ from cdna.nic.offload cimport (
 
 cdef enum:
     OFFLOAD_COPY = 256          # bytes of headers that are looked at: MAX_TSO_HEADERS
-    MIN_MSS = 64                # a segment costs the NIC about as much as a frame: no 65535 of them from one
+    # Of one frame: a segment costs the NIC about as much as a frame does. The bound is not of the mss, which
+    # the peer of a connection chooses: in Linux down to 8 bytes (net.ipv4.tcp_min_snd_mss, less TCP options).
+    MAX_SEGMENTS = 1024
     TCP_FLAGS = 13              # offset in the TCP header
 
 
@@ -33,9 +36,9 @@ cdef inline uint32_t offload_fault(const uint8_t *head, uint32_t len, const offl
     cdef tso_t tso
     if o.mss == 0:
         return FAULT_OFFLOAD if len > MAX_FRAME else checksum_fault(head, len, o)
-    if o.mss < MIN_MSS or o.mss > MAX_FRAME:
+    if o.mss > MAX_FRAME or tso_begin(&tso, head, len, o) or tso.segments > MAX_SEGMENTS:
         return FAULT_OFFLOAD
-    return tso_begin(&tso, head, len, o)
+    return FAULT_NONE
 
 
 cdef inline uint32_t read_vnet(const vnet_header_t *vnet, const uint8_t *head, uint32_t len, offload_t *o,
@@ -62,6 +65,18 @@ cdef inline uint32_t read_vnet(const vnet_header_t *vnet, const uint8_t *head, u
         o.mss = vnet.gso_size
         o.hdr_len = vnet.csum_start + <uint32_t>(head[vnet.csum_start + 12] >> 4) * 4
     return offload_fault(head, len, o)
+
+
+cdef inline bint carried(const uint8_t *buffer, uint32_t len) noexcept nogil:
+    """Whether the NIC carries a frame of `len` bytes with its header, and does not fault its context."""
+    cdef offload_t offload
+    cdef bint wanted = False
+    if len < <uint32_t>(MIN_FRAME + VNET_HEADER):
+        return False
+    len -= VNET_HEADER
+    if read_vnet(<const vnet_header_t *>buffer, buffer + VNET_HEADER, len, &offload, &wanted):
+        return False
+    return wanted or len <= MAX_FRAME
 
 
 cdef inline void write_vnet(vnet_header_t *vnet, const offload_t *o, const piece_t *piece,

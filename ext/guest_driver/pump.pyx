@@ -20,9 +20,9 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 from posix.unistd cimport read
 
-import fcntl
 import os
 
+from cdna.abi cimport CONTEXT_RUNNING
 from cdna.cpu cimport cycles, load_u32, sched_yield, store_u32, swap_u32
 from cdna.epoll cimport (
     EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLET, EPOLLIN, epoll_create1, epoll_ctl, epoll_event,
@@ -36,6 +36,7 @@ from cdna.nic.engine cimport engine_poll
 from cdna.nic.wire cimport cycles_per_second
 
 from cdna.errors import ConfigError
+from cdna.nic.tap import set_carrier
 
 cdef extern from "<time.h>" nogil:
     struct timespec:
@@ -48,8 +49,6 @@ cdef extern from "<sys/syscall.h>" nogil:
 
 cdef extern from "<unistd.h>" nogil:
     long syscall(long number, ...)
-
-TUNSETCARRIER = 0x400454E2      # linux/if_tun.h
 
 cdef enum:
     # Frames each way between two looks at the ports: few enough to stay in the cache, and a receive ring of
@@ -105,16 +104,21 @@ cdef int round_of(pump_t *pump) noexcept nogil:
 cdef bint must_look(const pump_t *pump) noexcept nogil:
     """Whether something may be to do soon that no descriptor will tell of."""
     cdef const nic_t *nic = pump.nic
-    cdef uint32_t word, i
-    if pump.needs_poll or nic.n_running > pump.attached or nic.txq_head != nic.txq_tail:
+    cdef const port_t *port
+    cdef uint32_t served = 0, word, i
+    if pump.needs_poll or nic.wire.tx_waiting or nic.txq_head != nic.txq_tail:
         return True
     for word in range(nic.words):
         if nic.tx_active[word] or nic.unreported[word] or nic.updated[word] & nic.enabled[word]:
             return True
-    for i in range(pump.ports):         # a full ring: its tap's event is past
-        if pump.port[i].readable and pump.port[i].driver != NULL:
+    for i in range(pump.ports):
+        port = &pump.port[i]
+        if port.driver == NULL or nic.context[port.driver.context].state != CONTEXT_RUNNING:
+            continue
+        if port.readable:               # its ring is full, and its tap's event is past
             return True
-    return False
+        served += 1
+    return nic.n_running > served       # the others' drivers ring doorbells, and wake nobody
 
 
 cdef void sleep_until_woken(pump_t *pump) noexcept nogil:
@@ -223,9 +227,7 @@ cdef class Pump:
             self.c.port[number].joins = 1
             self.c.port[number].readable = 1
             self.c.port[number].driver = &driver.c
-            self.c.attached += 1
             self.drivers[number] = driver
-        self.wake()
         return number
 
     cdef uint32_t _free_port(self) except? 0xFFFFFFFF:
@@ -244,11 +246,11 @@ cdef class Pump:
 
     def remove(self, uint32_t number):
         """Disconnects a port: before its context is revoked, and its tap closed."""
-        cdef port_t *port = self._port(number)
+        cdef port_t *port
         with self.nic.quiesced():
+            port = self._port(number)       # which `add` may move
             epoll_ctl(self.c.epoll, EPOLL_CTL_DEL, port.fd, NULL)
             port.driver = NULL
-            self.c.attached -= 1
             del self.drivers[number]
 
     cdef port_t *_port(self, uint32_t number) except NULL:
@@ -258,9 +260,8 @@ cdef class Pump:
 
     def set_link(self, uint32_t number, bint up):
         """Plugs the guest's cable in or out: its device shows the carrier, and frames to it are lost."""
-        cdef port_t *port = self._port(number)
-        fcntl.ioctl(port.fd, TUNSETCARRIER, int(up).to_bytes(4, "little"))
-        store_u32(&port.link, up)
+        set_carrier(self._port(number).fd, up)
+        store_u32(&self._port(number).link, up)
 
     def stats(self, uint32_t number) -> dict:
         """Frames of a port: from_tap, to_tap, lost_from_tap, lost_to_tap."""
@@ -270,7 +271,7 @@ cdef class Pump:
 
     def wake(self):
         """Makes a loop that sleeps look again."""
-        os.eventfd_write(self.nic.c.wake_fd, 1)
+        self.nic.wake()
 
     def run(self):
         """The loop, until `Nic.request_stop`."""
@@ -279,10 +280,12 @@ cdef class Pump:
 
     def close(self):
         """Gives the descriptors back, once the loop has ended. Closing twice is harmless."""
-        if self.c.epoll >= 0:
-            os.close(self.c.epoll)
-            os.close(self.nic.c.wake_fd)
+        cdef int epoll = self.c.epoll, wake_fd
+        if epoll >= 0:
+            wake_fd = self.nic.c.wake_fd
             self.c.epoll = self.nic.c.wake_fd = -1
+            os.close(epoll)
+            os.close(wake_fd)
             self.drivers.clear()
 
     def __dealloc__(self):

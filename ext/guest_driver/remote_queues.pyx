@@ -14,6 +14,7 @@ from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, mun
 
 from cdna.abi cimport PAGE_SIZE, REFUSED_CONTEXT, completion_t, context_page_t, desc_t
 from cdna.guest_driver.queues cimport Queues
+from cdna.uio cimport MSG_NOSIGNAL, iovec, msghdr, sendmsg
 from cdna.vmm.hypercall cimport (
     HYPERCALL_ENQUEUE, HYPERCALL_MAP, HYPERCALL_REAP, HYPERCALL_UNMAP, hypercall_reply_t, hypercall_t,
 )
@@ -28,14 +29,6 @@ cdef extern from "Python.h" nogil:
     void PyEval_RestoreThread(PyThreadState *state)
 
 cdef extern from "<sys/socket.h>" nogil:
-    int MSG_NOSIGNAL
-    struct iovec:
-        void *iov_base
-        size_t iov_len
-    struct msghdr:
-        iovec *msg_iov
-        size_t msg_iovlen
-    ssize_t sendmsg(int fd, const msghdr *message, int flags)
     ssize_t recv(int fd, void *buf, size_t len, int flags)
 
 

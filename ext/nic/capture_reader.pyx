@@ -14,6 +14,7 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
 
+from cdna.abi cimport MAX_TSO_FRAME
 from cdna.cpu cimport load_u64, store_u64
 from cdna.nic.capture_ring cimport (
     CAPTURE_CONTEXTS, CAPTURE_HEAD, CAPTURE_HEADER, CAPTURE_IN, CAPTURE_INTERFACE, CAPTURE_NOT_DROPPED,
@@ -192,7 +193,7 @@ cdef class CaptureReader:
             if record.size < CAPTURE_HEADER or record.context >= CAPTURE_CONTEXTS:
                 return DAMAGED
             memcpy(<uint8_t *>record + 8, self._records + at + 8, CAPTURE_HEADER - 8)
-            if record.caplen > record.size - CAPTURE_HEADER:
+            if record.caplen > record.size - CAPTURE_HEADER or record.caplen > MAX_TSO_FRAME:
                 return DAMAGED
             if record.direction == CAPTURE_INTERFACE:
                 return INTERFACE if record.caplen >= sizeof(interface_t) else DAMAGED

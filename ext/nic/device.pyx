@@ -139,8 +139,14 @@ cdef class Nic:
             while load_u32(&self.c.alive) and not load_u32(&self.c.paused):
                 sched_yield()
 
-    cdef void _resume(self) noexcept:
+    cdef _resume(self):
         store_u32(&self.c.pause, 0)
+        self.wake()         # a loop that sleeps may have to look at what has changed, such as a new context
+
+    def wake(self):
+        """Makes a loop that sleeps (`Pump.run`) look again."""
+        if self.c.wake_fd >= 0:
+            os.eventfd_write(self.c.wake_fd, 1)
 
     @contextmanager
     def quiesced(self):
@@ -428,8 +434,7 @@ cdef class Nic:
 
     def request_stop(self):
         store_u32(&self.c.stop, 1)
-        if self.c.wake_fd >= 0:
-            os.eventfd_write(self.c.wake_fd, 1)
+        self.wake()
 
     def stop_engine(self):
         """Ends the engine's thread after the round under way."""

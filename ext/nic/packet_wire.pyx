@@ -38,6 +38,7 @@ from cdna.nic.offload cimport put_u16
 from cdna.nic.vnet cimport read_vnet, write_vnet
 from cdna.nic.watched_wire cimport WatchedWire, device_lost, take_change, watched_t
 from cdna.nic.wire cimport down_tx, is_down, lose_tx
+from cdna.uio cimport MSG_DONTWAIT, MSG_NOSIGNAL, iovec, msghdr, sendmsg
 
 import os
 
@@ -62,20 +63,8 @@ cdef extern from "<linux/if_packet.h>" nogil:
         uint16_t tp_vlan_tci
         uint16_t tp_vlan_tpid
 
-cdef extern from "<sys/uio.h>" nogil:
-    struct iovec:
-        void *iov_base
-        size_t iov_len
-
 cdef extern from "<sys/socket.h>" nogil:
-    enum:
-        MSG_DONTWAIT
-        MSG_NOSIGNAL
-    struct msghdr:
-        iovec *msg_iov
-        size_t msg_iovlen
     ssize_t send(int fd, const void *data, size_t size, int flags)
-    ssize_t sendmsg(int fd, const msghdr *message, int flags)
 
 cdef enum:
     VNET_HDR = 10               # bytes of the header on a packet socket: without num_buffers
@@ -92,7 +81,6 @@ cdef struct packet_t:
     uint32_t tx_slots
     uint32_t tx_next
     uint32_t tx_room            # bytes of a frame in a slot
-    uint32_t tx_waiting         # 1: the ring has frames that the kernel has not taken
     uint32_t longest            # frame, or segment of one, that the interface takes; tag included
     uint64_t rx_oversize        # frames that no NIC here carries
     uint64_t rx_bad_offload     # frames with work left to do that no NIC here does
@@ -170,7 +158,7 @@ cdef int packet_rx(wire_t *self, frame_t *frame, int n) noexcept nogil:
     give_back(packet)
     if is_down(self):
         return 0
-    if packet.tx_waiting:
+    if self.tx_waiting:
         kick(self, packet)
     while i < n and packet.rx_lent < packet.rx_slots:
         slot = <tpacket2_hdr *>packet.rx_slot[packet.rx_next]
@@ -187,7 +175,7 @@ cdef int packet_rx(wire_t *self, frame_t *frame, int n) noexcept nogil:
 cdef void drop_waiting(wire_t *self, packet_t *packet) noexcept nogil:
     """Takes back what the kernel has not taken; it goes on with the first of these slots, and so do we."""
     cdef uint32_t at = before(packet.tx_next, 1, packet.tx_slots)
-    packet.tx_waiting = 0
+    self.tx_waiting = 0
     while load_u32(&(<tpacket2_hdr *>packet.tx_slot[at]).tp_status) == TP_STATUS_SEND_REQUEST:
         store_u32(&(<tpacket2_hdr *>packet.tx_slot[at]).tp_status, TP_STATUS_AVAILABLE)
         packet.tx_next = at
@@ -198,13 +186,13 @@ cdef void drop_waiting(wire_t *self, packet_t *packet) noexcept nogil:
 cdef bint kick(wire_t *self, packet_t *packet) noexcept nogil:
     """Has the kernel send what is in the ring. Returns whether it took all."""
     cdef const tpacket2_hdr *last = <tpacket2_hdr *>packet.tx_slot[before(packet.tx_next, 1, packet.tx_slots)]
-    packet.tx_waiting = 1
+    self.tx_waiting = 1
     if send(packet.fd, NULL, 0, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 and device_failed(errno):
         device_lost(self, &packet.watched)
         drop_waiting(self, packet)
         return False
-    packet.tx_waiting = load_u32(&last.tp_status) == TP_STATUS_SEND_REQUEST
-    return not packet.tx_waiting
+    self.tx_waiting = load_u32(&last.tp_status) == TP_STATUS_SEND_REQUEST
+    return not self.tx_waiting
 
 
 cdef inline void fill_vnet(vnet_header_t *vnet, const frame_t *frame) noexcept nogil:
@@ -214,7 +202,7 @@ cdef inline void fill_vnet(vnet_header_t *vnet, const frame_t *frame) noexcept n
     write_vnet(vnet, &frame.offload if frame.has_offload else NULL, &head, 0)
 
 
-cdef inline bint put_frame(packet_t *packet, const frame_t *frame) noexcept nogil:
+cdef inline bint put_frame(wire_t *self, packet_t *packet, const frame_t *frame) noexcept nogil:
     """Puts a frame into the ring. False: the ring is full."""
     cdef tpacket2_hdr *slot = <tpacket2_hdr *>packet.tx_slot[packet.tx_next]
     cdef uint8_t *data = <uint8_t *>slot + TX_DATA
@@ -228,7 +216,7 @@ cdef inline bint put_frame(packet_t *packet, const frame_t *frame) noexcept nogi
     slot.tp_len = VNET_HDR + frame.len
     store_u32(&slot.tp_status, TP_STATUS_SEND_REQUEST)
     packet.tx_next = after(packet.tx_next, packet.tx_slots)
-    packet.tx_waiting = 1
+    self.tx_waiting = 1
     return True
 
 
@@ -273,16 +261,16 @@ cdef int packet_tx(wire_t *self, frame_t *frame, int n) noexcept nogil:
             packet.tx_oversize += 1
             lose_tx(self, 1)
         elif frame[i].len > packet.tx_room:
-            if packet.tx_waiting and not kick(self, packet):        # frames keep their order
+            if self.tx_waiting and not kick(self, packet):        # frames keep their order
                 if is_down(self):
                     continue
                 return i
             if not send_large(self, packet, &frame[i]):
                 return i
-        elif not put_frame(packet, &frame[i]):
+        elif not put_frame(self, packet, &frame[i]):
             break
         i += 1
-    if packet.tx_waiting:
+    if self.tx_waiting:
         kick(self, packet)
     return i
 

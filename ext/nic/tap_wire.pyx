@@ -20,6 +20,7 @@ from cdna.nic.flow cimport flow_hash
 from cdna.nic.vnet cimport read_vnet, write_vnet
 from cdna.nic.watched_wire cimport WatchedWire, device_lost, take_change, watched_t
 from cdna.nic.wire cimport down_tx, is_down, lose_tx
+from cdna.uio cimport iovec, writev
 
 import os
 import select
@@ -33,17 +34,10 @@ cdef extern from "<errno.h>" nogil:
 cdef extern from "<unistd.h>" nogil:
     int close_descriptor "close"(int fd)
 
-cdef extern from "<sys/uio.h>" nogil:
-    struct iovec:
-        void *iov_base
-        size_t iov_len
-    ssize_t writev(int fd, const iovec *piece, int pieces)
-
 cdef enum:
     HEADROOM = 4                # bytes before the virtio-net header, so that frames are aligned to 16
     SLOT_STRIDE = 65600         # an odd number of cache lines: frames lie in different sets of the cache
     SLOT_BYTES = SLOT_STRIDE - HEADROOM
-    MAX_QUEUES = 256
     LONGEST = 65472             # bytes of a frame that the host is asked to keep to
 
 cdef struct tap_t:
@@ -51,7 +45,7 @@ cdef struct tap_t:
     uint32_t queues
     uint32_t next               # queue that is read first
     uint32_t header             # bytes before each frame: VNET_HEADER or 0
-    int32_t fd[256]             # by queue
+    int32_t fd[256]             # by queue: MAX_TAP_QUEUES of cdna.nic.tap
     uint64_t rx_oversize        # frames that no NIC here carries
     uint64_t rx_bad_offload     # frames with work left to do that no NIC here does
     uint8_t *slot

@@ -5,16 +5,20 @@ import select
 import socket
 import time
 
+import numpy as np
 import pytest
 
 import cdna
-from cdna.abi import VNET_HEADER_DTYPE
+from cdna.abi import DESC_DTYPE, VNET_HEADER_DTYPE, Ring, VnetFlag, VnetGso
 from cdna.guest_driver.pump import Pump
 from tests.support.frames import OUTSIDE, frame, mac
+from tests.support.tcp import large_segment
 
 HEADER = bytes(VNET_HEADER_DTYPE.itemsize)
 RECEIVED = HEADER[:-2] + b"\x01\x00"
 DEADLINE = 20  # seconds, for what takes microseconds
+UNKNOWN = b"\x00\x09\x00\x00\x64\x00" + HEADER[6:]  # a kind of segments that there is not, of 100 bytes
+BEHIND = b"\x01\x00\x00\x00\x00\x00\x00\x70" + HEADER[8:]  # a checksum at byte 28672
 
 
 class Lab:
@@ -68,6 +72,12 @@ def until(condition):
     while not (true := condition()) and time.monotonic() < end:
         pass
     return true
+
+
+def spoil(lab, driver):
+    """Fills a receive ring with nonsense, which stops the context when a frame comes."""
+    rings = lab.machine.nic.rings_view(driver.context.index).view(DESC_DTYPE)
+    rings[lab.machine.nic.max_ring * Ring.RING_RX :][: driver.context.settings.rx_ring]["addr"] = 1 << 60
 
 
 def test_frames_both_ways(lab):
@@ -125,6 +135,35 @@ def test_a_python_guest_beside(lab):
     assert bob.recv() == [frame(mac(bob), mac(alice), 2)]
 
 
+def test_a_python_guest_beside_one_that_faulted(lab):
+    alice, _ = lab.guest("alice", protection="none")
+    carol, stack_c = lab.guest("carol")
+    bob = lab.machine.attach("bob")
+    spoil(lab, alice)
+    lab.start()
+    stack_c.send(HEADER + frame(mac(alice), mac(carol)))
+    assert until(lambda: alice.context.state.name == "CONTEXT_FAULTED")
+    for number in range(20):
+        bob.send([frame(mac(carol), mac(bob), number)])
+        assert get(stack_c) == RECEIVED + frame(mac(carol), mac(bob), number)
+
+
+def test_a_python_guest_that_comes_while_the_loop_sleeps():
+    lab = Lab(spin_us=0.0)
+    try:
+        alice, stack = lab.guest("alice")
+        lab.start()
+        rounds = -1
+        while rounds != (rounds := lab.machine.nic.counters["rounds"]):
+            for _ in range(1000):
+                os.sched_yield()
+        bob = lab.machine.attach("bob")
+        bob.send([frame(mac(alice), mac(bob))])
+        assert get(stack) == RECEIVED + frame(mac(alice), mac(bob))
+    finally:
+        lab.close()
+
+
 def test_a_rate_limit_holds_while_nothing_else_happens(lab):
     alice, stack_a = lab.guest("alice", rate=2e6)
     bob, stack_b = lab.guest("bob")
@@ -145,12 +184,56 @@ def test_a_runt_is_lost_and_counted(lab):
     assert until(lambda: lab.pump.stats(lab.ports[0])["lost_from_tap"] == 1)
 
 
-def test_a_faulted_guest_is_left_alone(lab):
+def segments(lab, mss, length):
+    """A header that asks for segments of `mss` bytes, and a frame, as a stack hands it over."""
+    data, offload = large_segment(length, mss)
+    header = np.zeros(1, VNET_HEADER_DTYPE)
+    header["flags"], header["gso_type"] = VnetFlag.VNET_F_NEEDS_CSUM, VnetGso.VNET_GSO_TCPV4
+    header["gso_size"], header["hdr_len"] = mss, offload.hdr_len
+    header["csum_start"], header["csum_offset"] = offload.csum_start, offload.csum_offset
+    return header.tobytes() + mac(lab.drivers[1]) + mac(lab.drivers[0]) + data[12:]
+
+
+UNCARRIED = {
+    "more segments than the NIC cuts": lambda lab: segments(lab, 8, 12000),
+    "a kind of segments that there is not": lambda lab: (
+        UNKNOWN + frame(mac(lab.drivers[1]), mac(lab.drivers[0]))
+    ),
+    "a checksum behind the end": lambda lab: BEHIND + frame(mac(lab.drivers[1]), mac(lab.drivers[0])),
+    "segments longer than frames": lambda lab: segments(lab, 8990, 12000),
+    "a frame that is too long": lambda lab: HEADER + frame(mac(lab.drivers[1]), mac(lab.drivers[0]), 0, 9019),
+    "one that the buffer cuts": lambda lab: segments(lab, 1400, 20000),
+}
+
+
+@pytest.mark.parametrize("case", UNCARRIED)
+def test_what_a_stack_sends_and_no_nic_here_carries_stops_nobody(lab, case):
     alice, stack_a = lab.guest("alice")
     bob, stack_b = lab.guest("bob")
-    carol, stack_c = lab.guest("carol")
     lab.start()
-    stack_a.send(b"\x00\x09" + HEADER[2:] + frame(mac(bob), mac(alice)))  # an unknown kind of segments
+    stack_a.send(UNCARRIED[case](lab))
+    stack_a.send(HEADER + frame(mac(bob), mac(alice)))
+    assert get(stack_b) == RECEIVED + frame(mac(bob), mac(alice))
+    assert until(lambda: lab.pump.stats(lab.ports[0])["lost_from_tap"] == 1)
+    assert lab.pump.stats(lab.ports[0])["from_tap"] == 1
+
+
+@pytest.mark.parametrize(("mss", "length"), [(8, 3000), (36, 3000), (8964, 12000), (1400, 16000)])
+def test_segments_that_just_fit(lab, mss, length):
+    lab.guest("alice")
+    lab.guest("bob")
+    lab.start()
+    lab.stacks[0][0].send(segments(lab, mss, length))
+    assert get(lab.stacks[1][0])[12:] == segments(lab, mss, length)[12:]
+
+
+def test_a_faulted_guest_is_left_alone(lab):
+    alice, stack_a = lab.guest("alice", protection="none")
+    bob, stack_b = lab.guest("bob")
+    carol, stack_c = lab.guest("carol")
+    spoil(lab, alice)
+    lab.start()
+    stack_c.send(HEADER + frame(mac(alice), mac(carol)))
     stack_c.send(HEADER + frame(mac(bob), mac(carol)))
     get(stack_b)
     stack_a.send(HEADER + frame(mac(bob), mac(alice)))

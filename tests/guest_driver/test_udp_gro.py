@@ -157,6 +157,29 @@ def test_unknown_checksums_are_not_vouched_for(lab):
     assert [get(lab.receiver)[HEADER:] for _ in frames] == frames
 
 
+def test_a_checksum_that_a_tunnel_left_open_stays_open(lab):
+    """What is left to do is in the payload: the datagrams' own checksums say nothing of it."""
+    frames = datagrams(lab, 2, 60)
+    start = 14 + 20 + 8 + 34
+    for frame in frames:
+        entry = np.zeros(1, VNET_HEADER_DTYPE)
+        entry["flags"], entry["csum_start"], entry["csum_offset"] = 1, start, 16
+        lab.sender.send(entry.tobytes() + frame)
+    lab.start()
+    for frame in frames:
+        data = get(lab.receiver)
+        assert data[HEADER:] == frame
+        found = np.frombuffer(data[:HEADER], VNET_HEADER_DTYPE)[0]
+        assert (found["flags"], found["gso_type"], found["csum_start"]) == (1, VnetGso.VNET_GSO_NONE, start)
+
+
+def test_a_header_whose_checksum_is_wrong_is_not_mended(lab):
+    frames = datagrams(lab, 3)
+    frames[1] = frames[1][:24] + bytes([frames[1][24] ^ 1]) + frames[1][25:]
+    send(lab, frames)
+    assert [get(lab.receiver)[HEADER:] for _ in frames] == frames
+
+
 def test_the_order_within_a_flow_and_beside_other_frames(lab):
     frames = datagrams(lab, 3)
     other = bytes(ethernet(lab) / IP() / TCP() / Raw(b"between"))

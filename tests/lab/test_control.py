@@ -22,6 +22,7 @@ from cdna.lab.control import (
     default_path,
     make_directory,
 )
+from cdna.sockets import listen
 from tests.support.lab import wait_for
 
 
@@ -119,6 +120,16 @@ def test_a_mistake_of_the_lab_ends_neither_it_nor_the_session(server: ControlSer
         with pytest.raises(CdnaError, match="a mistake of the lab's"):
             client.call("break")
         assert client.call("echo")[0]["ok"]
+
+
+@pytest.mark.parametrize("reply", [b"\xff", b"[]", b'{"error', b"{}"])
+def test_what_is_no_lab(path: str, reply: bytes) -> None:
+    with listen(path) as listener, ControlClient(path) as client:  # the socket of another program
+        session, _ = listener.accept()
+        with session:
+            session.send(reply)
+            with pytest.raises(ResourceError, match="what answers there is no lab"):
+                client.call("list")
 
 
 def test_an_unknown_command_is_told_the_known_ones(server: ControlServer) -> None:

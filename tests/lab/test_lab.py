@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from cdna.abi import DESC_DTYPE
 from cdna.errors import CdnaError, ConfigError
 from cdna.lab import values
 from cdna.lab.lab import Lab
 from cdna.lab.namespace import in_thread
 from cdna.lab.plan import NETS, LabPlan, guest_plan, host_addresses, plain_guests, with_addresses
-from tests.support.lab import DEADLINE, needs_namespaces, unique
+from tests.support.lab import DEADLINE, needs_namespaces, unique, wait_for
 
 pytestmark = needs_namespaces
 
@@ -205,6 +206,18 @@ def test_protection_changes_under_a_connection(lab: Lab) -> None:
                 row = lab.describe()[0]
     assert (row["mac"], row["protection"], row["weight"], row["context"]) == (mac, "validated", 2, 0)
     assert lab.counters("g1")["tx_frames"] > before  # the counters go on
+
+
+def test_protection_starts_a_context_again_that_the_nic_has_stopped() -> None:
+    with Lab(plan(2, protection="none")) as lab:
+        nic = lab.machine.nic
+        rings = nic.rings_view(lab.member("g1").driver.context.index).view(DESC_DTYPE)
+        rings["addr"] = 1 << 60  # what a guest that may write its rings can do
+        wait_for(lambda: reaches(lab, "g2", "g1", patience=0.1) or lab.describe()[0]["state"] == "faulted")
+        assert lab.describe()[0]["state"] == "faulted"
+        lab.change("g1", {"protection": "none"})
+        assert reaches(lab, "g2", "g1")
+        assert lab.counters("g1")["faults"] == 1
 
 
 def test_a_link_that_is_down_stays_down_under_another_protection(lab: Lab) -> None:

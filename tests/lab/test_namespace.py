@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cdna.errors import ResourceError
-from cdna.lab.namespace import GSO_MAX, Namespace
+from cdna.lab.namespace import GSO_LIMITS, Namespace
 from tests.support.lab import needs_namespaces
 
 pytestmark = needs_namespaces
@@ -25,7 +25,8 @@ def test_device() -> None:
         routes = namespace.run(lambda netlink: list(netlink.get_routes(family=2)))
     assert links.keys() == {"lo", "eth0"}
     eth0 = links["eth0"]
-    assert (eth0.get("address"), eth0.get("mtu"), eth0.get("gso_max_size")) == (MAC, 9000, GSO_MAX)
+    assert (eth0.get("address"), eth0.get("mtu")) == (MAC, 9000)
+    assert {name: eth0.get(name) for name in GSO_LIMITS} == GSO_LIMITS
     found = {f"{a.get('address')}/{a['prefixlen']}" for a in addresses}
     assert {"10.77.0.1/24", "fd77::1/64", "127.0.0.1/8"} <= found
     tentative = 0x40  # linux/if_addr.h: duplicate address detection is not over

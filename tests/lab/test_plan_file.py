@@ -62,6 +62,7 @@ def test_a_number_of_guests(tmp_path: Path) -> None:
         ("wire = \n", "no TOML: .*line 1"),
         ("\n\n[[guest]\n", "no TOML: .*line 3"),
         (b'a = "\n\n\xff"', "line 3: not UTF-8"),
+        pytest.param("guests = " + "9" * 5000, "no TOML: ", id="a number of 5000 digits"),
         ("wires = 'null'", "lab.toml: unknown key 'wires'; the known ones are wire, net"),
         ("wire = 3", "^lab.toml: wire 3: give a text$"),
         ("net = '10.0.0.1/24'", "net 10.0.0.1/24: this is an address in 10.0.0.0/24"),

@@ -160,6 +160,15 @@ def test_a_damaged_ring_is_an_error_and_no_more(machine, field, value):
     ring.close()
 
 
+def test_a_frame_longer_than_any_is_damage(ring):
+    reader = CaptureReader(ring.fd)
+    header = HEADER.pack(100024, 0, OUT, SENT, 100000, 100000, 0)
+    os.pwrite(ring.fd, header, HEAD)
+    os.pwrite(ring.fd, struct.pack("<Q", 100024), 0)
+    with pytest.raises(ResourceError, match="damaged at byte 0"):
+        reader.read()
+
+
 def test_an_impossible_producer_is_an_error(ring):
     reader = CaptureReader(ring.fd)
     os.pwrite(ring.fd, struct.pack("<Q", ring.size + 8), 0)

@@ -98,6 +98,18 @@ def test_a_stopped_context_drops_with_the_reason(machine, tmp_path):
     assert outcomes(tmp_path / "x.pcapng", "mallory.2") == [(data, "dropped: rx_drop_stopped")]
 
 
+def test_the_frame_that_stops_a_context_is_not_said_to_lack_a_buffer(machine, tmp_path):
+    neighbours = Neighbours(machine)
+    mallory = machine.attach("mallory", protection="none")
+    machine.nic.rings_view(mallory.context.index)[machine.nic.max_ring * 16 :][:16] = 0xFF
+    data = frame(mac(mallory), mac(neighbours.alice))
+    with machine.capture(tmp_path / "x.pcapng", "mallory"):
+        neighbours.alice.send([data])
+        machine.step(2)
+    assert mallory.context.state.name == "CONTEXT_FAULTED"
+    assert outcomes(tmp_path / "x.pcapng", "mallory.2") == [(data, "dropped: rx_drop_stopped")]
+
+
 def test_contexts_are_chosen_by_the_names_of_their_guests(machine, tmp_path):
     neighbours = Neighbours(machine)
     chosen = {
