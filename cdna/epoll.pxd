@@ -23,17 +23,10 @@ cdef extern from "<sys/prctl.h>" nogil:
     enum:
         PR_SET_TIMERSLACK
 
-cdef extern from "<sys/resource.h>" nogil:
-    int setpriority(int which, unsigned who, int priority)
-    enum:
-        PRIO_PROCESS
-
 cdef enum:
     SLACK_NS = 1000             # of the timers of a thread that naps
-    NICE = -10                  # a NIC does not queue for a time slice behind those who send
 
 
-cdef inline void prefer_this_thread() noexcept nogil:
-    """Sets the calling thread's timer slack, and its priority where that is allowed."""
+cdef inline void precise_timers() noexcept nogil:
+    """Has the calling thread's naps end when they should."""
     prctl(PR_SET_TIMERSLACK, SLACK_NS)
-    setpriority(PRIO_PROCESS, 0, NICE)

@@ -2,6 +2,8 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
+from cdna.guest_driver.moderation cimport moderation_t
+
 cdef enum:
     RELAY_ENDS = 256            # taps; two a guest
     RELAY_BUFFER = 65600        # bytes: a virtio-net header, and the largest frame that a stack hands over
@@ -22,5 +24,6 @@ cdef struct relay_t:
     uint32_t stop
     int64_t spin_cycles         # -1: never sleeps
     uint64_t sleeps
+    moderation_t moderation
     relay_end_t end[256]
     uint8_t *frame              # RELAY_BURST buffers of RELAY_BUFFER bytes

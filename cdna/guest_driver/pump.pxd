@@ -2,6 +2,7 @@
 
 from libc.stdint cimport int64_t, uint32_t
 
+from cdna.guest_driver.moderation cimport moderation_t
 from cdna.guest_driver.tap_port cimport port_t
 from cdna.nic.context cimport nic_t
 
@@ -12,4 +13,5 @@ cdef struct pump_t:
     int epoll
     uint32_t needs_poll         # the wire may deliver without a descriptor that says so
     uint32_t rescan             # 1: any tap may have frames
+    moderation_t moderation
     int64_t spin_cycles         # how long the loop spins before it sleeps; below 0: always

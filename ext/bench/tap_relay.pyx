@@ -15,8 +15,9 @@ from posix.unistd cimport read, write
 from cdna.cpu cimport cycles, load_u32, sched_yield, store_u32
 from cdna.epoll cimport (
     EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLLET, EPOLLIN, epoll_create1, epoll_ctl, epoll_event, epoll_wait,
-    prefer_this_thread,
+    precise_timers,
 )
+from cdna.guest_driver.moderation cimport moderate, moderation_init
 from cdna.guest_driver.udp_gro cimport gro_join, gro_t, gro_write
 from cdna.memory cimport SharedRegion
 from cdna.nic.wire cimport cycles_per_second
@@ -27,6 +28,7 @@ from cdna.errors import ConfigError
 
 cdef enum:
     EVENTS = 64
+    MOVES = 2                   # of a frame from guest to guest: to the bridge, and from it
     STOP = RELAY_ENDS           # event of the wake descriptor
 
 
@@ -71,7 +73,7 @@ cdef void relay_run(relay_t *relay) noexcept nogil:
     cdef uint64_t idle_since = 0, now
     cdef uint32_t i
     cdef int moved
-    prefer_this_thread()
+    precise_timers()
     while not load_u32(&relay.stop):
         relay_note(relay, event, epoll_wait(relay.epoll, event, EVENTS, 0))
         moved = 0
@@ -80,6 +82,7 @@ cdef void relay_run(relay_t *relay) noexcept nogil:
                 moved += relay_end(relay, &relay.end[i])
         if moved:
             idle_since = 0
+            moderate(&relay.moderation, moved // MOVES)
             continue
         now = cycles()
         if idle_since == 0:
@@ -108,6 +111,7 @@ cdef class Relay:
 
     def __init__(self, *, spin_us=1000.0):
         self.c.spin_cycles = -1 if spin_us < 0 else <int64_t>(spin_us * 1e-6 * cycles_per_second())
+        moderation_init(&self.c.moderation)
         self.c.epoll = epoll_create1(EPOLL_CLOEXEC)
         if self.c.epoll < 0:
             raise OSError(errno, os.strerror(errno), "epoll")

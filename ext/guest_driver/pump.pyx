@@ -26,8 +26,9 @@ from cdna.abi cimport CONTEXT_RUNNING
 from cdna.cpu cimport cycles, load_u32, sched_yield, store_u32, swap_u32
 from cdna.epoll cimport (
     EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLET, EPOLLIN, epoll_create1, epoll_ctl, epoll_event,
-    epoll_wait, prefer_this_thread,
+    epoll_wait, precise_timers,
 )
+from cdna.guest_driver.moderation cimport moderate, moderation_init, timespec
 from cdna.guest_driver.queues cimport Queues
 from cdna.guest_driver.tap_port cimport MIN_BUFFER, from_tap, port_t, to_tap
 from cdna.nic.context cimport nic_t
@@ -37,11 +38,6 @@ from cdna.nic.wire cimport cycles_per_second
 
 from cdna.errors import ConfigError
 from cdna.nic.tap import set_carrier
-
-cdef extern from "<time.h>" nogil:
-    struct timespec:
-        long tv_sec
-        long tv_nsec
 
 cdef extern from "<sys/syscall.h>" nogil:
     enum:
@@ -55,6 +51,7 @@ cdef enum:
     # twice as many never runs out of buffers.
     ENGINE_BUDGET = 16
     EVENTS = 64
+    MOVES = 3                   # of a frame from guest to guest: from a tap, by the engine, to a tap
     NAP_NS = 50_000             # while something may happen that no descriptor tells of
     WAKE = 1 << 30              # event of the wake descriptor; below are ports
     WIRE = WAKE + 1             # event of a descriptor of the wire
@@ -145,7 +142,8 @@ cdef void sleep_until_woken(pump_t *pump) noexcept nogil:
 cdef void pump_run(pump_t *pump) noexcept nogil:
     cdef nic_t *nic = pump.nic
     cdef uint64_t idle_since = 0, now
-    prefer_this_thread()
+    cdef int moved
+    precise_timers()
     store_u32(&nic.alive, 1)
     while not load_u32(&nic.stop):
         if load_u32(&nic.pause):
@@ -154,8 +152,10 @@ cdef void pump_run(pump_t *pump) noexcept nogil:
                 sched_yield()
             swap_u32(&nic.paused, 0)
             continue
-        if round_of(pump):
+        moved = round_of(pump)
+        if moved:
             idle_since = 0
+            moderate(&pump.moderation, moved // MOVES)
             continue
         now = cycles()
         if idle_since == 0:
@@ -189,6 +189,7 @@ cdef class Pump:
         self.drivers = {}
         self.c.nic = nic.c
         self.c.spin_cycles = -1 if spin_us < 0 else <int64_t>(spin_us * 1e-6 * cycles_per_second())
+        moderation_init(&self.c.moderation)
         self.c.epoll = epoll_create1(EPOLL_CLOEXEC)
         if self.c.epoll < 0:
             raise OSError(errno, os.strerror(errno), "epoll")
