@@ -1,6 +1,7 @@
 """`cdna ctl`: looks at a running lab, and changes it."""
 
 import json as json_format
+from contextvars import ContextVar
 from typing import Annotated, Any
 
 import typer
@@ -16,10 +17,16 @@ app = typer.Typer(help="Look at a running lab, and change it.", add_completion=F
 Guest = Annotated[str, typer.Argument(metavar="GUEST", help="A guest of the lab.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _Text = str | None
+_before: ContextVar[_Text] = ContextVar("_before", default=None)  # the socket given before the subcommand
+
+
+@app.callback()
+def ctl(socket: Socket = None) -> None:
+    _before.set(socket)
 
 
 def _ask(socket: _Text, command: str, **fields: Any) -> dict[str, Any]:
-    with ControlClient(socket) as lab:
+    with ControlClient(socket or _before.get()) as lab:
         reply, _ = lab.call(command, **fields)
     return reply
 
