@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import select
 import threading
 
 import numpy as np
 import pytest
 
+from cdna.descriptors import readable
 from cdna.errors import CdnaError, ConfigError
 from cdna.guest_driver.driver import Driver
 from cdna.machine import Machine
@@ -137,12 +137,10 @@ def test_two_engines_on_one_nic(machine):
 
 
 def test_who_waits_for_frames_learns_of_the_end():
-    class Watched:
-        """The select module, which tells when somebody is about to sleep."""
-
-        def select(self, *arguments):
-            asleep.set()
-            return select.select(*arguments)
+    def watched(*arguments):
+        """Tells when somebody is about to sleep."""
+        asleep.set()
+        return readable(*arguments)
 
     asleep = threading.Event()
     machine = Machine(MEMORY, wire="loopback", contexts=4)
@@ -158,7 +156,7 @@ def test_who_waits_for_frames_learns_of_the_end():
 
     waiter = threading.Thread(target=wait, daemon=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cdna.guest_driver.driver.select", Watched())
+        patch.setattr("cdna.guest_driver.driver.readable", watched)
         waiter.start()
         assert asleep.wait(20)
         machine.close()
