@@ -112,11 +112,9 @@ cdef inline bint as_it_is(nic_t *nic, context_t *context, const uint8_t *frame) 
     return keeps_offload(nic, context, &header)
 
 
-cdef inline bint work(nic_t *nic, context_t *context, uint8_t *frame, uint32_t len,
+cdef inline void work(nic_t *nic, context_t *context, uint8_t *frame, uint32_t len,
                       const offload_t *o) noexcept nogil:
-    """Sends a frame in the segment buffer with its offload, there is room. False: it can't be; it faults."""
-    if offload_fault(frame, len, o):
-        return False
+    """Sends a frame in the segment buffer with its offload, which was checked there; there is room."""
     if as_it_is(nic, context, frame):
         forward_flat(nic, context, frame, len, 0, o)
     elif o.mss == 0:
@@ -127,7 +125,6 @@ cdef inline bint work(nic_t *nic, context_t *context, uint8_t *frame, uint32_t l
         nic.tso_context = context
         nic.tso_ready = 0
         segment(nic, context)
-    return True
 
 
 cdef inline int send_gathered(nic_t *nic, context_t *context) noexcept nogil:
@@ -147,13 +144,17 @@ cdef inline int send_gathered(nic_t *nic, context_t *context) noexcept nogil:
         frame += VNET_HEADER
         len -= VNET_HEADER
         fault = read_vnet(<vnet_header_t *>nic.segment_buffer, frame, len, &g.offload, &g.has_offload)
-    if not fault and not g.has_offload:
+    elif g.has_offload:
+        fault = offload_fault(frame, len, &g.offload)
+    if fault:
+        stop_at(nic, context, FAULT_OFFLOAD, RING_TX, 0,
+                g.offload.mss if g.offload.mss else g.offload.csum_start)
+        return -1
+    if g.has_offload:
+        work(nic, context, frame, len, &g.offload)
+    else:
         if len > MAX_FRAME:
             stop_at(nic, context, FAULT_LENGTH, RING_TX, g.used - 1, len)
             return -1
         forward_flat(nic, context, frame, len, 0, NULL)
-    elif fault or not work(nic, context, frame, len, &g.offload):
-        stop_at(nic, context, FAULT_OFFLOAD, RING_TX, 0,
-                g.offload.mss if g.offload.mss else g.offload.csum_start)
-        return -1
     return finish(nic, context, g.used)
