@@ -70,6 +70,13 @@ static inline uint64_t monotonic_ns(void) {
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+/* Since 1970. */
+static inline uint64_t realtime_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
 /* One crossing into the kernel and back that does nothing there. */
 static inline void null_system_call(void) { syscall(SYS_getppid); }
 

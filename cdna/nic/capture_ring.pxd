@@ -29,9 +29,8 @@ writes it while the engine stands still, and CAPTURE_RESERVE bytes are kept free
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
-from cdna.cpu cimport cycles, load_u64, prefetch_write, store_u64
+from cdna.cpu cimport cycles, load_u64, prefetch_write, realtime_ns, store_u64
 from cdna.nic.context cimport capture_ring_t
 from cdna.nic.dma cimport gather, piece_t
 
@@ -70,12 +69,6 @@ cdef packed struct record_t:
 cdef packed struct interface_t:     # behind the header of a CAPTURE_INTERFACE record, before the name
     uint64_t lost_of
     uint64_t mac                # as in context_t
-
-
-cdef inline uint64_t realtime_ns() noexcept nogil:
-    cdef timespec t
-    clock_gettime(CLOCK_REALTIME, &t)
-    return <uint64_t>t.tv_sec * 1_000_000_000 + <uint64_t>t.tv_nsec
 
 
 cdef inline uint64_t capture_stamp(capture_ring_t *ring) noexcept nogil:

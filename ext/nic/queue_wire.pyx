@@ -2,9 +2,8 @@
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
-from cdna.cpu cimport store_u32
+from cdna.cpu cimport realtime_ns, store_u32
 from cdna.nic.context cimport frame_t, wire_t
 from cdna.nic.spsc cimport SLOT_BYTES, SLOT_STRIDE, slot_data, slot_t, spsc_put, spsc_slot, spsc_t, spsc_used
 from cdna.nic.wire cimport down_tx, is_down, lose_tx
@@ -14,12 +13,6 @@ from cdna.nic.wire import check_frame
 
 cdef enum:
     MAX_DEPTH = 65536
-
-
-cdef uint64_t realtime_ns() noexcept nogil:
-    cdef timespec t
-    clock_gettime(CLOCK_REALTIME, &t)
-    return <uint64_t>t.tv_sec * 1_000_000_000 + <uint64_t>t.tv_nsec
 
 
 cdef int queue_tx(wire_t *self, frame_t *frame, int n) noexcept nogil:
