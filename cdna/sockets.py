@@ -47,6 +47,13 @@ def listen(path: str, others: bool = False) -> socket.socket:
     return listener
 
 
+def remove(path: str, inode: int) -> None:
+    """Removes the socket at `path`, unless another has taken its place meanwhile."""
+    with contextlib.suppress(FileNotFoundError):
+        if os.stat(path).st_ino == inode:
+            os.unlink(path)
+
+
 def is_left_over(path: str) -> bool:
     """Whether a socket lies at `path` that nobody listens on."""
     return listener_pid(path) == 0

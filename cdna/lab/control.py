@@ -9,7 +9,6 @@ lab's user, or root. One thread answers, a request at a time, and waits for no c
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
@@ -21,7 +20,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from cdna.errors import CdnaError, ConfigError, ResourceError
-from cdna.sockets import listen, listener_pid, peer
+from cdna.sockets import listen, listener_pid, peer, remove
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -95,9 +94,7 @@ class ControlServer:
         self._thread.join()
         for fd in list(self._sessions):
             self._end(fd)
-        with contextlib.suppress(FileNotFoundError):
-            if os.stat(self.path).st_ino == self._inode:
-                os.unlink(self.path)
+        remove(self.path, self._inode)
         self._listener.close()
         self._epoll.close()
         os.close(self._wake_fd)

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from cdna.abi import ContextState, Protection
 from cdna.errors import CdnaError, ConfigError, ResourceError
-from cdna.sockets import listen, peer
+from cdna.sockets import listen, peer, remove
 from cdna.vmm.hypercall import HypercallBuffer, Malformed, Served
 from cdna.vmm.policy import REQUEST_BYTES, VERSION, Policy, Request, parse_request
 
@@ -91,9 +91,7 @@ class Server:
         self._thread.join()
         for connection in list(self._connections.values()):
             self._end(connection)
-        with contextlib.suppress(FileNotFoundError):
-            if os.stat(self.path).st_ino == self._inode:
-                os.unlink(self.path)
+        remove(self.path, self._inode)
         self._listener.close()
         self._epoll.close()
         os.close(self._wake_fd)
