@@ -16,6 +16,7 @@ from tests.support.frames import OUTSIDE, frame, mac, receive_all
 from tests.support.namespace import (
     ETH_P_ALL,
     VNET,
+    comes_and_goes,
     delete_link,
     host_end,
     in_namespace,
@@ -298,27 +299,9 @@ def test_the_engine_runs_on_through_all_of_it():
         make_veth(WIRE, FAR)
         with cdna.Machine(wire=PacketWire(WIRE)) as machine:
             guest = machine.attach("alice")
-            data = frame(b"\xff" * 6, mac(guest))
-
-            def arrives():
-                with host_end(FAR) as far:
-                    far.settimeout(0.01)
-                    guest.send([data])
-                    try:
-                        return far.recv(2000) == data
-                    except OSError:  # the socket's end was down a moment ago, or nothing came
-                        return False
-
-            def is_lost():
-                guest.send([data])
-                return not machine.wire.link and guest.context.stats()["tx_drop_link"] > 0
-
-            until(arrives)
-            for _ in range(3):
-                delete_link(WIRE)
-                until(is_lost)
-                make_veth(WIRE, FAR)
-                until(arrives)
+            comes_and_goes(
+                machine, guest, FAR, OSError, lambda: delete_link(WIRE), lambda: make_veth(WIRE, FAR)
+            )
 
     in_namespace(run)
 

@@ -12,10 +12,10 @@ from cdna.errors import ConfigError, ResourceError
 from cdna.nic.tap import open_tap
 from cdna.nic.tap_wire import TapWire
 from cdna.nic.wire import Offload, finish_offload
-from tests.support.frames import frame, mac
 from tests.support.namespace import (
     ETHERTYPE,
     VNET,
+    comes_and_goes,
     delete_link,
     host_end,
     in_namespace,
@@ -249,28 +249,7 @@ def test_the_engine_runs_on_through_all_of_it():
     def run():
         with cdna.Machine(wire=TapWire(TAP)) as machine:
             guest = machine.attach("alice")
-            data = frame(b"\xff" * 6, mac(guest))
-
-            def arrives():
-                with host_end(TAP) as host:
-                    host.settimeout(0.01)
-                    guest.send([data])
-                    try:
-                        return host.recv(2000) == data
-                    except TimeoutError:
-                        return False
-
-            def is_lost():
-                guest.send([data])
-                return not machine.wire.link and guest.context.stats()["tx_drop_link"] > 0
-
-            until(arrives)
-            for _ in range(3):
-                delete_link(TAP)
-                until(is_lost)
-                make_tap(TAP)
-                until(arrives)
-                assert machine.wire.link
+            comes_and_goes(machine, guest, TAP, TimeoutError, lambda: delete_link(TAP), lambda: make_tap(TAP))
         delete_link(TAP)
 
     in_namespace(run)

@@ -15,7 +15,10 @@ from collections.abc import Callable
 
 import pytest
 
+from cdna.guest_driver.driver import Driver
+from cdna.machine import Machine
 from cdna.nic.tap import IFF_MULTI_QUEUE, IFF_NO_PI, IFF_TAP, TUNSETIFF
+from tests.support.frames import frame, mac
 
 CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000  # linux/sched.h
 SOL_PACKET, PACKET_VNET_HDR = 263, 15  # linux/if_packet.h
@@ -154,3 +157,39 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
         for record in caplog.records
         if record.name == "cdna.nic" and record.levelno >= logging.INFO
     ]
+
+
+def comes_and_goes(
+    machine: Machine,
+    guest: Driver,
+    far: str,
+    nothing: type[OSError],
+    remove: Callable[[], None],
+    make: Callable[[], None],
+) -> None:
+    """While the engine runs, the wire's device goes and comes again: frames arrive at `far`, or are counted.
+
+    nothing: what the far end's socket says when no frame is there.
+    """
+    data = frame(b"\xff" * 6, mac(guest))
+
+    def arrives() -> bool:
+        with host_end(far) as host:
+            host.settimeout(0.01)
+            guest.send([data])
+            try:
+                return host.recv(2000) == data
+            except nothing:
+                return False
+
+    def is_lost() -> bool:
+        guest.send([data])
+        return not machine.wire.link and guest.context.stats()["tx_drop_link"] > 0
+
+    until(arrives)
+    for _ in range(3):
+        remove()
+        until(is_lost)
+        make()
+        until(arrives)
+        assert machine.wire.link
