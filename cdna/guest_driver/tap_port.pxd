@@ -77,9 +77,8 @@ cdef inline int from_tap(port_t *port) noexcept nogil:
     return n + bad
 
 
-cdef inline void write_to_tap(port_t *port, const iovec *part, int parts, uint32_t frames) noexcept nogil:
-    if not port.link or writev(port.fd, part, parts) < 0:
-        port.lost_to_tap += frames
+cdef inline void write_to_tap(port_t *port, const iovec *part, int parts) noexcept nogil:
+    port.lost_to_tap += not port.link or writev(port.fd, part, parts) < 0
 
 
 cdef inline void write_joined(port_t *port, gro_t *gro) noexcept nogil:
@@ -129,7 +128,7 @@ cdef inline int to_tap(port_t *port) noexcept nogil:
         if not completion.flags & COMPLETION_F_EOP and parts < FRAGMENTS:
             continue
         n += 1
-        write_to_tap(port, part, parts, 1)
+        write_to_tap(port, part, parts)
         for i in range(parts):
             give_free(&d.rx, buffer[i])
         parts = 0

@@ -180,7 +180,7 @@ class Lab:
             self._check_open()
             if name == "wire":
                 self.machine.wire.link = up
-                self.pump.wake()
+                self.machine.nic.wake()
                 return
             member = self.member(name)
             self.pump.set_link(member.port, up)

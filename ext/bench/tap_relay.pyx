@@ -12,10 +12,10 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 from posix.unistd cimport read, write
 
-from cdna.cpu cimport cycles, load_u32, sched_yield, store_u32
+from cdna.cpu cimport cycles, load_u32, store_u32
 from cdna.epoll cimport (
-    EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLLET, EPOLLIN, epoll_create1, epoll_ctl, epoll_event, epoll_wait,
-    precise_timers,
+    EPOLL_CLOEXEC, EPOLLET, EPOLLIN, epoll_create1, epoll_event, epoll_wait,
+    precise_timers, spun_out, watch,
 )
 from cdna.guest_driver.moderation cimport moderate, moderation_init
 from cdna.guest_driver.udp_gro cimport gro_join, gro_t, gro_write
@@ -70,7 +70,7 @@ cdef void relay_note(relay_t *relay, const epoll_event *event, int n) noexcept n
 
 cdef void relay_run(relay_t *relay) noexcept nogil:
     cdef epoll_event event[EVENTS]
-    cdef uint64_t idle_since = 0, now
+    cdef uint64_t idle_since = 0
     cdef uint32_t i
     cdef int moved
     precise_timers()
@@ -84,15 +84,10 @@ cdef void relay_run(relay_t *relay) noexcept nogil:
             idle_since = 0
             moderate(&relay.moderation, moved // MOVES)
             continue
-        now = cycles()
-        if idle_since == 0:
-            idle_since = now
-        elif relay.spin_cycles >= 0 and <int64_t>(now - idle_since) >= relay.spin_cycles:
+        if spun_out(&idle_since, relay.spin_cycles):
             relay.sleeps += 1
             relay_note(relay, event, epoll_wait(relay.epoll, event, EVENTS, -1))
             idle_since = cycles()
-        else:
-            sched_yield()
 
 
 cdef class Relay:
@@ -119,11 +114,7 @@ cdef class Relay:
         self._watch(self.c.wake_fd, STOP, EPOLLIN)
 
     cdef int _watch(self, int fd, uint32_t which, uint32_t events) except -1:
-        cdef epoll_event event
-        memset(&event, 0, sizeof(event))
-        event.events = events
-        event.data.u32 = which
-        if epoll_ctl(self.c.epoll, EPOLL_CTL_ADD, fd, &event) < 0:
+        if watch(self.c.epoll, fd, which, events) < 0:
             raise OSError(errno, os.strerror(errno), "epoll")
         return 0
 

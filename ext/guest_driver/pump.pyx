@@ -23,17 +23,17 @@ from posix.unistd cimport read
 import os
 
 from cdna.abi cimport CONTEXT_RUNNING
-from cdna.cpu cimport cycles, load_u32, sched_yield, store_u32, swap_u32
+from cdna.cpu cimport cycles, load_u32, store_u32, swap_u32
 from cdna.epoll cimport (
-    EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLET, EPOLLIN, epoll_create1, epoll_ctl, epoll_event,
-    epoll_wait, precise_timers,
+    EPOLL_CLOEXEC, EPOLL_CTL_DEL, EPOLLET, EPOLLIN, epoll_create1, epoll_ctl, epoll_event,
+    epoll_wait, precise_timers, spun_out, watch,
 )
 from cdna.guest_driver.moderation cimport moderate, moderation_init, timespec
 from cdna.guest_driver.queues cimport Queues
 from cdna.guest_driver.tap_port cimport MIN_BUFFER, from_tap, port_t, to_tap
 from cdna.nic.context cimport nic_t
 from cdna.nic.device cimport Nic
-from cdna.nic.engine cimport engine_poll
+from cdna.nic.engine cimport engine_poll, paused_until_resumed, stood_still
 from cdna.nic.wire cimport cycles_per_second
 
 from cdna.errors import ConfigError
@@ -130,9 +130,7 @@ cdef void sleep_until_woken(pump_t *pump) noexcept nogil:
     if not load_u32(&nic.pause) and not load_u32(&nic.stop):
         n = <int>syscall(SYS_epoll_pwait2, pump.epoll, event, <int>EVENTS,
                          &nap if must_look(pump) else NULL, NULL, <size_t>0)
-    while load_u32(&nic.pause) and not load_u32(&nic.stop):
-        sched_yield()
-    swap_u32(&nic.paused, 0)            # orders it before the next look at `pause`
+    paused_until_resumed(nic)
     if load_u32(&nic.pause):
         pump.rescan = 1                 # ports may be changing: the events are not what they were
     else:
@@ -141,31 +139,21 @@ cdef void sleep_until_woken(pump_t *pump) noexcept nogil:
 
 cdef void pump_run(pump_t *pump) noexcept nogil:
     cdef nic_t *nic = pump.nic
-    cdef uint64_t idle_since = 0, now
+    cdef uint64_t idle_since = 0
     cdef int moved
     precise_timers()
     store_u32(&nic.alive, 1)
     while not load_u32(&nic.stop):
-        if load_u32(&nic.pause):
-            store_u32(&nic.paused, 1)
-            while load_u32(&nic.pause) and not load_u32(&nic.stop):
-                sched_yield()
-            swap_u32(&nic.paused, 0)
+        if stood_still(nic):
             continue
         moved = round_of(pump)
         if moved:
             idle_since = 0
             moderate(&pump.moderation, moved // MOVES)
             continue
-        now = cycles()
-        if idle_since == 0:
-            idle_since = now
-        elif pump.spin_cycles >= 0 and <int64_t>(now - idle_since) >= pump.spin_cycles:
+        if spun_out(&idle_since, pump.spin_cycles):
             sleep_until_woken(pump)
-            # A spin follows each sleep: what woke the loop often comes in pairs, a question and its answer.
             idle_since = cycles()
-        else:
-            sched_yield()               # the guests' programs may want this core
     store_u32(&nic.alive, 0)
 
 
@@ -199,13 +187,10 @@ cdef class Pump:
         for fd in nic.wire.wait_fds:
             self._watch(fd, WIRE, EPOLLIN)
 
-    cdef _watch(self, int fd, uint32_t which, uint32_t events):
-        cdef epoll_event event
-        memset(&event, 0, sizeof(event))
-        event.events = events
-        event.data.u32 = which
-        if epoll_ctl(self.c.epoll, EPOLL_CTL_ADD, fd, &event) < 0:
+    cdef int _watch(self, int fd, uint32_t which, uint32_t events) except -1:
+        if watch(self.c.epoll, fd, which, events) < 0:
             raise OSError(errno, os.strerror(errno), "epoll")
+        return 0
 
     def add(self, Queues driver, int tap_fd) -> int:
         """Connects a tap and a driver, from now on driven by the loop alone. Returns the port's number.
@@ -269,10 +254,6 @@ cdef class Pump:
         cdef port_t *port = self._port(number)
         return {"from_tap": port.from_tap, "to_tap": port.to_tap, "lost_from_tap": port.lost_from_tap,
                 "lost_to_tap": port.lost_to_tap}
-
-    def wake(self):
-        """Makes a loop that sleeps look again."""
-        self.nic.wake()
 
     def run(self):
         """The loop, until `Nic.request_stop`."""

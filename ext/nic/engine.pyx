@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from cdna.cpu cimport cpu_relax, cycles, load_u32, sched_yield, store_u32, store_u64, swap_u32
+from cdna.cpu cimport cpu_relax, cycles, load_u32, sched_yield, store_u32, store_u64
 from cdna.nic.context cimport nic_t
 from cdna.nic.doorbell cimport doorbells
 from cdna.nic.interrupt cimport interrupts
@@ -32,11 +32,7 @@ cdef void engine_run(nic_t *nic) noexcept nogil:
     cdef uint32_t idle = 0
     store_u32(&nic.alive, 1)
     while not load_u32(&nic.stop):
-        if load_u32(&nic.pause):
-            store_u32(&nic.paused, 1)
-            while load_u32(&nic.pause) and not load_u32(&nic.stop):
-                sched_yield()
-            swap_u32(&nic.paused, 0)     # orders it before the next look at `pause`
+        if stood_still(nic):
             continue
         if engine_poll(nic, BUDGET):
             idle = 0
