@@ -1,0 +1,97 @@
+"""A virtio guest's memory as its memory table gives it, and the log of what was written there.
+
+Every address that a guest names is looked up here, at every use: what lies outside the table does not
+exist. The table changes only while the engine stands still.
+
+      guest address      region                    this process
+      0x0000_0000  +------------------+  base ->  +------------+
+                   |     size         |           |  mmap of   |
+                   +------------------+           |  its file  |
+      0x1_0000_0000 ...                           +------------+
+"""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from cdna.abi cimport PAGE_SHIFT
+from cdna.cpu cimport or_u8
+
+cdef struct region_t:
+    uint64_t guest_addr
+    uint64_t size
+    uint64_t user_addr          # where the frontend's process has it; ring addresses are given so
+    uint8_t *base               # of guest_addr here
+
+cdef struct guest_memory_t:
+    region_t region[64]         # VIRTIO_MAX_REGIONS
+    uint32_t regions
+    uint32_t gone               # 1: a file shrank; its pages are zeros of ours now
+    uint8_t *log                # the dirty log, a bit a page of guest addresses, or NULL
+    uint64_t log_size           # bytes
+    uint8_t *inflight           # the inflight area, or NULL
+    uint64_t inflight_size
+    guest_memory_t *next        # of all tables, for the signal handler
+
+
+cdef inline uint8_t *guest_run(const guest_memory_t *memory, uint64_t addr, uint32_t len, uint32_t *hint,
+                               uint32_t *run) noexcept nogil:
+    """Where guest address `addr` lies, and how many of `len` bytes follow there. NULL: in no region.
+
+    hint: the region of the last look-up, which is most often the one.
+    """
+    cdef const region_t *region = &memory.region[hint[0]]
+    cdef uint64_t offset = addr - region.guest_addr
+    cdef uint32_t i
+    if offset >= region.size:
+        for i in range(memory.regions):
+            region = &memory.region[i]
+            offset = addr - region.guest_addr
+            if offset < region.size:
+                hint[0] = i
+                break
+        else:
+            return NULL
+    run[0] = len if len <= region.size - offset else <uint32_t>(region.size - offset)
+    return region.base + offset
+
+
+cdef inline uint8_t *guest_bytes(const guest_memory_t *memory, uint64_t addr, uint32_t len,
+                                 uint32_t *hint) noexcept nogil:
+    """The bytes [addr, addr + len) where they lie in one region, or NULL."""
+    cdef uint32_t run = 0
+    cdef uint8_t *at = guest_run(memory, addr, len, hint, &run)
+    return at if run == len else NULL
+
+
+cdef inline uint8_t *user_bytes(const guest_memory_t *memory, uint64_t addr, uint64_t len) noexcept nogil:
+    """The bytes at an address of the frontend's process, or NULL."""
+    cdef uint32_t i
+    cdef uint64_t offset
+    for i in range(memory.regions):
+        offset = addr - memory.region[i].user_addr
+        if offset < memory.region[i].size and len <= memory.region[i].size - offset:
+            return memory.region[i].base + offset
+    return NULL
+
+
+cdef inline void log_range(const guest_memory_t *memory, uint64_t addr, uint64_t len) noexcept nogil:
+    """Marks the pages of guest addresses [addr, addr + len) as written: after the write, so that whoever
+    clears the mark copies what was written.
+    """
+    cdef uint64_t page = addr >> PAGE_SHIFT, last
+    if len == 0:
+        return
+    last = (addr + len - 1) >> PAGE_SHIFT
+    while page <= last and page >> 3 < memory.log_size:
+        or_u8(&memory.log[page >> 3], <uint8_t>(1 << (page & 7)))
+        page += 1
+
+
+cdef inline void log_bytes(const guest_memory_t *memory, const uint8_t *at, uint64_t len) noexcept nogil:
+    """As `log_range`, of bytes that `guest_run` found."""
+    cdef uint32_t i
+    cdef uint64_t offset
+    for i in range(memory.regions):
+        offset = <uint64_t>(at - memory.region[i].base)
+        if offset < memory.region[i].size:
+            log_range(memory, memory.region[i].guest_addr + offset, len)
+            return

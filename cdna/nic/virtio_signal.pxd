@@ -1,0 +1,114 @@
+"""Notifications between a virtio guest and the NIC: looking for available buffers, interrupts, and sleep.
+
+While the engine runs it looks at the rings itself and the driver need not kick. Before it sleeps it asks for
+kicks, and looks once more: what was made available before the driver saw that is not missed (virtio 1.2,
+2.7.10.1). Interrupts are moderated as those of any context, by buffers and by time, but the first one after
+a pause comes at once.
+"""
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from cdna.abi cimport CONTEXT_FAULTED, CONTEXT_RUNNING, FAULT_MEMORY_GONE
+from cdna.cpu cimport load_u32, lowest_bit
+from cdna.nic.context cimport context_t, nic_t
+from cdna.nic.ring cimport clear_bit, set_bit, stop_context
+from cdna.nic.virtqueue cimport (
+    ask_for_kicks, call, has_available, publish_used, virtio_t, virtqueue_t, write,
+)
+
+
+cdef inline void tell_fault(virtio_t *v) noexcept nogil:
+    """Writes the error descriptors of a guest whose context was stopped."""
+    cdef uint64_t one = 1
+    cdef uint32_t i
+    v.told = 1
+    for i in range(2 * v.pairs):
+        if v.queue[i].err_fd >= 0:
+            write(v.queue[i].err_fd, &one, 8)
+
+
+cdef inline bint tx_available(virtio_t *v) noexcept nogil:
+    """Whether some transmit queue has something."""
+    cdef uint32_t i
+    if not v.link:
+        return False
+    for i in range(v.pairs):
+        if v.queue[2 * i + 1].ready and has_available(&v.queue[2 * i + 1]):
+            return True
+    return False
+
+
+cdef inline void look_at(nic_t *nic, context_t *context) noexcept nogil:
+    """Whether a virtio guest has something to send, and its memory still is there."""
+    if load_u32(&context.virtio.memory.gone) and context.state == CONTEXT_RUNNING:
+        stop_context(nic, context, FAULT_MEMORY_GONE, 0, 0, 0, 0)
+    if context.state == CONTEXT_FAULTED:
+        if not context.virtio.told:
+            tell_fault(context.virtio)
+    elif tx_available(context.virtio):
+        set_bit(nic.tx_active, context.index)
+
+
+cdef inline void look_at_rings(nic_t *nic) noexcept nogil:
+    """Finds the virtio guests that have something to send."""
+    cdef uint32_t word
+    cdef uint64_t bits
+    for word in range(nic.words):
+        bits = nic.virtio[word]
+        while bits:
+            look_at(nic, &nic.context[word * 64 + lowest_bit(bits)])
+            bits &= bits - 1
+
+
+cdef inline bint signal_used(context_t *context, uint64_t now) noexcept nogil:
+    """Publishes what was used, and interrupts. Returns whether moderation holds something back."""
+    cdef virtio_t *v = context.virtio
+    cdef virtqueue_t *q
+    cdef uint32_t i
+    cdef bint held = False
+    for i in range(2 * v.pairs):
+        q = &v.queue[i]
+        if not q.ready:
+            continue
+        publish_used(v.memory, q)
+        if q.unsignalled == 0:
+            continue
+        if q.unsignalled >= context.coalesce_frames or now - q.signalled_at >= context.coalesce_cycles:
+            context.stats.interrupts += call(q, now)
+        else:
+            held = True
+    return held
+
+
+cdef inline void virtio_interrupts(nic_t *nic, uint64_t now) noexcept nogil:
+    """The end of a round for the virtio guests that got something back in it, or before."""
+    cdef uint32_t word
+    cdef uint64_t bits
+    cdef context_t *context
+    for word in range(nic.words):
+        bits = nic.virtio_used[word]
+        while bits:
+            context = &nic.context[word * 64 + lowest_bit(bits)]
+            bits &= bits - 1
+            if not signal_used(context, now):
+                clear_bit(nic.virtio_used, context.index)
+
+
+cdef inline bint ask_all_for_kicks(nic_t *nic, bint wanted) noexcept nogil:
+    """Before a sleep, and after it. Returns whether some guest has something to send already."""
+    cdef uint32_t word, i
+    cdef uint64_t bits
+    cdef context_t *context
+    cdef virtqueue_t *q
+    cdef bint available = False
+    for word in range(nic.words):
+        bits = nic.virtio[word]
+        while bits:
+            context = &nic.context[word * 64 + lowest_bit(bits)]
+            bits &= bits - 1
+            for i in range(context.virtio.pairs):
+                q = &context.virtio.queue[2 * i + 1]
+                if q.ready and q.notify != wanted:
+                    ask_for_kicks(q, wanted)
+            available |= wanted and context.state == CONTEXT_RUNNING and tx_available(context.virtio)
+    return available

@@ -1,0 +1,490 @@
+"""virtio-net as a device (virtio 1.2, 5.1): the rings of one context's guest, as a frontend sets them up.
+
+Everything here is control, and changes nothing while the engine runs: each method has it stand still. What the
+engine does with the rings is in `virtqueue.pxd`, `virtio_tx.pxd`, `virtio_rx.pxd` and `virtio_signal.pxd`.
+
+      set_size, set_addresses, set_base          start            enable
+    ------------------------------------> known ------> started --------> ready: the engine serves it
+                                                <------          <--------
+                                            stop, reset          enable(False), an address outside the memory
+"""
+
+import fcntl
+import os
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
+
+from cdna.abi cimport CONTEXT_FAULTED, CONTEXT_FREE, CONTEXT_RUNNING, PROTECTION_TABLE
+from cdna.epoll cimport EPOLL_CTL_DEL, EPOLLET, EPOLLIN, epoll_ctl, watch
+from cdna.nic.context cimport context_t, nic_t
+from cdna.nic.device cimport Nic
+from cdna.nic.guest_mapping cimport GuestMapping
+from cdna.nic.guest_memory cimport user_bytes
+from cdna.nic.ring cimport clear_bit, set_bit
+from cdna.nic.switch cimport forward_flat
+from cdna.nic.virtqueue cimport (
+    ask_for_kicks, inflight_packed_t, inflight_split_t, packed_table, virtio_t, virtqueue_t, used_ring, write,
+)
+from cdna.nic.wire_queue cimport flush_wire
+from cdna.virtio cimport VIRTIO_MAX_PAIRS, VIRTIO_MAX_RING
+
+from cdna.abi import Takes
+from cdna.errors import ConfigError, whole
+from cdna.nic.guest_mapping import Region
+from cdna.virtio import Feature
+
+__all__ = ["Region", "VirtioDevice"]
+
+cdef enum:
+    KICK = (1 << 30) + 2        # event of a kick descriptor: the loop wakes, and looks at every ring
+    INFLIGHT_ALIGNMENT = 64     # of a queue's part of the inflight area (vhost-user, "Inflight I/O tracking")
+    INFLIGHT_SPLIT_ENTRY = 16   # bytes for each descriptor, which a device that uses in order leaves alone
+    INFLIGHT_PACKED_ENTRY = 32
+    BROADCAST = 0xFF
+
+_TAKES = (
+    (Feature.VIRTIO_NET_F_GUEST_TSO4, Takes.TAKES_TSO4),
+    (Feature.VIRTIO_NET_F_GUEST_TSO6, Takes.TAKES_TSO6),
+    (Feature.VIRTIO_NET_F_GUEST_ECN, Takes.TAKES_ECN),
+    (Feature.VIRTIO_NET_F_GUEST_UFO, Takes.TAKES_UFO),
+    (Feature.VIRTIO_NET_F_GUEST_USO4, Takes.TAKES_USO4),
+    (Feature.VIRTIO_NET_F_GUEST_USO6, Takes.TAKES_USO6),
+)
+
+
+cdef bint _has(uint64_t features, int bit) noexcept:
+    return features >> bit & 1
+
+
+def _event_descriptor(fd, what):
+    """Has the engine's writes to `fd` never wait. ConfigError: it is no eventfd."""
+    try:
+        found = os.readlink(f"/proc/self/fd/{fd}")
+    except OSError as error:
+        raise ConfigError(f"{what}: {error.strerror}") from None
+    if not found.startswith("anon_inode:[eventfd"):
+        raise ConfigError(f"{what}: {found} is no eventfd")
+    fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_NONBLOCK)
+
+
+cdef class VirtioDevice:
+    """The device side of the context `index`, which the VMM has assigned with the protection "table".
+
+    pairs: how many receive and transmit queues it can have. Queue 2i is receiveq(i + 1), 2i + 1 transmitq(i + 1)
+    (5.1.2). Errors of every method: ConfigError, and nothing has changed.
+    """
+
+    cdef virtio_t *c
+    cdef Nic nic
+    cdef GuestMapping memory
+    cdef readonly int index
+    cdef readonly int pairs
+    cdef bint closed
+    cdef object _inflight       # (queues, queue size) of the inflight area, or None
+
+    def __cinit__(self):
+        self.c = <virtio_t *>calloc(1, sizeof(virtio_t))
+        if self.c == NULL:
+            raise MemoryError
+        self.closed = True
+
+    def __init__(self, Nic nic, index, *, pairs=1):
+        cdef context_t *context = nic._context(index)
+        self.nic = nic
+        self.index = index
+        self.pairs = whole("queue pairs", pairs, 1, VIRTIO_MAX_PAIRS)
+        self.memory = GuestMapping()
+        cdef virtio_t *v = self.c
+        v.pairs = pairs
+        v.memory = self.memory.c
+        v.link = 1
+        for i in range(2 * pairs):
+            self._forget(i)
+        with nic.quiesced():
+            if context.protection != PROTECTION_TABLE or context.state == CONTEXT_FREE:
+                raise ConfigError(f"context {index} for a virtio guest: assign it with protection 'table'")
+            if context.virtio != NULL:
+                raise ConfigError(f"context {index} has a virtio device already")
+            context.virtio = v
+            self.closed = False
+            self._accept(0)
+
+    cdef virtqueue_t *_queue(self, queue) except NULL:
+        if self.closed:
+            raise ConfigError(f"the virtio device of context {self.index} was closed")
+        return &self.c.queue[<int>whole("queue", queue, 0, 2 * self.pairs - 1)]
+
+    cdef context_t *_context(self) noexcept:
+        return &self.nic.c.context[self.index]
+
+    @property
+    def queues(self) -> int:
+        return 2 * self.pairs
+
+    # --- memory -------------------------------------------------------------------------------------------
+
+    def set_memory(self, regions):
+        """The guest's memory is these `Region`s from now on; rings outside of it stop to be served."""
+        with self.nic.quiesced():
+            self.memory.replace(regions)
+            self._look_up()
+
+    def add_region(self, region):
+        with self.nic.quiesced():
+            self.memory.add(region)
+            self._look_up()
+
+    def remove_region(self, guest_addr, size, user_addr):
+        """Takes the region away that has these addresses and this size in bytes."""
+        with self.nic.quiesced():
+            self.memory.remove(guest_addr, size, user_addr)
+            self._look_up()
+
+    def set_log(self, fd, size, offset):
+        """Logs the pages written from now on in this file, a bit a page; fd -1: no more."""
+        with self.nic.quiesced():
+            self.memory.set_log(fd, size, offset)
+
+    def set_inflight(self, fd, size, offset, queues, queue_size):
+        """Keeps what a device that takes over has to know in this file (GET_INFLIGHT_FD); fd -1: no more."""
+        with self.nic.quiesced():
+            if fd >= 0:
+                whole("inflight queues", queues, 1, 2 * self.pairs)
+                whole("inflight queue size", queue_size, 1, VIRTIO_MAX_RING)
+                if size < queues * self._inflight_bytes(queue_size):
+                    raise ConfigError(f"inflight area of {size} bytes: {queues} queues of {queue_size} need "
+                                      f"{queues * self._inflight_bytes(queue_size)}")
+            self.memory.map_inflight(fd, size, offset)
+            self._inflight = (queues, queue_size) if fd >= 0 else None
+            for i in range(2 * self.pairs):
+                self._place_inflight(i)
+
+    def _inflight_bytes(self, queue_size) -> int:
+        packed = _has(self.c.features, Feature.VIRTIO_F_RING_PACKED)
+        size = (sizeof(inflight_packed_t) + queue_size * INFLIGHT_PACKED_ENTRY if packed
+                else sizeof(inflight_split_t) + queue_size * INFLIGHT_SPLIT_ENTRY)
+        return (size + INFLIGHT_ALIGNMENT - 1) // INFLIGHT_ALIGNMENT * INFLIGHT_ALIGNMENT
+
+    cdef _place_inflight(self, int queue):
+        cdef virtqueue_t *q = &self.c.queue[queue]
+        q.inflight = NULL
+        if self._inflight is not None and queue < self._inflight[0] and q.size <= self._inflight[1]:
+            q.inflight = <inflight_split_t *>(
+                self.c.memory.inflight + <uint64_t>(queue * self._inflight_bytes(self._inflight[1])))
+
+    # --- features -----------------------------------------------------------------------------------------
+
+    @property
+    def features(self) -> int:
+        """What the driver accepted, a bit a feature (`cdna.virtio.Feature`)."""
+        return self.c.features
+
+    def set_features(self, features):
+        """What the driver accepted; the rings' format is settled by it before they are started."""
+        with self.nic.quiesced():
+            self._accept(whole("features", features, 0, (1 << 64) - 1))
+
+    cdef _accept(self, uint64_t features):
+        cdef virtio_t *v = self.c
+        cdef virtqueue_t *q
+        cdef bint packed = _has(features, Feature.VIRTIO_F_RING_PACKED)
+        cdef bint modern = _has(features, Feature.VIRTIO_F_VERSION_1)
+        cdef uint32_t takes = 0
+        if packed and not modern:
+            raise ConfigError("features: RING_PACKED needs VERSION_1")
+        for i in range(2 * self.pairs):
+            q = &v.queue[i]
+            if q.started and q.packed != packed:
+                raise ConfigError(f"features: queue {i} is started in the other ring format; stop it first")
+        v.features = features
+        v.mergeable = _has(features, Feature.VIRTIO_NET_F_MRG_RXBUF)
+        v.header = 12 if modern or v.mergeable else 10
+        v.checksums = _has(features, Feature.VIRTIO_NET_F_GUEST_CSUM)
+        if v.checksums:
+            takes = Takes.TAKES_CSUM
+            for feature, bit in _TAKES:
+                if _has(features, feature):
+                    takes |= <uint32_t>bit
+        self._context().takes = takes
+        for i in range(2 * self.pairs):
+            q = &v.queue[i]
+            q.packed = packed
+            q.event_idx = _has(features, Feature.VIRTIO_F_EVENT_IDX)
+            q.in_order = _has(features, Feature.VIRTIO_F_IN_ORDER)
+            q.indirect = _has(features, Feature.VIRTIO_F_INDIRECT_DESC)
+
+    # --- rings --------------------------------------------------------------------------------------------
+
+    def set_size(self, queue, size):
+        """Descriptors of a ring: of a split one a power of two."""
+        cdef virtqueue_t *q = self._queue(queue)
+        self._not_started(q, queue)
+        size = whole(f"size of queue {queue}", size, 1, VIRTIO_MAX_RING)
+        if not q.packed and size & (size - 1):
+            raise ConfigError(f"size of queue {queue} {size}: give a power of two")
+        q.size = size
+
+    cdef _not_started(self, virtqueue_t *q, queue):
+        if q.started:
+            raise ConfigError(f"queue {queue} is started: stop it first")
+
+    def set_addresses(self, queue, desc, driver, device, log=None):
+        """Where a ring's parts are, in the frontend's address space, bytes.
+
+        driver, device: the areas of the two sides, of a split ring avail and used. log: guest address of the
+        used ring where writes to it are to be logged. A started ring may move while its contents stay.
+        """
+        cdef virtqueue_t *q = self._queue(queue)
+        with self.nic.quiesced():
+            q.desc_user, q.driver_user, q.device_user = desc, driver, device
+            q.logs = log is not None
+            q.log_addr = log or 0
+            self._look_up()
+            if q.started and q.desc == NULL:
+                raise ConfigError(f"queue {queue}: its ring is outside the guest's memory, or not aligned")
+
+    def set_base(self, queue, base):
+        """Where to begin: an index of a split ring; of a packed one indices and wrap counters, as `stop` returns."""
+        cdef virtqueue_t *q = self._queue(queue)
+        self._not_started(q, queue)
+        base = whole(f"base of queue {queue}", base, 0, (1 << 32) - 1)
+        if q.packed and (base & 0x7FFF) >= max(q.size, 1):
+            raise ConfigError(f"base of queue {queue} {base:#x}: index {base & 0x7FFF} in a ring of {q.size}")
+        self._set_position(q, base)
+
+    cdef void _set_position(self, virtqueue_t *q, uint32_t base) noexcept:
+        q.last_avail = base & 0x7FFF if q.packed else <uint16_t>base
+        q.avail_wrap = base >> 15 & 1
+
+    def set_kick(self, queue, fd):
+        """The descriptor by which the driver says that buffers are available; taken over. -1: none."""
+        cdef virtqueue_t *q = self._queue(queue)
+        if fd >= 0:
+            _event_descriptor(fd, f"kick descriptor of queue {queue}")
+        with self.nic.quiesced():
+            self._unwatch(q)
+            q.kick_fd = _exchanged(q.kick_fd, fd)
+            self._watch(q)
+
+    def set_call(self, queue, fd):
+        """The descriptor by which the driver is told of used buffers; taken over. -1: none, it polls."""
+        cdef virtqueue_t *q = self._queue(queue)
+        if fd >= 0:
+            _event_descriptor(fd, f"call descriptor of queue {queue}")
+        with self.nic.quiesced():
+            q.call_fd = _exchanged(q.call_fd, fd)
+            if q.ready:
+                self._interrupt(q)      # what was used before is told of again
+
+    def set_err(self, queue, fd):
+        """The descriptor by which the frontend is told that its context was stopped; taken over. -1: none."""
+        cdef virtqueue_t *q = self._queue(queue)
+        if fd >= 0:
+            _event_descriptor(fd, f"error descriptor of queue {queue}")
+        with self.nic.quiesced():
+            q.err_fd = _exchanged(q.err_fd, fd)
+
+    cdef void _interrupt(self, virtqueue_t *q) noexcept:
+        cdef uint64_t one = 1
+        if q.call_fd >= 0:
+            write(q.call_fd, &one, 8)
+
+    cdef _watch(self, virtqueue_t *q):
+        if q.started and q.kick_fd >= 0 and self.nic.c.epoll_fd >= 0:
+            watch(self.nic.c.epoll_fd, q.kick_fd, KICK, EPOLLIN | EPOLLET)
+
+    cdef _unwatch(self, virtqueue_t *q):
+        if q.kick_fd >= 0 and self.nic.c.epoll_fd >= 0:
+            epoll_ctl(self.nic.c.epoll_fd, EPOLL_CTL_DEL, q.kick_fd, NULL)
+
+    def start(self, queue):
+        """Begins to serve a ring, as soon as it is enabled too. Errors: no size, no addresses, outside memory."""
+        cdef virtqueue_t *q = self._queue(queue)
+        if q.started:
+            return
+        if q.size == 0:
+            raise ConfigError(f"queue {queue} has no size yet")
+        if q.packed and q.last_avail >= q.size:
+            raise ConfigError(f"queue {queue}: it cannot begin at index {q.last_avail} of {q.size}")
+        with self.nic.quiesced():
+            self._locate(q)
+            if q.desc == NULL:
+                raise ConfigError(f"queue {queue}: its ring is outside the guest's memory, or not aligned")
+            self._place_inflight(queue)
+            self._resume(q)
+            q.started = 1
+            self._watch(q)
+            self._refresh()
+
+    cdef void _resume(self, virtqueue_t *q) noexcept:
+        """Finds out where the ring stands: what was taken and not used is taken again."""
+        cdef inflight_packed_t *packed = <inflight_packed_t *>q.inflight
+        if q.packed:
+            if q.inflight != NULL and packed.version == 1 and packed.desc_num == q.size:
+                self._resume_packed(q, packed)
+            elif q.inflight != NULL:
+                packed.version = 1
+                packed.desc_num = q.size
+            q.used = q.last_avail
+            q.used_wrap = q.avail_wrap
+            if q.inflight != NULL:
+                packed.used_idx = packed.old_used_idx = q.used
+                packed.used_wrap_counter = packed.old_used_wrap_counter = q.used_wrap
+        else:
+            q.used = used_ring(q).idx
+            q.last_avail = q.seen_avail = q.used
+            if q.inflight != NULL:
+                q.inflight.version = 1
+                q.inflight.desc_num = q.size
+                q.inflight.used_idx = q.used
+        q.signalled = q.used
+        q.pending = q.unsignalled = 0
+        q.signalled_at = 0
+        ask_for_kicks(q, False)
+        self._interrupt(q)              # what was used before, and perhaps not told
+
+    cdef void _resume_packed(self, virtqueue_t *q, inflight_packed_t *packed) noexcept:
+        """From the inflight area; its last step may not have reached the ring."""
+        cdef uint16_t at = packed.old_used_idx, flags
+        cdef bint wrap = packed.old_used_wrap_counter != 0
+        if at >= q.size or packed.used_idx >= q.size:
+            return
+        flags = packed_table(q)[at].flags
+        if (at != packed.used_idx or wrap != packed.used_wrap_counter) and \
+                (flags >> 7 & 1) == wrap and (flags >> 15) == wrap:
+            at = packed.used_idx
+            wrap = packed.used_wrap_counter != 0
+        q.last_avail = at
+        q.avail_wrap = wrap
+
+    def stop(self, queue) -> int:
+        """Stops serving a ring. Returns its base (GET_VRING_BASE): what `set_base` takes."""
+        cdef virtqueue_t *q = self._queue(queue)
+        with self.nic.quiesced():
+            if q.started:
+                q.started = 0
+                self._unwatch(q)
+                self._refresh()
+                if not any(self.c.queue[i].started for i in range(2 * self.pairs)):
+                    self._revive()
+        if q.packed:
+            return q.last_avail | q.avail_wrap << 15 | q.used << 16 | <uint64_t>q.used_wrap << 31
+        return q.last_avail
+
+    def enable(self, queue, on):
+        """Lets frames through a started ring, or not."""
+        cdef virtqueue_t *q = self._queue(queue)
+        with self.nic.quiesced():
+            q.enabled = bool(on)
+            self._refresh()
+
+    # --- addresses ----------------------------------------------------------------------------------------
+
+    cdef void _locate(self, virtqueue_t *q) noexcept:
+        """Looks up where the parts of a ring are; `desc` is NULL where one is not in memory."""
+        cdef uint64_t n = q.size
+        cdef uint8_t *desc = user_bytes(self.c.memory, q.desc_user, 16 * n)
+        cdef uint8_t *driver = user_bytes(self.c.memory, q.driver_user, 4 if q.packed else 6 + 2 * n)
+        cdef uint8_t *device = user_bytes(self.c.memory, q.device_user, 4 if q.packed else 6 + 8 * n)
+        cdef bint aligned = not (<uintptr_t>desc & 15 or <uintptr_t>driver & 1 or <uintptr_t>device & 3)
+        q.desc = q.driver = q.device = NULL
+        q.hint = 0
+        if n and aligned and desc != NULL and driver != NULL and device != NULL:
+            q.desc, q.driver, q.device = desc, driver, device
+
+    cdef _look_up(self):
+        for i in range(2 * self.pairs):
+            self._locate(&self.c.queue[i])
+        self._refresh()
+
+    cdef _refresh(self):
+        """Which rings the engine serves."""
+        cdef virtio_t *v = self.c
+        cdef virtqueue_t *q
+        cdef bint any_ready = False, ready
+        v.receiving = 0
+        for i in range(2 * self.pairs):
+            q = &v.queue[i]
+            ready = q.started and q.enabled and q.desc != NULL
+            q.ready = ready
+            any_ready = any_ready or ready
+            if ready and not i & 1:
+                v.receiveq[v.receiving] = i >> 1
+                v.receiving += 1
+        if any_ready:
+            set_bit(self.nic.c.virtio, self.index)
+        else:
+            clear_bit(self.nic.c.virtio, self.index)
+            clear_bit(self.nic.c.virtio_used, self.index)
+            clear_bit(self.nic.c.tx_active, self.index)
+
+    # --- the rest -----------------------------------------------------------------------------------------
+
+    def set_link(self, up):
+        """Unplugs the guest's cable: frames for it are dropped and counted, its own wait in the rings."""
+        with self.nic.quiesced():
+            self.c.link = bool(up)
+
+    def announce(self, mac):
+        """Has every switch know where the guest is now: a broadcast of RARP in its name (RFC 903)."""
+        cdef bytes frame = (b"\xff" * 6 + mac + b"\x80\x35" + b"\x00\x01\x08\x00\x06\x04\x00\x03"
+                            + mac + bytes(4) + mac + bytes(4)).ljust(60, b"\0")
+        with self.nic.quiesced():
+            forward_flat(self.nic.c, self._context(), frame, 60, 0, NULL)
+            flush_wire(self.nic.c)
+
+    def info(self, queue) -> dict:
+        """State of a ring, and how many buffers it has used and interrupts it has sent."""
+        cdef virtqueue_t *q = self._queue(queue)
+        return {"size": q.size, "started": bool(q.started), "enabled": bool(q.enabled), "ready": bool(q.ready),
+                "avail": q.last_avail, "used": q.used, "frames": q.frames, "calls": q.calls,
+                "packed": bool(q.packed)}
+
+    def reset(self):
+        """As after its creation, but for memory and link: rings forgotten, no features, a fault forgiven."""
+        with self.nic.quiesced():
+            if self.closed:
+                return
+            for i in range(2 * self.pairs):
+                self._forget(i)
+            self._accept(0)
+            self._refresh()
+            self._revive()
+
+    cdef _forget(self, int queue):
+        cdef virtqueue_t *q = &self.c.queue[queue]
+        if self.memory is not None and not self.closed:
+            self._unwatch(q)
+            for fd in (q.kick_fd, q.call_fd, q.err_fd):
+                if fd >= 0:
+                    os.close(fd)
+        memset(q, 0, sizeof(virtqueue_t))
+        q.kick_fd = q.call_fd = q.err_fd = -1
+        q.avail_wrap = q.used_wrap = 1
+
+    cdef _revive(self):
+        self.c.told = 0
+        self.nic.revive(self.index)
+
+    def close(self):
+        """Takes the device off its context and gives everything back. Closing twice is harmless."""
+        if self.closed:
+            return
+        with self.nic.quiesced():
+            self.reset()
+            self.closed = True
+            if self._context().virtio == self.c:
+                self._context().virtio = NULL
+            self.memory.close()
+
+    def __dealloc__(self):
+        free(self.c)
+
+
+def _exchanged(int old, int new) -> int:
+    """`new`, after closing `old`."""
+    if old >= 0:
+        os.close(old)
+    return new
