@@ -15,10 +15,12 @@ install = list=$$($(PY) -c 'import tomllib; t = tomllib.load(open("pyproject.tom
 	print(*$(1), sep="\n")') && echo "$$list" | $(PIP) install -qq --no-compile -r /dev/stdin
 
 # Programs that tests, benchmarks and the tutorial start; a test without its program is skipped by name.
-PEERS := curl iperf3 iproute2 iputils-ping tshark
+PEERS := curl ethtool iperf3 iproute2 iputils-ping tshark
+# Those of the tests with virtual machines and DPDK; the kernel is for guests, and brings no boot loader.
+VM_PEERS := busybox-static dpdk dpdk-dev linux-image-cloud-amd64 qemu-system-x86
 APT_GET := DEBIAN_FRONTEND=noninteractive apt-get
 
-.PHONY: help run build test bench lint peers wheel clean
+.PHONY: help run build test bench lint peers man wheel clean
 .NOTPARALLEL:
 
 help:  ## list these verbs
@@ -46,8 +48,12 @@ lint: build $(VENV)/.lint  ## check style, types, stubs and spelling
 	$(VENV)/bin/codespell
 
 peers:  ## install the programs that tests start, from Debian's packages; needs root
-	@dpkg -s $(PEERS) >/dev/null 2>&1 || { $(APT_GET) update -qq && \
-		$(APT_GET) install -y -qq --no-install-recommends $(PEERS) >/dev/null; }
+	@dpkg -s $(PEERS) $(VM_PEERS) >/dev/null 2>&1 || { $(APT_GET) update -qq && \
+		for peers in "$(PEERS)" "$(VM_PEERS)"; do \
+			$(APT_GET) install -y -qq --no-install-recommends $$peers >/dev/null || exit; done; }
+
+man: build  ## write the man pages anew, after a change of the command line
+	$(PY) man/make.py
 
 wheel: $(VENV)/.ready  ## build a wheel in dist/
 	rm -rf build/lib.* build/bdist.*

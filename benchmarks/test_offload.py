@@ -2,6 +2,8 @@
 
 import pytest
 
+from cdna.abi import OffloadKind
+from cdna.nic.flow_hash import hash_frame
 from cdna.nic.offload import finish_checksum, internet_checksum, segment, verify_checksum
 
 HEADERS = bytes.fromhex(
@@ -10,6 +12,7 @@ HEADERS = bytes.fromhex(
     "9c40 9c41 00000001 00000001 8010 ffff 0000 0000 0101080a 00000001 00000002"  # TCP, 32 bytes
 )
 CSUM_START = 34
+UDP_HEADERS = 42
 CSUM_OFFSET = 16
 
 
@@ -19,6 +22,12 @@ def tcp_frame(length):
     frame[16:18] = (length - 14).to_bytes(2, "big")
     for at in range(len(HEADERS), length):
         frame[at] = at * 7 & 0xFF
+    return frame
+
+
+def udp_frame(length):
+    frame = tcp_frame(length)
+    frame[23] = 17
     return frame
 
 
@@ -64,6 +73,22 @@ def test_tso_64k(benchmark, mss):
     fault, lengths = bench(benchmark, frame, segment, frame, out, CSUM_START, CSUM_OFFSET, mss, len(HEADERS))
     assert fault == 0
     assert len(lengths) == -(-(65535 - len(HEADERS)) // mss)
+
+
+@pytest.mark.parametrize("kind", ["segments", "fragments"])
+@pytest.mark.parametrize("mss", [1448, 8944])
+def test_udp_64k(benchmark, mss, kind):
+    frame, out = udp_frame(65535), bytearray(65535 + 64 * UDP_HEADERS)
+    bits = OffloadKind.OFFLOAD_UDP_SEGMENTS if kind == "segments" else OffloadKind.OFFLOAD_UDP_FRAGMENTS
+    fault, lengths = bench(benchmark, frame, segment, frame, out, CSUM_START, 6, mss, UDP_HEADERS + bits)
+    assert fault == 0
+    assert len(lengths) == -(-(65535 - (UDP_HEADERS if kind == "segments" else CSUM_START)) // mss)
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_flow_hash(benchmark, protocol):
+    frame = tcp_frame(100) if protocol == "tcp" else udp_frame(100)
+    bench(benchmark, frame, hash_frame, frame)
 
 
 def test_copy_64k(benchmark):

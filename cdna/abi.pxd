@@ -13,10 +13,14 @@ A descriptor, 16 bytes (one DMA address, one length, and the sequence number of 
 An offload descriptor (DESC_F_OFFLOAD, transmit only) has no buffer: it stands before the frame that it
 is about, and `addr` carries four 16-bit fields, offsets from the start of the frame in bytes:
 
-     0            2             4      6         8
-    +------------+-------------+------+---------+
-    | csum_start | csum_offset | mss  | hdr_len |        mss = 0: checksum only
-    +------------+-------------+------+---------+
+     0            2             4      6                8
+    +------------+-------------+------+------+---------+
+    | csum_start | csum_offset | mss  | kind | hdr_len |        mss = 0: checksum only
+    +------------+-------------+------+------+---------+
+                               bits:  15   14 13      0
+
+The kind (OffloadKind) says what a frame with an mss is cut into. hdr_len ends behind the TCP or UDP header.
+Of a datagram that is to be fragmented, csum_offset may be 0: its checksum is not the NIC's to complete.
 
 A receive completion, 8 bytes, one for each receive descriptor used, in the same order:
 
@@ -71,6 +75,12 @@ cpdef enum DescFlag:
     DESC_F_EOP = 1          # last descriptor of a frame
     DESC_F_OFFLOAD = 2      # an offload descriptor; the frame follows
 
+cpdef enum OffloadKind:         # the two top bits of `offload_t.hdr_len`
+    OFFLOAD_TCP = 0                 # TCP segments, of mss bytes of payload each
+    OFFLOAD_UDP_SEGMENTS = 0x4000   # UDP datagrams, of mss bytes of payload each
+    OFFLOAD_UDP_FRAGMENTS = 0x8000  # IP fragments of one UDP datagram, of mss bytes behind IP headers each
+    OFFLOAD_KIND = 0xC000           # these bits
+
 cpdef enum CompletionFlag:
     COMPLETION_F_EOP = 1        # last buffer of a frame
     COMPLETION_F_CSUM_OK = 2    # the NIC computed or verified the transport checksum
@@ -82,9 +92,19 @@ cpdef enum VnetFlag:
 cpdef enum VnetGso:
     VNET_GSO_NONE = 0
     VNET_GSO_TCPV4 = 1
+    VNET_GSO_UDP = 3            # a datagram to be fragmented
     VNET_GSO_TCPV6 = 4
-    VNET_GSO_UDP_L4 = 5         # to a guest's stack only: see guest_driver/udp_gro.pxd
+    VNET_GSO_UDP_L4 = 5         # several datagrams
     VNET_GSO_ECN = 0x80         # a flag: CWR is set
+
+cpdef enum Takes:               # what a receiver does itself: `context_t.takes`, `wire_t.offloads`
+    TAKES_CSUM = 1              # a transport checksum left open; the others need it
+    TAKES_TSO4 = 2
+    TAKES_TSO6 = 4
+    TAKES_ECN = 8               # large TCP segments with CWR
+    TAKES_UFO = 16              # a large UDP datagram, to be fragmented
+    TAKES_USO4 = 32             # several UDP datagrams in one frame
+    TAKES_USO6 = 64
 
 cpdef enum Ring:
     RING_TX = 0             # guest to wire
@@ -94,6 +114,7 @@ cpdef enum Protection:
     PROTECTION_VALIDATED = 0    # the VMM validates, pins, stamps and writes the ring (section 3.3)
     PROTECTION_IOMMU = 1        # the guest writes the ring; the NIC translates every address
     PROTECTION_NONE = 2         # the guest writes the ring; machine addresses are believed
+    PROTECTION_TABLE = 3        # virtio's rings in the guest's own memory; its memory table is consulted
 
 cpdef enum IommuStrategy:       # Willmann, Rixner, Cox, USENIX ATC 2008, section 3
     IOMMU_SINGLE_USE = 0
@@ -117,6 +138,13 @@ cpdef enum Fault:           # why the NIC stopped a context
     FAULT_OFFLOAD = 6           # checksum or segmentation fields outside the frame
     FAULT_ADDRESS = 7           # a machine address outside memory
     FAULT_TRANSLATION = 8       # an I/O address that the IOMMU does not map
+    FAULT_AVAIL = 9             # virtio: an available index that is not within the ring
+    FAULT_CHAIN = 10            # virtio: a chain that loops, leaves its table, or is too long
+    FAULT_INDIRECT = 11         # virtio: an indirect table that is none
+    FAULT_DIRECTION = 12        # virtio: a buffer to be read where one to be written belongs, or the reverse
+    FAULT_HEADER = 13           # virtio: a buffer too short for the virtio-net header
+    FAULT_MEMORY = 14           # virtio: a guest address outside the memory table
+    FAULT_MEMORY_GONE = 15      # virtio: a memory file that shrank while it was mapped
 
 cpdef enum Refusal:         # why the VMM refused a hypercall; the values are negative, as errno's are
     REFUSED_CONTEXT = -1        # not a running context of this guest
@@ -139,7 +167,7 @@ cdef packed struct offload_t:       # the `addr` of an offload descriptor
     uint16_t csum_start
     uint16_t csum_offset
     uint16_t mss
-    uint16_t hdr_len
+    uint16_t hdr_len            # and the OffloadKind
 
 cdef packed struct vnet_header_t:
     uint8_t flags

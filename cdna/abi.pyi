@@ -22,6 +22,12 @@ class DescFlag(IntEnum):
     DESC_F_EOP = 1
     DESC_F_OFFLOAD = 2
 
+class OffloadKind(IntEnum):
+    OFFLOAD_TCP = 0
+    OFFLOAD_UDP_SEGMENTS = 0x4000
+    OFFLOAD_UDP_FRAGMENTS = 0x8000
+    OFFLOAD_KIND = 0xC000
+
 class CompletionFlag(IntEnum):
     COMPLETION_F_EOP = 1
     COMPLETION_F_CSUM_OK = 2
@@ -33,9 +39,19 @@ class VnetFlag(IntEnum):
 class VnetGso(IntEnum):
     VNET_GSO_NONE = 0
     VNET_GSO_TCPV4 = 1
+    VNET_GSO_UDP = 3
     VNET_GSO_TCPV6 = 4
     VNET_GSO_UDP_L4 = 5
     VNET_GSO_ECN = 0x80
+
+class Takes(IntEnum):
+    TAKES_CSUM = 1
+    TAKES_TSO4 = 2
+    TAKES_TSO6 = 4
+    TAKES_ECN = 8
+    TAKES_UFO = 16
+    TAKES_USO4 = 32
+    TAKES_USO6 = 64
 
 class Ring(IntEnum):
     RING_TX = 0
@@ -45,6 +61,7 @@ class Protection(IntEnum):
     PROTECTION_VALIDATED = 0
     PROTECTION_IOMMU = 1
     PROTECTION_NONE = 2
+    PROTECTION_TABLE = 3
 
 class IommuStrategy(IntEnum):
     IOMMU_SINGLE_USE = 0
@@ -68,6 +85,13 @@ class Fault(IntEnum):
     FAULT_OFFLOAD = 6
     FAULT_ADDRESS = 7
     FAULT_TRANSLATION = 8
+    FAULT_AVAIL = 9
+    FAULT_CHAIN = 10
+    FAULT_INDIRECT = 11
+    FAULT_DIRECTION = 12
+    FAULT_HEADER = 13
+    FAULT_MEMORY = 14
+    FAULT_MEMORY_GONE = 15
 
 class Refusal(IntEnum):
     REFUSED_CONTEXT = -1
@@ -85,6 +109,8 @@ COMPLETION_DTYPE: np.dtype[Any]
 OFFLOAD_DTYPE: np.dtype[Any]
 VNET_HEADER_DTYPE: np.dtype[Any]
 CONTEXT_PAGE_DTYPE: np.dtype[Any]
+
+def struct_dtype(layout: object) -> np.dtype[Any]: ...
 
 PAGE_BYTES: int
 MAILBOX_COUNT: int

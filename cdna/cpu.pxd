@@ -1,12 +1,15 @@
 """The processor's own words: atomics, prefetch, the cycle counter, futexes (`ext/cpu.h`)."""
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef extern from "cpu.h" nogil:
+    uint16_t load_u16(const uint16_t *p)
+    void store_u16(uint16_t *p, uint16_t v)
     uint32_t load_u32(const uint32_t *p)
     uint64_t load_u64(const uint64_t *p)
     void store_u32(uint32_t *p, uint32_t v)
     void store_u64(uint64_t *p, uint64_t v)
+    uint8_t or_u8(uint8_t *p, uint8_t v)
     uint32_t or_u32(uint32_t *p, uint32_t v)
     uint64_t or_u64(uint64_t *p, uint64_t v)
     uint32_t swap_u32(uint32_t *p, uint32_t v)

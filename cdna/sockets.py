@@ -22,13 +22,13 @@ def peer(sock: socket.socket) -> tuple[int, int]:
     return pid, uid
 
 
-def listen(path: str, others: bool = False) -> socket.socket:
-    """A nonblocking SOCK_SEQPACKET socket that listens at `path`. ResourceError: it cannot be.
+def listen(path: str, others: bool = False, kind: socket.SocketKind = socket.SOCK_SEQPACKET) -> socket.socket:
+    """A nonblocking socket that listens at `path`. ResourceError: it cannot be.
 
     `others` than its owner find it open, and are to be checked when they come. A socket that is left there of
     a process that has ended is replaced.
     """
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener = socket.socket(socket.AF_UNIX, kind)
     try:
         listener.setblocking(False)
         os.fchmod(listener.fileno(), 0o600)  # Linux gives the file this mode: it is never open to more

@@ -5,8 +5,8 @@ import re
 import numpy as np
 
 
-def _dtype(layout):
-    """The dtype of a packed struct, from the buffer format that Cython exports for it.
+def struct_dtype(layout):
+    """The dtype of a packed struct in a typed memoryview, from the buffer format that Cython exports for it.
 
     Read here and not by numpy, which does not take `^` before an array's shape.
     """
@@ -28,7 +28,7 @@ def _layouts():
     cdef offload_t[:] offload_view = offload
     cdef vnet_header_t[:] vnet_view = vnet
     cdef context_page_t[:] page_view = page
-    return tuple(map(_dtype, (desc_view, completion_view, offload_view, vnet_view, page_view)))
+    return tuple(map(struct_dtype, (desc_view, completion_view, offload_view, vnet_view, page_view)))
 
 
 DESC_DTYPE, COMPLETION_DTYPE, OFFLOAD_DTYPE, VNET_HEADER_DTYPE, CONTEXT_PAGE_DTYPE = _layouts()

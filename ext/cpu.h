@@ -15,10 +15,13 @@
 #define CDNA_OR(p, v) __atomic_fetch_or((p), (v), __ATOMIC_SEQ_CST)
 #define CDNA_SWAP(p, v) __atomic_exchange_n((p), (v), __ATOMIC_SEQ_CST)
 
+static inline uint16_t load_u16(const volatile uint16_t *p) { return CDNA_LOAD(p); }
+static inline void store_u16(volatile uint16_t *p, uint16_t v) { CDNA_STORE(p, v); }
 static inline uint32_t load_u32(const volatile uint32_t *p) { return CDNA_LOAD(p); }
 static inline uint64_t load_u64(const volatile uint64_t *p) { return CDNA_LOAD(p); }
 static inline void store_u32(volatile uint32_t *p, uint32_t v) { CDNA_STORE(p, v); }
 static inline void store_u64(volatile uint64_t *p, uint64_t v) { CDNA_STORE(p, v); }
+static inline uint8_t or_u8(volatile uint8_t *p, uint8_t v) { return CDNA_OR(p, v); }
 static inline uint32_t or_u32(volatile uint32_t *p, uint32_t v) { return CDNA_OR(p, v); }
 static inline uint64_t or_u64(volatile uint64_t *p, uint64_t v) { return CDNA_OR(p, v); }
 static inline uint32_t swap_u32(volatile uint32_t *p, uint32_t v) { return CDNA_SWAP(p, v); }
@@ -32,7 +35,13 @@ static inline void compiler_barrier(void) { __asm__ __volatile__("" ::: "memory"
 static inline int lowest_bit(uint64_t word) { return __builtin_ctzll(word); } /* word != 0 */
 static inline int count_bits(uint64_t word) { return __builtin_popcountll(word); }
 static inline void prefetch_read(const void *p) { __builtin_prefetch(p, 0, 3); }
+/* For writing: without ownership of the line the store would wait for the other core once more. The compiler's own
+ * makes a prefetch for reading of it, unless it is told of a processor that has this instruction; all of them do. */
+#if defined(__x86_64__)
+static inline void prefetch_write(const void *p) { __asm__ volatile("prefetchw %0" : : "m"(*(const char *)p)); }
+#else
 static inline void prefetch_write(const void *p) { __builtin_prefetch(p, 1, 3); }
+#endif
 
 /* Reads a word that somebody else may be writing, exactly once. */
 static inline uint64_t read_once_u64(const volatile uint64_t *p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }

@@ -77,10 +77,9 @@ class _Held(Guests):
         return subprocess.Popen(inside, pass_fds=(fd,), text=True, **options)
 
     def bridge(self) -> int:
-        """A namespace with an empty bridge. Returns its descriptor."""
-        fd = in_thread(_new_namespace)
+        """As `empty_bridge`, until the guests end."""
+        fd = empty_bridge()
         self._exit.callback(os.close, fd)
-        inside(fd, _make_bridge)
         return fd
 
 
@@ -204,6 +203,17 @@ def inside(fd: int, function: Callable[[Any], Any]) -> Any:
             return function(netlink)
 
     return in_thread(call)
+
+
+def empty_bridge() -> int:
+    """A namespace with an empty bridge, `BRIDGE`. Returns its descriptor, which the caller closes."""
+    fd = in_thread(_new_namespace)
+    try:
+        inside(fd, _make_bridge)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 def _new_namespace() -> int:

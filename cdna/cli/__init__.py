@@ -17,16 +17,19 @@ from cdna.cli.runners import Runners
 from cdna.compare.plan import BadSetting
 from cdna.errors import CdnaError
 
-__all__ = ["main"]
+__all__ = ["command_line", "main"]
 
 # What typer raises for arguments that it cannot place: click's exception, or its own copy of it.
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
 # By name: the function of a command, or the typer.Typer of one that has commands of its own.
 COMMANDS = {
+    "serve": "cdna.cli.serve:serve",
     "up": "cdna.cli.up:up",
     "exec": "cdna.cli.exec:execute",
     "ctl": "cdna.cli.ctl:app",
+    "top": "cdna.cli.top:top",
+    "qemu": "cdna.cli.qemu:qemu",
     "capture": "cdna.cli.capture:capture",
     "doctor": "cdna.cli.doctor:doctor",
     "compare": "cdna.cli.compare:compare",
@@ -36,7 +39,7 @@ COMMANDS = {
 SETTINGS: dict[str, dict[str, Any]] = {"exec": {"allow_interspersed_args": False}}
 
 
-def _app(names: Iterable[str]) -> typer.Typer:
+def command_line(names: Iterable[str]) -> typer.Typer:
     """The command line with these commands."""
     app = typer.Typer(
         add_completion=False,
@@ -82,7 +85,7 @@ def main(argv: Sequence[str] | None = None, runners: Runners | None = None) -> i
     if not arguments:
         return _end(program, f"no command; give one of {', '.join(COMMANDS)} (cdna --help explains them)")
     try:
-        app = _app(given or COMMANDS)
+        app = command_line(given or COMMANDS)
         status = app(arguments, prog_name="cdna", standalone_mode=False, obj=runners or Runners())
         return _end(program, "interrupted", INTERRUPTED) if status == INTERRUPTED else int(status or DONE)
     except _UsageError as error:

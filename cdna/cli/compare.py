@@ -1,8 +1,9 @@
 """`cdna compare`: CDNA against software bridging, on this machine, in one run."""
 
 import sys
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,15 +11,31 @@ from cdna.cli import arguments, output
 from cdna.cli.exits import DONE, LOST, stop, until_stopped
 from cdna.cli.progress import Display
 from cdna.cli.runners import Runners
-from cdna.compare.plan import DOMAINS, MAX_GUESTS, PROTECTIONS, Plan
+from cdna.compare.plan import DOMAINS, MAX_GUESTS, PROTECTIONS, BadSetting, Plan
 from cdna.compare.result import Comparison, Run
+from cdna.compare.vm.plan import LOADS, VmPlan
+from cdna.compare.vm.result import VmRun
+from cdna.errors import ConfigError
 from cdna.report.table import comparison_text
 
 PROGRAM = "cdna compare"
+SYNTHETIC, VM = "synthetic", "vm"
+GUESTS = (SYNTHETIC, VM)
+SYNTHETIC_ONLY = ("guests", "direction", "size", "protection", "domains", "receive", "line_rate", "verify")
 
 
 def compare(
     context: typer.Context,
+    guest: Annotated[
+        str,
+        typer.Option(
+            metavar="|".join(GUESTS),
+            help="Who the guests are: drivers alone, or virtual machines on CDNA and the kernel's bridge.",
+        ),
+    ] = SYNTHETIC,
+    load: Annotated[
+        str, typer.Option(metavar=",".join(LOADS), help="Virtual machines: what one does to the other.")
+    ] = ",".join(LOADS),
     guests: Annotated[
         str, typer.Option(metavar="N,...", help=f"Numbers of guests, from 1 to {MAX_GUESTS}.")
     ] = "1,2,4,8,16,24",
@@ -59,7 +76,16 @@ def compare(
         typer.Option(metavar="DIR", help="Write the result as HTML, with plots: DIR/index.html."),
     ] = None,
 ) -> int:
-    """Measure CDNA against Xen's software bridging: same guests, NIC, wire and load, in one run."""
+    """Measure CDNA against software bridging: same guests, NIC, wire and load, in one run."""
+    runners: Runners = context.obj
+    if guest == VM:
+        _check_unused(context, SYNTHETIC_ONLY, VM)
+        given = {"seconds": arguments.seconds(seconds)} if _given(context, "seconds") else {}
+        vm_plan = VmPlan(path=arguments.words(path), load=arguments.words(load), **given)
+        return _measure(lambda display: runners.compare_vm(vm_plan, display), _vm_line, report, json)
+    if guest != SYNTHETIC:
+        raise BadSetting("guest", guest, f"there is no such kind of guest; give {' or '.join(GUESTS)}")
+    _check_unused(context, ("load",), SYNTHETIC)
     advice = f"give numbers from 1 to {MAX_GUESTS}, e.g. 1,2,4"
     plan = Plan(
         guests=arguments.integers("guests", guests, advice),
@@ -73,18 +99,23 @@ def compare(
         line_rate=arguments.line_rate(line_rate),
         verify=verify,
     )
+    return _measure(lambda display: runners.compare(plan, display), _line, report, json)
+
+
+def _measure(
+    measure: Callable[[Display[Any]], Comparison],
+    line: Callable[[Any], str],
+    report: str | None,
+    json: str | None,
+) -> int:
     report_to = None if report is None else output.directory_to_write("--report", report)
     json_to = None if json is None else output.file_to_write("--json", json, coming=report_to)
-
-    runners: Runners = context.obj
-    with Display[Run](PROGRAM, _line) as display:
-        comparison, reason = until_stopped(
-            lambda: runners.compare(plan, display), lambda: Comparison({}, display.finished)
-        )
+    with Display[Any](PROGRAM, line) as display:
+        comparison, reason = until_stopped(lambda: measure(display), lambda: _so_far(display.finished))
     text = comparison_text(comparison, output.style())
     if reason is not None:
         output.show(text)
-        stop(reason, len(comparison.runs))
+        stop(reason, len(comparison.runs) + len(comparison.vm))
 
     writes: list[output.Write] = [partial(output.show, text)]
     if report_to is not None:
@@ -93,6 +124,33 @@ def compare(
         writes.append(partial(output.write_file, "--json", json_to, comparison.to_json()))
     output.write_all(writes)
     return _verdict(comparison)
+
+
+def _so_far(finished: list[Any]) -> Comparison:
+    return Comparison(
+        {},
+        [run for run in finished if isinstance(run, Run)],
+        [run for run in finished if isinstance(run, VmRun)],
+    )
+
+
+def _given(context: typer.Context, option: str) -> bool:
+    source = context.get_parameter_source(option)
+    return source is not None and source.name != "DEFAULT"
+
+
+def _check_unused(context: typer.Context, options: Sequence[str], guest: str) -> None:
+    for option in options:
+        if _given(context, option):
+            value = context.params[option]
+            given = "" if isinstance(value, bool) else f" {value}"
+            advice = f"says nothing about {guest} guests; leave it out"
+            raise ConfigError(f"--{option.replace('_', '-')}{given}: {advice}")
+
+
+def _vm_line(run: VmRun) -> str:
+    digits = 0 if run.less_is_better else 3
+    return f"{run.case}: {run.quantity} {run.value:.{digits}f} {run.unit}"
 
 
 def _line(run: Run) -> str:

@@ -1,6 +1,7 @@
 """`cdna ctl`: looks at a running lab, and changes it."""
 
 import json as json_format
+import os
 from contextvars import ContextVar
 from typing import Annotated, Any
 
@@ -8,9 +9,10 @@ import typer
 
 from cdna.cli import output
 from cdna.cli.exits import DONE
-from cdna.cli.up import Socket
+from cdna.cli.running import Socket
 from cdna.errors import ConfigError
 from cdna.lab.control import ControlClient
+from cdna.lab.guest_plans import context_settings
 
 app = typer.Typer(help="Look at a running lab, and change it.", add_completion=False)
 
@@ -45,9 +47,25 @@ def list_guests(json: Json = False, socket: Socket = None) -> int:
     if json:
         return _show_json({"guests": reply["guests"], "wire": reply["wire"]})
     style, wire = output.style(), reply["wire"]
+    faults = "".join(
+        f"{guest['guest']} is stopped: {guest['fault']}\n" for guest in reply["guests"] if guest["fault"]
+    )
     host = f", the host has {' '.join(wire['host'])}" if wire["host"] else ""
     line = f"wire {wire['wire']}: link {wire['link']}{host}\n"
-    output.show(style.render(guests_table(reply["guests"], style)) + line)
+    output.show(style.render(guests_table(reply["guests"], style)) + faults + line)
+    return DONE
+
+
+@app.command("show")
+def show(guest: Guest, json: Json = False, socket: Socket = None) -> int:
+    """All that is known of one guest: of a vhost-user guest also its frontend, features and rings."""
+    from cdna.report.lab_table import detail_table
+
+    detail = _ask(socket, "show", guest=guest)["guest"]
+    if json:
+        return _show_json(detail)
+    style = output.style()
+    output.show(style.render(detail_table(detail, style)))
     return DONE
 
 
@@ -76,7 +94,12 @@ def stats(
 
 @app.command("add")
 def add(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The new guest's name.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME|KIND:TARGET,...", help="The new guest's name; or a context as for cdna serve."
+        ),
+    ],
     address: Annotated[
         _Text, typer.Option(metavar="ADDRESS,...", help="Default: the next that is free.")
     ] = None,
@@ -102,8 +125,15 @@ def add(
         "mtu": mtu,
     }
     given = {key: value for key, value in settings.items() if value is not None}
+    if ":" in name:
+        if len(given) > 1:
+            raise ConfigError(f"{name:.60}: give its settings behind it, such as {name:.60},rate=1G")
+        given = context_settings("context", name)
+        if "path" in given:
+            given["path"] = os.path.abspath(given["path"])  # of this directory, not the server's
     guest = _ask(socket, "add", settings=given)["guest"]
-    output.show(f"{guest['guest']}: {' '.join(guest['addresses'])}, {guest['mac']}\n")
+    where = " ".join(guest["addresses"]) or guest.get("socket") or guest["kind"]
+    output.show(f"{guest['guest']}: {where}, {guest['mac']}\n")
     return DONE
 
 
@@ -144,4 +174,22 @@ def change(
             raise ConfigError(f"{setting!r:.60}: {wrong}; give settings such as rate=100M vlan=5")
         changes[name] = value
     _ask(socket, "set", guest=guest, settings=changes)
+    return DONE
+
+
+@app.command("reset")
+def reset(guest: Guest, socket: Socket = None) -> int:
+    """Start a guest's context anew, also one that the NIC has stopped. What was under way is lost."""
+    _ask(socket, "reset", guest=guest)
+    return DONE
+
+
+@app.command("metrics")
+def metrics(socket: Socket = None) -> int:
+    """Print all counters in the text format of Prometheus."""
+    with ControlClient(socket or _before.get()) as lab:
+        _, fds = lab.call("metrics")
+    with open(fds[0], encoding="utf-8") as file:
+        file.seek(0)
+        output.show(file.read())
     return DONE

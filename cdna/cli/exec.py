@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from cdna.cli.up import Socket
+from cdna.cli.running import Socket
 from cdna.errors import ConfigError
 from cdna.lab.enter import run_inside
 

@@ -7,6 +7,7 @@ from statistics import median
 from typing import Any, Protocol
 
 from cdna.compare.plan import Case, Plan
+from cdna.compare.vm.result import VmRun
 from cdna.errors import ConfigError
 
 __all__ = ["Case", "Comparison", "Interrupts", "Plan", "Profile", "Ratio", "Run", "ratio_of"]
@@ -104,11 +105,18 @@ def ratio_of(run: Measured, to: Measured) -> Ratio | None:
 
     Runs that were not measured in turns (another number of slices) are compared as a whole, one pair.
     """
+    return ratio_of_slices((run.mpps, run.slices), (to.mpps, to.slices))
+
+
+def ratio_of_slices(
+    ours: tuple[float, Sequence[float]], theirs: tuple[float, Sequence[float]]
+) -> Ratio | None:
+    """The ratio of two figures, each a whole and its slices; None when the other one is nothing."""
     pairs: list[tuple[float, float]] = []
-    if len(run.slices) == len(to.slices):
-        pairs = [(a, b) for a, b in zip(run.slices, to.slices, strict=True) if b > 0]
+    if len(ours[1]) == len(theirs[1]):
+        pairs = [(a, b) for a, b in zip(ours[1], theirs[1], strict=True) if b > 0]
     if not pairs:
-        pairs = [(run.mpps, to.mpps)] if to.mpps > 0 else []
+        pairs = [(ours[0], theirs[0])] if theirs[0] > 0 else []
     if not pairs:
         return None
     ratios = [a / b for a, b in pairs]
@@ -117,10 +125,14 @@ def ratio_of(run: Measured, to: Measured) -> Ratio | None:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All runs of one invocation, and the host that they ran on (`cdna.compare.hostinfo`)."""
+    """All runs of one invocation, and the host that they ran on (`cdna.compare.hostinfo`).
+
+    `vm`: the figures of virtual machines, which are none of `runs`.
+    """
 
     host: Mapping[str, Any]
     runs: list[Run] = field(default_factory=list)
+    vm: list[VmRun] = field(default_factory=list)
 
     def groups(self) -> dict[tuple[str, str, int, int | str], list[Run]]:
         """The runs that may be compared with each other, in the order measured."""
@@ -147,16 +159,24 @@ class Comparison:
         baseline = self.baseline(run)
         return None if baseline is None else ratio_of(run, baseline)
 
+    def vm_ratio(self, run: VmRun) -> Ratio | None:
+        """The figure of virtual machines on CDNA over the bridge's, or None when there is none."""
+        bridge = next((one for one in self.vm if one.group == run.group and one.path == "bridge"), None)
+        if bridge is None:
+            return None
+        return ratio_of_slices((run.value, run.slices), (bridge.value, bridge.slices))
+
     def find(self, run: Run, **changes: object) -> Run | None:
         """The run that differs from `run` in `changes` alone, e.g. guests=1."""
         wanted = {**asdict(run.case), **changes}
         return next((other for other in self.runs if asdict(other.case) == wanted), None)
 
     def to_json(self) -> str:
-        """{"host": {...}, "runs": [{...}]}, a line a run."""
+        """{"host": {...}, "runs": [{...}], "vm": [{...}]}, a line a run; "vm" only if there are any."""
         host = json.dumps(dict(self.host), allow_nan=False)
         runs = ",\n".join(json.dumps(asdict(run), allow_nan=False) for run in self.runs)
-        return f'{{"host": {host}, "runs": [\n{runs}\n]}}\n'
+        vm = ",\n".join(json.dumps(asdict(run), allow_nan=False) for run in self.vm)
+        return f'{{"host": {host}, "runs": [\n{runs}\n]' + (f', "vm": [\n{vm}\n]' if vm else "") + "}\n"
 
     @classmethod
     def from_json(cls, text: str) -> "Comparison":
@@ -168,7 +188,14 @@ class Comparison:
         kinds = {"host": dict, "runs": list}
         if not isinstance(tree, dict) or any(not isinstance(tree.get(k), kinds[k]) for k in kinds):
             raise ConfigError("comparison: no host and runs in it; give what --json wrote")
-        return cls(tree["host"], [_run(i, row) for i, row in enumerate(tree["runs"])])
+        vm = tree.get("vm", [])
+        if not isinstance(vm, list):
+            raise ConfigError("comparison: vm is no list; give what --json wrote")
+        return cls(
+            tree["host"],
+            [_run(i, row) for i, row in enumerate(tree["runs"])],
+            [VmRun.from_tree(i, row) for i, row in enumerate(vm)],
+        )
 
 
 def _run(index: int, row: Any) -> Run:

@@ -10,6 +10,7 @@ cdef struct pump_t:
     nic_t *nic
     port_t *port
     uint32_t ports              # in use or free, in `port`
+    uint32_t used_ports         # of them, those with a tap
     int epoll
     uint32_t needs_poll         # the wire may deliver without a descriptor that says so
     uint32_t rescan             # 1: any tap may have frames

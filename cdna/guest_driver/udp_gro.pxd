@@ -23,9 +23,10 @@ from cdna.abi cimport (
     MIN_FRAME, VNET_F_DATA_VALID, VNET_F_NEEDS_CSUM, VNET_GSO_NONE, VNET_GSO_UDP_L4, VNET_HEADER,
     vnet_header_t,
 )
-from cdna.nic.offload cimport (
-    ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPPROTO_UDP, IPV4_HEADER, IPV6_HEADER, UDP_CSUM_OFFSET, UDP_HEADER, fold,
-    get_u16, ip_t, put_checksum, put_u16, sum_bytes, sum_pseudo_header,
+from cdna.nic.checksum cimport fold, get_u16, put_checksum, put_u16, sum_bytes
+from cdna.nic.ip_headers cimport (
+    ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPPROTO_UDP, IPV4_HEADER, IPV6_HEADER, UDP_CSUM_OFFSET, UDP_HEADER, ip_t,
+    sum_pseudo_header,
 )
 from cdna.uio cimport iovec, writev
 

@@ -2,11 +2,14 @@
 
 command   fields                          reply
 list                                      guests, wire
+show      guest                           guest, with all that is known of it
 stats     guest?                          traffic (of all), counters (of one)
 add       settings                        guest
 remove    guest
 link      guest (or "wire"), up
 set       guest, settings                 guest
+reset     guest                           guest
+metrics                                   a descriptor: a file with the text, which may be long
 hosts                                     hosts
 enter     guest                           guest, hosts; descriptors: network namespace, user namespace
 keep      descriptor: a hosts file, which the lab rewrites while the client's process lives
@@ -20,6 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 from cdna.descriptors import readable
 from cdna.errors import ConfigError
+from cdna.lab.kinds.namespace import NamespaceMember
+from cdna.lab.metrics import metrics_text
 
 if TYPE_CHECKING:
     from cdna.lab.control import Handler, Reply, Request, Session
@@ -31,11 +36,14 @@ def handlers(lab: Lab, user_fd: int | None) -> dict[str, Handler]:
     commands = Commands(lab, user_fd)
     return {
         "list": commands.list,
+        "show": commands.show,
         "stats": commands.stats,
         "add": commands.add,
         "remove": commands.remove,
         "link": commands.link,
         "set": commands.set,
+        "reset": commands.reset,
+        "metrics": commands.metrics,
         "hosts": commands.hosts,
         "enter": commands.enter,
         "keep": commands.keep,
@@ -51,6 +59,9 @@ class Commands:
     def list(self, request: Request, session: Session) -> Reply:
         return {"guests": self._lab.describe(), "wire": self._lab.wire()}
 
+    def show(self, request: Request, session: Session) -> Reply:
+        return {"guest": self._lab.detail(_guest(request))}
+
     def stats(self, request: Request, session: Session) -> Reply:
         if request.get("guest") is None:
             return {"traffic": [t.as_dict() for t in self._lab.traffic()], "wire": self._lab.wire()}
@@ -59,7 +70,7 @@ class Commands:
     def add(self, request: Request, session: Session) -> Reply:
         plan = self._lab.add(_settings(request))
         self._rewrite()
-        return {"guest": next(d for d in self._lab.describe() if d["guest"] == plan.name)}
+        return {"guest": self._lab.member(plan.name).describe()}
 
     def remove(self, request: Request, session: Session) -> Reply:
         self._lab.remove(_guest(request))
@@ -74,13 +85,30 @@ class Commands:
 
     def set(self, request: Request, session: Session) -> Reply:
         plan = self._lab.change(_guest(request), _settings(request))
-        return {"guest": next(d for d in self._lab.describe() if d["guest"] == plan.name)}
+        return {"guest": self._lab.member(plan.name).describe()}
+
+    def reset(self, request: Request, session: Session) -> Reply:
+        name = _guest(request)
+        self._lab.reset(name)
+        return {"guest": self._lab.member(name).describe()}
+
+    def metrics(self, request: Request, session: Session) -> Reply:
+        file = os.memfd_create("cdna-metrics", os.MFD_CLOEXEC)
+        session.fds = [file]
+        session.close_behind = [file]
+        with open(file, "wb", closefd=False) as out:
+            out.write(metrics_text(self._lab).encode())
+        return {}
 
     def hosts(self, request: Request, session: Session) -> Reply:
         return {"hosts": self._lab.hosts()}
 
     def enter(self, request: Request, session: Session) -> Reply:
         member = self._lab.member(_guest(request))
+        if not isinstance(member, NamespaceMember):
+            raise ConfigError(
+                f"guest {member.plan.name}: a {member.plan.kind} guest; programs run inside namespaces only"
+            )
         session.fds = [member.namespace.fd, *([] if self._user_fd is None else [self._user_fd])]
         return {"guest": member.plan.name, "hosts": self._lab.hosts()}
 

@@ -38,14 +38,16 @@ Reply = dict[str, Any]
 class Session:
     """One client's connection, as a handler sees it.
 
-    fds: descriptors to send with the reply, which stay the handler's. received: those that came with the
-    request; they are closed behind the handler, which duplicates what it wants to keep.
+    fds: descriptors to send with the reply, which stay the handler's, but for those that are also in
+    close_behind. received: those that came with the request; they are closed behind the handler, which
+    duplicates what it wants to keep.
     """
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.pid, self.uid = peer(sock)
         self.fds: list[int] = []
+        self.close_behind: list[int] = []
         self.received: list[int] = []
         self._callbacks: list[Callable[[], None]] = []
 
@@ -148,14 +150,16 @@ class ControlServer:
             return True
         except OSError:
             return False
-        session.fds = []
+        session.fds, session.close_behind = [], []
         try:
             if not message or flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
                 return False
-            reply = self._reply(message, session)
+            return self._send(self._reply(message, session), session)
         finally:
-            for fd in session.received:
+            for fd in (*session.received, *session.close_behind):
                 os.close(fd)
+
+    def _send(self, reply: Reply, session: Session) -> bool:
         try:
             socket.send_fds(session.sock, [json.dumps(reply).encode()], session.fds, socket.MSG_NOSIGNAL)
         except OSError as error:  # it left, or does not read its replies
@@ -207,7 +211,7 @@ class ControlClient:
         except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
             self.sock.close()
             raise ResourceError(
-                f"no lab is running at {self.path}: start one with cdna up, or give its --socket"
+                f"no lab is running at {self.path}: start one with cdna up or serve, or give its --socket"
             ) from None
         except (OSError, ValueError) as error:
             self.sock.close()

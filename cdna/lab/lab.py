@@ -1,51 +1,35 @@
-"""A running lab: a machine, its pump, and guests on contexts of their own, added and removed at any time."""
+"""A running lab: a machine, its engine, and guests on contexts of their own, which come and go."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
 import time
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from cdna.abi import ContextState
 from cdna.descriptors import make_room
-from cdna.errors import ConfigError, ResourceError
-from cdna.guest_driver.driver import Driver
+from cdna.errors import ConfigError
 from cdna.guest_driver.pump import Pump
-from cdna.guest_driver.queues import memory_needed
+from cdna.lab.guest_plans import NAMESPACE, GuestPlan, SyntheticPlan, VhostUserPlan, guest_plan
 from cdna.lab.host_end import addresses_of, give_addresses, is_there, tap_of
 from cdna.lab.hosts import hosts_text
-from cdna.lab.namespace import Interface, Namespace
-from cdna.lab.plan import MAX_GUESTS, GuestPlan, LabPlan, check_distinct, guest_plan, with_addresses
+from cdna.lab.kinds.base import LIVE_SETTINGS, Member, Shared
+from cdna.lab.kinds.namespace import MEMORY, NamespaceMember
+from cdna.lab.namespace import Interface
+from cdna.lab.plan import MAX_GUESTS, LabPlan, check_distinct, with_addresses
 from cdna.lab.rates import TOTALS, Rates, Traffic
 from cdna.machine import Machine
-from cdna.vmm.settings import ContextSettings
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-# A buffer holds the largest frame that a namespace sends, so that one read of the tap is one descriptor.
-BUFFER_SIZE = 65472  # bytes
-TX_RING, RX_RING = 64, 64  # descriptors; larger rings only move more memory through the caches
 SPARE = 32  # contexts, and memory for them, beside those of the plan: guests that come later
-DESCRIPTORS = 3  # of a guest: its namespace, its tap, its interrupt
+# Descriptors of a guest. A namespace: itself, its tap, its interrupt. vhost-user: its socket and connection,
+# three of each ring, those of a memory table while it is taken over.
+DESCRIPTORS = {"namespace": 3, "synthetic": 3, "vhost-user": 160}
 OTHERS = 256  # descriptors of the rest: SPARE guests, wire, control sessions, programs' hosts files, modules
-LIVE_SETTINGS = ("vlan", "weight", "rate")  # what a context can change while it runs
-
-
-@dataclass
-class Member:
-    """A guest of the lab, and what it consists of."""
-
-    plan: GuestPlan
-    namespace: Namespace
-    driver: Driver
-    port: int
-    up: bool = True
-    earlier: Counter[str] = field(default_factory=Counter)  # counters of contexts that it had before
 
 
 class Lab:
@@ -59,7 +43,7 @@ class Lab:
 
     def __init__(self, plan: LabPlan, *, cpu: int | None = None, spin_us: float = 1000.0) -> None:
         self.plan = plan
-        self.members: dict[str, Member] = {}
+        self.members: dict[str, Member[Any]] = {}
         self.host: tuple[Interface, ...] = ()
         self.notes: list[str] = []  # what the user should know and did not ask for
         self._lock = threading.RLock()
@@ -69,29 +53,40 @@ class Lab:
         self._closed = False
         contexts = min(len(plan.guests) + SPARE, MAX_GUESTS)
         number = len(plan.guests)
-        make_room(DESCRIPTORS * number + OTHERS, f"{number} guests")
+        make_room(sum(DESCRIPTORS[guest.kind] for guest in plan.guests) + OTHERS, f"{number} guests")
         tap = tap_of(plan.wire)
         was_there = tap is not None and is_there(tap)
         with contextlib.ExitStack() as undo:
-            each = memory_needed(TX_RING, RX_RING, BUFFER_SIZE)
-            self.machine = Machine(contexts * each, wire=plan.wire, contexts=contexts)
+            self.machine = Machine(contexts * MEMORY, wire=plan.wire, contexts=contexts)
             undo.callback(self.machine.close)
             if tap is not None:
                 self._set_up_host(tap, was_there)
-            self.pump = Pump(self.machine.nic, spin_us=spin_us)
-            undo.callback(self.pump.close)
+            self._shared = Shared(self.machine, self._pump(spin_us))
+            if self._shared.pump is not None:
+                undo.callback(self._shared.pump.close)
+            undo.callback(self._shared.close)
             undo.callback(self._remove_all)
             for guest in plan.guests:
                 self._add(guest)
             undo.callback(self.machine.nic.stop_engine)
             self.machine.vmm.start_interrupts()
-            self.machine.nic.start_engine(cpu, loop=self.pump.run)
+            pump = self._shared.pump
+            self.machine.nic.start_engine(
+                plan.cpu if cpu is None else cpu, loop=None if pump is None else pump.run
+            )
             self._undo = undo.pop_all()
+
+    def _pump(self, spin_us: float) -> Pump | None:
+        """The engine's loop: one that sleeps, one that drives namespaces, or None, the NIC's own."""
+        busy = self.plan.poll == "busy"
+        if busy and all(guest.kind != NAMESPACE for guest in self.plan.guests):
+            return None
+        return Pump(self.machine.nic, spin_us=-1 if busy else spin_us)
 
     def _set_up_host(self, tap: str, was_there: bool) -> None:
         """Addresses of the host's end; a device that was there before is the user's, and stays as it is."""
         if not was_there:
-            give_addresses(tap, self.plan.host)
+            give_addresses(tap, self.plan.host)  # it is up, also without any
             self.host = self.plan.host
             return
         self.host = tuple(addresses_of(tap))
@@ -101,7 +96,7 @@ class Lab:
     # --- guests -------------------------------------------------------------------------------------------
 
     def add(self, settings: Mapping[str, Any], where: str = "") -> GuestPlan:
-        """A guest with these settings (`cdna.lab.plan.GUEST_KEYS`), at once in service."""
+        """A guest with these settings (`cdna.lab.guest_plans.keys_of`), at once in service."""
         with self._lock:
             self._check_open()
             plan = guest_plan(where, settings, self.plan.defaults, self.plan.net)
@@ -112,59 +107,24 @@ class Lab:
             return plan
 
     def _add(self, plan: GuestPlan) -> None:
-        with contextlib.ExitStack() as undo:
-            driver = self._attach(plan)
-            undo.callback(self.machine.vmm.destroy_guest, driver.context.guest)
-            try:
-                namespace = Namespace(
-                    driver.context.mac, plan.addresses, mtu=plan.mtu, gateways=plan.gateways
-                )
-            except ResourceError as error:
-                raise ResourceError(f"guest {plan.name}: {error}") from None
-            undo.callback(namespace.close)
-            port = self.pump.add(driver, namespace.tap_fd)
-            undo.pop_all()
-        self.members[plan.name] = Member(plan, namespace, driver, port)
-
-    def _attach(self, plan: GuestPlan, index: int | None = None) -> Driver:
-        """A driver for the guest, on the context of this index or on a free one."""
-        settings = ContextSettings(
-            mac=plan.mac,
-            vlan=plan.vlan,
-            protection=plan.protection,
-            tx_ring=TX_RING,
-            rx_ring=RX_RING,
-            weight=plan.weight,
-            rate=plan.rate,
-            all_multicast=True,  # a tap tells nobody which groups its stack has joined; IPv6 needs several
-            vnet_header=True,
-        )
-        vmm = self.machine.vmm
-        guest = vmm.create_guest(plan.name, memory_needed(TX_RING, RX_RING, BUFFER_SIZE))
-        try:
-            return Driver(vmm.assign(guest, settings, index=index), BUFFER_SIZE)
-        except Exception:
-            vmm.destroy_guest(guest)
-            raise
+        self.members[plan.name] = _member(self._shared, plan)
 
     def remove(self, name: str) -> None:
-        """Ends a guest. Programs that run inside go on, without a device."""
+        """Ends a guest. Programs that run inside a namespace go on, without a device."""
         with self._lock:
             member = self.member(name)
             self._gone[member.plan.name] = replace(self._now(member), guest=member.plan.name)
             self._remove(member)
 
-    def _remove(self, member: Member) -> None:
-        self.pump.remove(member.port)
-        self.machine.vmm.destroy_guest(member.driver.context.guest)
-        member.namespace.close()
+    def _remove(self, member: Member[Any]) -> None:
+        member.remove()
         del self.members[member.plan.name]
 
     def _remove_all(self) -> None:
         for member in list(self.members.values()):
             self._remove(member)
 
-    def member(self, name: str) -> Member:
+    def member(self, name: str) -> Member[Any]:
         """The guest of this name. ConfigError: there is none."""
         for known, member in self.members.items():
             if isinstance(name, str) and known.lower() == name.lower():
@@ -182,77 +142,44 @@ class Lab:
                 self.machine.wire.link = up
                 self.machine.nic.wake()
                 return
-            member = self.member(name)
-            self.pump.set_link(member.port, up)
-            member.up = up
+            self.member(name).set_link(up)
+
+    def reset(self, name: str) -> None:
+        """Starts a guest's context anew, also one that the NIC has stopped. What was under way is lost."""
+        with self._lock:
+            self._check_open()
+            self.member(name).reset()
 
     def change(self, name: str, settings: Mapping[str, Any], where: str = "") -> GuestPlan:
-        """Changes rate, weight, VLAN or protection of a guest. Another protection loses frames under way.
+        """Changes rate, weight, VLAN or, of a namespace, protection. That one loses frames under way.
 
         Protection, be it the same, also starts a context again that the NIC has stopped.
         """
         with self._lock:
             self._check_open()
             member = self.member(name)
-            allowed = (*LIVE_SETTINGS, "protection")
+            allowed = (*LIVE_SETTINGS, *member.changeable)
             for key in settings:
                 if key not in allowed:
                     raise ConfigError(
                         f"setting {key!r:.80}: a guest that runs can change {', '.join(allowed)}"
                     )
             wanted = guest_plan(where, {"name": member.plan.name, **settings}, {}, ())
-            plan = replace(member.plan, **{key: getattr(wanted, key) for key in settings})
-            stopped = member.driver.context.state == ContextState.CONTEXT_FAULTED
-            if plan.protection != member.plan.protection or (stopped and "protection" in settings):
-                self._reassign(member, plan)
-            else:
-                member.driver.context.set(**{key: getattr(plan, key) for key in LIVE_SETTINGS})
-            member.plan = plan
+            plan: GuestPlan = replace(member.plan, **{key: getattr(wanted, key) for key in settings})
+            member.change(plan, set(settings))
             return plan
-
-    def _reassign(self, member: Member, plan: GuestPlan) -> None:
-        """Gives a guest a context and a driver anew: rings and protection are settled when it is assigned.
-
-        The namespace, its device and the addresses stay. What was in the rings is lost.
-        """
-        context = member.driver.context
-        plan = replace(plan, mac=context.mac)
-        before, index = replace(member.plan, mac=context.mac), context.index
-        member.earlier = Counter(self._counters(member))
-        self.pump.remove(member.port)
-        self.machine.vmm.destroy_guest(context.guest)
-        try:
-            member.driver = self._attach(plan, index)
-        except Exception:
-            member.driver = self._attach(before, index)
-            raise
-        finally:
-            member.port = self.pump.add(member.driver, member.namespace.tap_fd)
-            if not member.up:
-                self.pump.set_link(member.port, False)
 
     # --- what is known ------------------------------------------------------------------------------------
 
     def describe(self) -> list[dict[str, Any]]:
         """What each guest is, as JSON takes it."""
         with self._lock:
-            return [self._described(member) for member in self.members.values()]
+            return [member.describe() for member in self.members.values()]
 
-    def _described(self, member: Member) -> dict[str, Any]:
-        plan, context = member.plan, member.driver.context
-        return {
-            "guest": plan.name,
-            "context": context.index,
-            "state": context.state.name.removeprefix("CONTEXT_").lower(),
-            "link": "up" if member.up else "down",
-            "mac": context.mac,
-            "addresses": [str(interface) for interface in plan.addresses],
-            "vlan": plan.vlan,
-            "weight": plan.weight,
-            "rate": plan.rate,
-            "protection": plan.protection,
-            "mtu": plan.mtu,
-        }
+    def detail(self, name: str) -> dict[str, Any]:
+        """All that is known of a guest."""
+        with self._lock:
+            return self.member(name).detail()
 
     def wire(self) -> dict[str, Any]:
         """The wire: its name, its link, its counters."""
@@ -265,23 +192,19 @@ class Lab:
         }
 
     def counters(self, name: str) -> dict[str, int]:
-        """All counters of a guest, drops by reason among them: its context's, and its tap's."""
+        """All counters of a guest, drops by reason among them."""
         with self._lock:
-            return self._counters(self.member(name))
+            return self.member(name).counters()
 
-    def _counters(self, member: Member) -> dict[str, int]:
-        tap = self.pump.stats(member.port)
-        counters = {
-            **member.driver.context.stats(),
-            "tap_drop_tx": tap["lost_from_tap"],
-            "tap_drop_rx": tap["lost_to_tap"],
-        }
-        return {name: value + member.earlier[name] for name, value in counters.items()}
+    def snapshot(self) -> tuple[list[dict[str, Any]], dict[str, dict[str, int]]]:
+        """What each guest is, and its counters by its name, of one moment."""
+        with self._lock:
+            return self.describe(), {name: member.counters() for name, member in self.members.items()}
 
     def sample(self) -> list[Traffic]:
         """Traffic of every guest, with rates since the last sample."""
         with self._lock:
-            counters = {name: self._counters(member) for name, member in self.members.items()}
+            counters = {name: member.counters() for name, member in self.members.items()}
             self._traffic = self._rates.sample(counters, time.monotonic())
             return list(self._traffic.values())
 
@@ -295,9 +218,9 @@ class Lab:
         with self._lock:
             return [*(t for name, t in self._gone.items() if name not in self.members), *self.traffic()]
 
-    def _now(self, member: Member) -> Traffic:
+    def _now(self, member: Member[Any]) -> Traffic:
         name = member.plan.name
-        (now,) = Rates().sample({name: self._counters(member)}, 0.0).values()
+        (now,) = Rates().sample({name: member.counters()}, 0.0).values()
         rates = self._traffic.get(name, now)
         return replace(rates, **{key: getattr(now, key) for key in TOTALS})
 
@@ -327,3 +250,16 @@ class Lab:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _member(shared: Shared, plan: GuestPlan) -> Member[Any]:
+    """A guest of the plan's kind, attached. What a kind needs is imported with its first guest."""
+    if isinstance(plan, VhostUserPlan):
+        from cdna.lab.kinds.vhost_user import VhostUserMember
+
+        return VhostUserMember(shared, plan)
+    if isinstance(plan, SyntheticPlan):
+        from cdna.lab.kinds.synthetic import SyntheticMember
+
+        return SyntheticMember(shared, plan)
+    return NamespaceMember(shared, plan)

@@ -54,6 +54,13 @@ class Namespace:
     ) -> None:
         self.fd, self.tap_fd = in_thread(lambda: _make(mac, addresses, mtu, gateways))
 
+    @property
+    def takes(self) -> int:
+        """What may be left to do in frames for the tap, a sum of `Takes`."""
+        from cdna.nic.tap import set_offloads
+
+        return set_offloads(self.tap_fd, True)
+
     def run(self, function: Callable[[IPRoute], Result]) -> Result:
         """What `function` returns, called in a thread inside, with a netlink socket of the namespace."""
         return in_thread(lambda: _inside(self.fd, function))

@@ -1,4 +1,7 @@
-"""What a lab is made of: its wire, its networks, its guests. Nothing here needs a compiled module."""
+"""What a lab is made of: its wire, its networks, its guests. Nothing here needs a compiled module.
+
+`guest_plans` has the guests one by one.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from itertools import chain, count
 from typing import TYPE_CHECKING, Any
 
 from cdna.errors import ConfigError
-from cdna.lab import values
+from cdna.lab.guest_plans import NAMESPACE, GuestPlan, VhostUserPlan
 
 if TYPE_CHECKING:
     from cdna.lab.namespace import Address, Interface
@@ -17,25 +20,10 @@ if TYPE_CHECKING:
 
 MAX_GUESTS = 1024
 WIRE = "null"
+POLLS = ("adaptive", "busy")  # how the engine waits: it spins, then sleeps; or it never sleeps
 NETS: tuple[Network, ...] = (IPv4Network("10.77.0.0/24"), IPv6Network("fd77::/64"))
 HIGHEST = 0xFFFE  # the greatest number of an address that is given to somebody by default
-GUEST_KEYS = ("name", "mac", "address", "gateway", "vlan", "weight", "rate", "protection", "mtu")
 SHARED_KEYS = ("gateway", "vlan", "weight", "rate", "protection", "mtu")  # of [defaults]
-
-
-@dataclass(frozen=True)
-class GuestPlan:
-    """One guest. mac: None gives it the context's own. vlan, weight, rate, protection: `ContextSettings`."""
-
-    name: str
-    mac: str | None = None
-    addresses: tuple[Interface, ...] = ()
-    gateways: tuple[Address, ...] = ()
-    vlan: int | str = 0
-    weight: int = 1
-    rate: float = 0  # bits a second, 0: no limit
-    protection: str = "validated"
-    mtu: int = 1500
 
 
 @dataclass(frozen=True)
@@ -51,6 +39,9 @@ class LabPlan:
     host: tuple[Interface, ...] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
     socket: str | None = None
+    metrics: str | None = None
+    poll: str = POLLS[0]
+    cpu: int | None = None  # the core that the NIC stays on
 
     def __post_init__(self) -> None:
         if len(self.guests) > MAX_GUESTS:
@@ -67,6 +58,8 @@ def check_distinct(guests: Sequence[GuestPlan], host: Sequence[Interface] = ()) 
             _claim(owners, guest.mac, guest.name, "MAC address")
         for interface in guest.addresses:
             _claim(owners, interface.ip, guest.name, "address")
+        if isinstance(guest, VhostUserPlan):
+            _claim(owners, guest.path, guest.name, "socket")
 
 
 def _claim(owners: dict[object, str], thing: object, guest: str, what: str) -> None:
@@ -75,34 +68,6 @@ def _claim(owners: dict[object, str], thing: object, guest: str, what: str) -> N
     if thing in owners:
         raise ConfigError(f"guest {guest}: {what} {thing} is taken by {owners[thing]}; give another")
     owners[thing] = guest
-
-
-def guest_plan(
-    where: str, settings: Mapping[str, Any], defaults: Mapping[str, Any], net: Sequence[Network]
-) -> GuestPlan:
-    """A guest from the settings that options or a file give it. `where` is followed by a setting's name.
-
-    It has the addresses that it was given; `with_addresses` gives it some when that is none.
-    """
-    given = {**{key: (f"{where}{key}", value) for key, value in settings.items()}}
-    for key, value in defaults.items():
-        given.setdefault(key, value)
-    plan = GuestPlan(name=values.name(*given["name"]))
-    checks = {
-        "mac": values.mac,
-        "vlan": values.vlan,
-        "weight": values.weight,
-        "rate": values.rate,
-        "protection": values.protection,
-        "mtu": values.mtu,
-    }
-    changes: dict[str, Any] = {key: check(*given[key]) for key, check in checks.items() if key in given}
-    if "address" in given:
-        changes["addresses"] = values.addresses(*given["address"], net)
-    if "gateway" in given:
-        known = changes.get("addresses") or tuple(ip_interface(f"{n[1]}/{n.prefixlen}") for n in net)
-        changes["gateways"] = values.gateways(*given["gateway"], known)
-    return replace(plan, **changes)
 
 
 def host_addresses(net: Sequence[Network]) -> tuple[Interface, ...]:
@@ -122,13 +87,18 @@ def with_addresses(
     host: Sequence[Interface] = (),
     others: Sequence[GuestPlan] = (),
 ) -> list[GuestPlan]:
-    """The guests, with addresses for those that have none: the first guest's end in 1, and so on."""
+    """The guests, with addresses for namespaces that have none: the first guest's end in 1, and so on.
+
+    Guests of other kinds look after their addresses themselves.
+    """
     guests = list(guests)
     taken = {interface.ip for interface in host}
     taken |= {interface.ip for guest in (*guests, *others) for interface in guest.addresses}
     done = []
-    for position, guest in enumerate(guests, len(others) + 1):
-        if not guest.addresses and net:
+    position = sum(guest.kind == NAMESPACE for guest in others)
+    for guest in guests:
+        position += guest.kind == NAMESPACE
+        if guest.kind == NAMESPACE and not guest.addresses and net:
             number = next(n for n in _numbers(position, net) if not _own(n, net) & taken)
             guest = replace(guest, addresses=tuple(_numbered(n, number) for n in net))
             taken |= {interface.ip for interface in guest.addresses}

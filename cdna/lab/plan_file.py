@@ -17,6 +17,13 @@ gateway = "10.77.0.254"
 vlan = 5
 weight = 2
 rate = "100M"
+
+[[context]]                               # a guest of any kind; its settings are those of --context
+kind = "vhost-user"
+path = "/run/cdna/vm1.sock"
+queues = 4
+
+`cdna serve` also takes from here what it has options for: metrics, poll and cpu.
 """
 
 from __future__ import annotations
@@ -28,20 +35,32 @@ from typing import Any
 
 from cdna.errors import ConfigError, ResourceError
 from cdna.lab import values
+from cdna.lab.guest_plans import KINDS, NAMESPACE, guest_plan, keys_of
 from cdna.lab.plan import (
-    GUEST_KEYS,
     MAX_GUESTS,
     NETS,
+    POLLS,
     SHARED_KEYS,
     WIRE,
     LabPlan,
-    guest_plan,
     host_addresses,
     plain_guests,
     with_addresses,
 )
 
-LAB_KEYS = ("wire", "net", "host", "socket", "guests", "defaults", "guest")
+LAB_KEYS = (
+    "wire",
+    "net",
+    "host",
+    "socket",
+    "guests",
+    "defaults",
+    "guest",
+    "context",
+    "metrics",
+    "poll",
+    "cpu",
+)
 MAX_BYTES = 1 << 20
 
 
@@ -73,17 +92,22 @@ def plan_from(file: str, table: Mapping[str, Any]) -> LabPlan:
     """The lab of a parsed file; `file` is its name, for what is wrong with it."""
     _known(file, table, LAB_KEYS)
     net = values.nets(f"{file}: net", table["net"]) if "net" in table else NETS
+    shared = _table(f"{file}: [defaults]", table.get("defaults", {}), SHARED_KEYS)
+    defaults = {key: (f"{file}: [defaults] {key}", value) for key, value in shared.items()}
+    guests = [
+        guest_plan(f"{file}: [[{what}]] {i}, ", settings, defaults, net)
+        for what, given in (("guest", _guests(file, table)), ("context", _contexts(file, table)))
+        for i, settings in enumerate(given, 1)
+    ]
+    wire = _text(f"{file}: wire", table.get("wire", WIRE))
     host = host_addresses(net)
     if "host" in table:
         host = values.addresses(f"{file}: host", table["host"], net)
-    shared = _table(f"{file}: [defaults]", table.get("defaults", {}), SHARED_KEYS)
-    defaults = {key: (f"{file}: [defaults] {key}", value) for key, value in shared.items()}
-    given = _guests(file, table)
-    guests = [
-        guest_plan(f"{file}: [[guest]] {i}, ", settings, defaults, net) for i, settings in enumerate(given, 1)
-    ]
-    wire = _text(f"{file}: wire", table.get("wire", WIRE))
-    path = _text(f"{file}: socket", table["socket"]) if "socket" in table else None
+    elif "net" not in table and "context" in table and all(guest.kind != NAMESPACE for guest in guests):
+        host = ()  # nobody here has addresses of ours
+    texts = {key: _text(f"{file}: {key}", table[key]) for key in ("socket", "metrics") if key in table}
+    poll = values.one_of(f"{file}: poll", table.get("poll", POLLS[0]), POLLS)
+    cpu = values.cpu(f"{file}: cpu", table["cpu"]) if "cpu" in table else None
     try:
         return LabPlan(
             tuple(with_addresses(guests, net, host)),
@@ -91,7 +115,9 @@ def plan_from(file: str, table: Mapping[str, Any]) -> LabPlan:
             net=net,
             host=host,
             defaults=defaults,
-            socket=path,
+            poll=poll,
+            cpu=cpu,
+            **texts,
         )
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from None
@@ -104,14 +130,31 @@ def _guests(file: str, table: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         )
     if "guests" in table:
         return list(plain_guests(values.whole(f"{file}: guests", table["guests"], 0, MAX_GUESTS)))
-    tables = table.get("guest", [])
-    if not isinstance(tables, list):
-        raise ConfigError(f"{file}: [guest]: give each guest a table [[guest]], in double brackets")
-    guests = [_table(f"{file}: [[guest]] {i}", guest, GUEST_KEYS) for i, guest in enumerate(tables, 1)]
+    keys = keys_of(NAMESPACE)
+    tables = _tables(file, table, "guest")
+    guests = [_table(f"{file}: [[guest]] {i}", guest, keys) for i, guest in enumerate(tables, 1)]
     for i, guest in enumerate(guests, 1):
         if "name" not in guest:
             raise ConfigError(f'{file}: [[guest]] {i}: no name; give it one, such as name = "g{i}"')
     return guests
+
+
+def _contexts(file: str, table: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    tables = _tables(file, table, "context")
+    for i, context in enumerate(tables, 1):
+        where = f"{file}: [[context]] {i}"
+        if not isinstance(context, dict) or "kind" not in context:
+            raise ConfigError(f"{where}: give it a kind, one of {', '.join(KINDS)}")
+        kind = values.one_of(f"{where}, kind", context["kind"], KINDS)
+        _known(where, context, ("kind", *keys_of(kind)))
+    return tables
+
+
+def _tables(file: str, table: Mapping[str, Any], key: str) -> list[Any]:
+    tables = table.get(key, [])
+    if not isinstance(tables, list):
+        raise ConfigError(f"{file}: [{key}]: give each {key} a table [[{key}]], in double brackets")
+    return tables
 
 
 def _table(where: str, table: object, keys: Sequence[str]) -> Mapping[str, Any]:

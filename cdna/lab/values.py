@@ -7,6 +7,8 @@ as TOML has it, and raises ConfigError in one line that names both and what woul
 from __future__ import annotations
 
 import math
+import os
+import pwd
 import re
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface, ip_network
 from typing import TYPE_CHECKING
@@ -25,6 +27,9 @@ MAX_RATE = 1e12  # bits a second
 MAX_WEIGHT = 1000
 MAX_VLAN = 4094
 MIN_MTU, MAX_MTU = 1280, 9000  # IPv6's least (RFC 8200), and what a frame of 9018 bytes holds
+MAX_QUEUES = 8  # pairs of a vhost-user guest
+MAX_PATH = 107  # bytes: sun_path of unix(7) less its zero
+MIN_SIZE, MAX_SIZE = 60, 9014  # of a synthetic frame, without the FCS
 UNITS = {"K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 # Single-use I/O pages are for buffers of up to 12 KiB (guest_driver/queues.pxd); a large segment needs 64.
 LAB_PROTECTIONS = tuple(mode for mode in PROTECTIONS if mode != "iommu:single-use")
@@ -97,6 +102,69 @@ def rate(where: str, value: object) -> float:
     if not 0 <= number <= MAX_RATE:
         raise bad(where, value, advice)
     return number
+
+
+def one_of(where: str, value: object, known: Sequence[str]) -> str:
+    if not isinstance(value, str) or value not in known:
+        raise bad(where, value, f"give one of {', '.join(known)}")
+    return value
+
+
+def switch(where: str, value: object) -> bool:
+    """On or off; true or false in a file."""
+    if isinstance(value, bool):
+        return value
+    return one_of(where, value, ("on", "off")) == "on"
+
+
+def queues(where: str, value: object) -> int:
+    return whole(where, value, 1, MAX_QUEUES)
+
+
+def cpu(where: str, value: object) -> int:
+    return whole(where, value, 0, 1 << 16)
+
+
+def frame_size(where: str, value: object) -> int:
+    return whole(where, value, MIN_SIZE, MAX_SIZE)
+
+
+def client(where: str, value: object) -> bool:
+    """Whether we are the socket's client; the frontend listens then."""
+    return one_of(where, value, ("server", "client")) == "client"
+
+
+def socket_path(where: str, value: object) -> str:
+    """The absolute path of a Unix socket, in a directory that is there."""
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        raise bad(where, value, "give the path of a Unix socket, such as /run/cdna/web.sock")
+    path = os.path.abspath(value)
+    if len(os.fsencode(path)) > MAX_PATH:
+        raise bad(where, value, f"longer than the {MAX_PATH} bytes that a Unix socket's path can have")
+    directory = os.path.dirname(path)
+    if not os.path.isdir(directory):
+        raise bad(where, value, f"there is no directory {directory}; make it first")
+    if os.path.isdir(path):
+        raise bad(where, value, "a directory; give the path of a socket in it")
+    return path
+
+
+def users(where: str, value: object) -> tuple[int, ...]:
+    """Users by name or number."""
+    found = []
+    for word in words(where, value):
+        try:
+            found.append(int(word) if word.isdecimal() else pwd.getpwnam(word).pw_uid)
+        except (KeyError, ValueError):
+            raise bad(where, word, "no user of this machine; give a name such as libvirt-qemu") from None
+    return tuple(found)
+
+
+def destination(where: str, value: object) -> str:
+    """Where frames are sent to: a MAC address, or the name of a guest."""
+    if isinstance(value, str) and _MAC.fullmatch(value):
+        return value.lower()
+    return name(where, value)
 
 
 def protection(where: str, value: object) -> str:

@@ -6,8 +6,12 @@ Everything here lies in memory that guests never map. A guest's words enter thro
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from cdna.abi cimport completion_t, context_page_t, desc_t, offload_t
+from cdna.abi cimport (
+    TAKES_CSUM, TAKES_ECN, TAKES_TSO4, TAKES_TSO6, TAKES_UFO, TAKES_USO4, TAKES_USO6, completion_t,
+    context_page_t, desc_t, offload_t,
+)
 from cdna.memory cimport memory_t
+from cdna.nic.virtqueue cimport virtio_t
 
 cdef enum:
     VLAN_UNTAGGED = 0           # the context sends and receives untagged frames
@@ -27,6 +31,7 @@ cdef packed struct stats_t:
     uint64_t tx_drop_vlan       # a VLAN tag that the context may not send
     uint64_t tx_drop_link       # the wire was down
     uint64_t tx_drop_filter     # nobody to deliver to, and not for the wire
+    uint64_t tx_drop_invalid    # no frame, or an offload that cannot be; of guests that may send such
     uint64_t rx_drop_no_buffer  # no receive descriptor posted
     uint64_t rx_drop_stopped    # the context was stopped by a fault
     uint64_t interrupts         # bits of this context in the interrupt vectors
@@ -56,6 +61,8 @@ cdef struct context_t:
     uint8_t rate_limited
     uint8_t vnet_header         # frames start with a vnet_header_t, and may be large or lack a checksum
     uint8_t polled              # the owner maps no doorbell vector: the NIC looks at its page itself
+    uint32_t takes              # Takes: what may be left to do in frames for it
+    virtio_t *virtio            # the rings of a virtio guest (virtqueue.pxd), or NULL
     ring_t tx
     ring_t rx
     uint64_t *io_page           # I/O page table, or NULL; index: I/O address >> PAGE_SHIFT
@@ -104,7 +111,7 @@ cdef struct wire_t:
     int (*rx)(wire_t *self, frame_t *frame, int n) noexcept nogil
     void *state
     uint32_t link               # 1: up
-    uint32_t offloads           # 1: tx takes frames with an offload; rx may give them in any case
+    uint32_t offloads           # Takes: what tx takes; rx may give frames with an offload in any case
     uint32_t tx_waiting         # 1: it took frames that its device has not; call rx soon, whatever arrives
     uint64_t tx_frames
     uint64_t tx_bytes
@@ -172,6 +179,8 @@ cdef struct nic_t:
     uint64_t *updated           # contexts to report in the next interrupt
     uint64_t *enabled           # contexts that want interrupts
     uint64_t *running
+    uint64_t *virtio            # contexts with rings of virtio that may be ready
+    uint64_t *virtio_used       # of them, those with used buffers to tell the driver of
     uint32_t n_running
     uint32_t n_polled
     uint32_t n_promiscuous
@@ -189,7 +198,7 @@ cdef struct nic_t:
     uint32_t txq_head
     uint32_t txq_tail
     uint8_t *segment_buffer     # a frame of several descriptors, or one to be segmented: MAX_TSO_FRAME bytes
-    void *tso                   # tso_t of the segmentation under way
+    void *tso                   # segmentation_t of the segmentation under way
     context_t *tso_context      # whose it is, or NULL
     uint8_t *tso_frame          # the next segment
     uint8_t *rx_frame           # a segment of a large frame from the wire: MAX_FRAME bytes
@@ -204,6 +213,7 @@ cdef struct nic_t:
     uint32_t paused
     uint32_t yields             # 1: give the core away when idle
     int wake_fd                 # event descriptor of a loop that may sleep, or -1
+    int epoll_fd                # where such a loop waits for kicks, or -1
     uint64_t epoch              # odd while a round is under way
     uint64_t rounds
     uint64_t frames

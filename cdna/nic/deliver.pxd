@@ -9,7 +9,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from cdna.abi cimport (
     COMPLETION_F_EOP, CONTEXT_RUNNING, FAULT_ADDRESS, FAULT_FLAGS, FAULT_LENGTH, FAULT_NONE, FAULT_SEQUENCE,
-    PROTECTION_IOMMU, RING_RX, VNET_HEADER, completion_t, desc_t, offload_t, vnet_header_t,
+    PROTECTION_IOMMU, RING_RX, TAKES_CSUM, VNET_HEADER, completion_t, desc_t, offload_t, vnet_header_t,
 )
 from cdna.cpu cimport lowest_bit, prefetch_read, prefetch_write
 from cdna.nic.capture_ring cimport (
@@ -19,14 +19,14 @@ from cdna.nic.context cimport VLAN_TRUNK, context_t, nic_t, ring_t
 from cdna.nic.demux cimport (
     ETHERTYPE_VLAN, MULTICAST_BIT, TAG_LENGTH, admits, find_mac, header_t, wants_multicast,
 )
-from cdna.nic.dma cimport dma_address, dma_gather, gather, piece_t
+from cdna.nic.dma cimport MAX_PIECES, dma_address, dma_gather, gather, piece_t
 from cdna.nic.ring cimport consume, found_in, in_sequence, posted, read_desc, set_bit, stop_at
+from cdna.nic.virtio_rx cimport fill_virtio
 from cdna.nic.vnet cimport write_vnet
 
 cdef enum:
     AHEAD = 8                   # descriptors whose buffers are prefetched
     DESC_AHEAD = 32             # descriptors that are themselves prefetched
-    MAX_PIECES = 10             # of a frame: header, tag, and what the sender had
     MAX_BUFFERS = 256           # of one frame; smaller buffers would cost the NIC more than they hold
 
 
@@ -149,7 +149,7 @@ cdef inline bint fill_vnet(nic_t *nic, context_t *context, const piece_t *piece,
     cdef piece_t with_header[MAX_PIECES]
     cdef vnet_header_t vnet
     cdef uint32_t n = 1, left = len
-    write_vnet(&vnet, offload, piece, flags)
+    write_vnet(&vnet, offload, piece, flags if context.takes & TAKES_CSUM else 0)
     with_header[0].data = <const uint8_t *>&vnet
     with_header[0].len = VNET_HEADER
     while left:
@@ -168,7 +168,9 @@ cdef inline bint deliver(nic_t *nic, context_t *context, const piece_t *piece, u
     """Delivers a frame of `len` bytes to a running context. Returns whether it was."""
     cdef bint done
     cdef uint32_t reason = CAPTURE_NOT_DROPPED
-    if context.vnet_header:
+    if context.virtio != NULL:
+        done = fill_virtio(nic, context, piece, len, flags, offload)
+    elif context.vnet_header:
         done = fill_vnet(nic, context, piece, len, flags, vlan, offload)
     else:
         done = fill(nic, context, piece, len, flags, vlan)

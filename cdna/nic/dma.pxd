@@ -12,6 +12,10 @@ from cdna.cpu cimport copy_bytes, read_once_u64
 from cdna.memory cimport memory_t
 from cdna.nic.context cimport IO_PAGE_PRESENT, IO_PAGE_WRITE, context_t, nic_t
 
+cdef enum:
+    FRAME_PIECES = 20           # of a frame behind its copied first bytes, at most: Linux sends up to 19
+    MAX_PIECES = FRAME_PIECES + 4       # and those bytes, a tag between two of them, a virtio-net header
+
 cdef struct piece_t:            # a run of bytes that the NIC may read
     const uint8_t *data
     uint32_t len

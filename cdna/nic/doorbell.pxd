@@ -15,6 +15,7 @@ from cdna.abi cimport (
 )
 from cdna.cpu cimport load_u32, load_u64, lowest_bit, or_u32, or_u64, store_u32, swap_u32, swap_u64
 from cdna.nic.context cimport context_t, nic_t, ring_t
+from cdna.nic.virtio_signal cimport look_at_rings
 from cdna.nic.ring cimport clear_bit, posted, set_bit, stop_context
 
 cdef enum:
@@ -88,6 +89,7 @@ cdef inline void doorbells(nic_t *nic) noexcept nogil:
     cdef uint64_t bits
     if nic.n_polled:
         sweep_polled(nic)
+    look_at_rings(nic)
     for word in range(nic.words):
         if load_u64(&nic.doorbell[word]) == 0:
             continue

@@ -14,8 +14,9 @@ from cdna.abi cimport (
 from cdna.nic.context cimport context_t, nic_t, ring_t
 from cdna.nic.demux cimport header_t, parse_header
 from cdna.nic.dma cimport dma_copy
-from cdna.nic.offload cimport checksum_finish, tso_begin, tso_next, tso_t
+from cdna.nic.offload cimport checksum_finish
 from cdna.nic.ring cimport consume, found_in, in_sequence, posted, read_desc, set_bit, stop_at
+from cdna.nic.segmentation cimport segment_begin, segment_next, segmentation_t
 from cdna.nic.switch cimport forward_flat
 from cdna.nic.vnet cimport keeps_offload, offload_fault, read_vnet
 from cdna.nic.wire_queue cimport wire_has_room
@@ -79,19 +80,19 @@ cdef inline int gather_frame(nic_t *nic, context_t *context, gathered_t *g) noex
 
 cdef inline int segment(nic_t *nic, context_t *context) noexcept nogil:
     """Goes on with the segmentation under way: 1 done, 0 the wire has no room, -1 the context stopped."""
-    cdef tso_t *tso = <tso_t *>nic.tso
+    cdef segmentation_t *segmentation = <segmentation_t *>nic.tso
     cdef uint32_t len
     while True:
         if context.state != CONTEXT_RUNNING:
             nic.tso_context = NULL
             return -1
         if nic.tso_ready == 0:
-            len = tso_next(tso, nic.tso_frame, MAX_FRAME)
+            len = segment_next(segmentation, nic.tso_frame, MAX_FRAME)
             if len == 0:
                 nic.tso_context = NULL
                 return 1
             nic.tso_ready = len
-        if not forward_flat(nic, context, nic.tso_frame, nic.tso_ready, COMPLETION_F_CSUM_OK, NULL):
+        if not forward_flat(nic, context, nic.tso_frame, nic.tso_ready, segmentation.flags, NULL):
             return 0
         nic.tso_ready = 0
 
@@ -105,23 +106,24 @@ cdef inline int finish(nic_t *nic, context_t *context, uint32_t used) noexcept n
     return 1
 
 
-cdef inline bint as_it_is(nic_t *nic, context_t *context, const uint8_t *frame) noexcept nogil:
+cdef inline bint as_it_is(nic_t *nic, context_t *context, const uint8_t *frame, uint32_t len,
+                          const offload_t *o) noexcept nogil:
     """Whether the receivers of a frame in NIC memory do its work themselves."""
     cdef header_t header
     parse_header(&header, frame)
-    return keeps_offload(nic, context, &header)
+    return keeps_offload(nic, context, &header, o, frame, len)
 
 
 cdef inline void work(nic_t *nic, context_t *context, uint8_t *frame, uint32_t len,
                       const offload_t *o) noexcept nogil:
     """Sends a frame in the segment buffer with its offload, which was checked there; there is room."""
-    if as_it_is(nic, context, frame):
+    if as_it_is(nic, context, frame, len, o):
         forward_flat(nic, context, frame, len, 0, o)
     elif o.mss == 0:
         checksum_finish(frame, len, o)
         forward_flat(nic, context, frame, len, COMPLETION_F_CSUM_OK if context.vnet_header else 0, NULL)
     else:
-        tso_begin(<tso_t *>nic.tso, frame, len, o)
+        segment_begin(<segmentation_t *>nic.tso, frame, len, o)
         nic.tso_context = context
         nic.tso_ready = 0
         segment(nic, context)

@@ -19,6 +19,7 @@ from cdna.abi cimport CONTEXT_FREE, CONTEXT_RUNNING
 from cdna.cpu cimport fence, load_u32, lowest_bit, store_u32
 from cdna.nic.context cimport context_t, irq_ring_t, nic_t, progress_t
 from cdna.nic.ring cimport clear_bit, set_bit, test_bit
+from cdna.nic.virtio_signal cimport virtio_interrupts
 
 cdef extern from "<unistd.h>" nogil:
     ssize_t write(int fd, const void *buf, size_t count)
@@ -126,6 +127,7 @@ cdef inline void interrupts(nic_t *nic, uint64_t now) noexcept nogil:
     """The end of a round: publishes what completed, and raises an interrupt when there is one to raise."""
     publish(nic, now)
     publish_link(nic)
+    virtio_interrupts(nic, now)
     if now - nic.irq_looked >= LOOK_CYCLES:
         report_late(nic, now)
     if wants_interrupt(nic):

@@ -7,7 +7,8 @@ from cdna.nic.context cimport frame_t, nic_t
 from cdna.nic.deliver cimport deliver_local
 from cdna.nic.demux cimport find_mac, header_t, parse_header
 from cdna.nic.dma cimport piece_t
-from cdna.nic.offload cimport checksum_finish, tso_begin, tso_next, tso_t
+from cdna.nic.offload cimport checksum_finish
+from cdna.nic.segmentation cimport segment_begin, segment_next, segmentation_t
 from cdna.nic.vnet cimport keeps_offload, offload_fault
 
 
@@ -26,15 +27,15 @@ cdef inline bint receive_flat(nic_t *nic, const uint8_t *data, uint32_t len, uin
 
 cdef inline bint receive_segments(nic_t *nic, frame_t *frame) noexcept nogil:
     """Cuts a large frame from the wire for receivers that take none."""
-    cdef tso_t tso
+    cdef segmentation_t segmentation
     cdef uint32_t len
     cdef bint matched = False
-    tso_begin(&tso, frame.data, frame.len, &frame.offload)
+    segment_begin(&segmentation, frame.data, frame.len, &frame.offload)
     while True:
-        len = tso_next(&tso, nic.rx_frame, MAX_FRAME)
+        len = segment_next(&segmentation, nic.rx_frame, MAX_FRAME)
         if len == 0:
             return matched
-        matched = receive_flat(nic, nic.rx_frame, len, COMPLETION_F_CSUM_OK, NULL)
+        matched = receive_flat(nic, nic.rx_frame, len, segmentation.flags, NULL)
 
 
 cdef inline bint receive_one(nic_t *nic, frame_t *frame) noexcept nogil:
@@ -47,7 +48,8 @@ cdef inline bint receive_one(nic_t *nic, frame_t *frame) noexcept nogil:
     if offload_fault(frame.data, frame.len, &frame.offload):
         return False
     parse_header(&header, frame.data)
-    if find_mac(nic, header.destination) != NULL and keeps_offload(nic, NULL, &header):
+    if find_mac(nic, header.destination) != NULL and \
+            keeps_offload(nic, NULL, &header, &frame.offload, frame.data, frame.len):
         return receive_flat(nic, frame.data, frame.len, 0, &frame.offload)
     if frame.offload.mss:
         return receive_segments(nic, frame)

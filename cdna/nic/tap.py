@@ -10,7 +10,7 @@ import socket
 import struct
 from typing import Any, NoReturn
 
-from cdna.abi import Limits
+from cdna.abi import Limits, Takes
 from cdna.errors import ConfigError, ResourceError, whole
 
 TUNSETIFF = 0x400454CA  # linux/if_tun.h
@@ -20,8 +20,14 @@ TUNGETIFF = 0x800454D2
 TUNSETCARRIER = 0x400454E2
 IFF_TAP, IFF_NO_PI = 0x0002, 0x1000
 IFF_VNET_HDR, IFF_MULTI_QUEUE = 0x4000, 0x0100
-TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, TUN_F_TSO_ECN = 1, 2, 4, 8
-OFFLOADS = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN
+# What TUNSETOFFLOAD takes, best first; TUN_F_* are the bits of `Takes`. A kernel refuses what it does not
+# know as a whole: USO before Linux 6.2, UFO before 4.15.
+TCP_OFFLOADS = Takes.TAKES_CSUM | Takes.TAKES_TSO4 | Takes.TAKES_TSO6 | Takes.TAKES_ECN
+OFFLOADS = (
+    TCP_OFFLOADS | Takes.TAKES_UFO | Takes.TAKES_USO4 | Takes.TAKES_USO6,
+    TCP_OFFLOADS | Takes.TAKES_UFO,
+    TCP_OFFLOADS,
+)
 MAX_TAP_QUEUES = 256  # drivers/net/tun.c
 IFF_UP = 0x1  # linux/if.h
 IFNAMSIZ = 16
@@ -47,8 +53,8 @@ def check_tap_name(name: str) -> None:
 def open_tap(name: str, *, queues: int = 1, vnet_header: bool = False, up: bool = True) -> list[int]:
     """Nonblocking descriptors, one a queue, of the tap `name`, made where it does not exist.
 
-    vnet_header: frames start with a `vnet_header_t` (12 bytes) and may lack a checksum or be large TCP
-    segments, both ways. up: the device is brought up.
+    vnet_header: frames start with a `vnet_header_t` (12 bytes) and may lack a checksum or be large, both ways
+    (`set_offloads`). up: the device is brought up.
 
     Raises ConfigError for a name or a number that cannot be, and ResourceError where the device cannot be
     had. Then nothing is left behind.
@@ -82,9 +88,25 @@ def _attach(fd: int, name: str, multi: bool, vnet_header: bool) -> None:
         fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", os.fsencode(name), flags))
         if vnet_header:
             fcntl.ioctl(fd, TUNSETVNETHDRSZ, struct.pack("i", Limits.VNET_HEADER))
-        fcntl.ioctl(fd, TUNSETOFFLOAD, OFFLOADS if vnet_header else 0)  # a tap that persists remembers them
+        set_offloads(fd, vnet_header)  # a tap that persists remembers them
     except OSError as error:
         _explain(name, multi, error)
+
+
+def set_offloads(fd: int, on: bool) -> int:
+    """Lets the kernel give frames with work left to do to a tap, or not. Returns which, a sum of `Takes`.
+
+    The kernel takes the same from whoever writes to the tap.
+    """
+    for offloads in OFFLOADS if on else (0,):
+        try:
+            fcntl.ioctl(fd, TUNSETOFFLOAD, int(offloads))
+        except OSError as error:
+            if error.errno != errno.EINVAL or offloads in (0, OFFLOADS[-1]):
+                raise
+        else:
+            return int(offloads)
+    raise AssertionError
 
 
 def _check_alone(fd: int, name: str, queues: int, vnet_header: bool) -> None:

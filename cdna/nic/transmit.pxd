@@ -24,6 +24,7 @@ from cdna.nic.dma cimport dma_address, piece_t
 from cdna.nic.gathered cimport finish, segment, send_gathered
 from cdna.nic.ring cimport clear_bit, found_in, in_sequence, posted, read_desc, stop_at
 from cdna.nic.switch cimport forward
+from cdna.nic.virtio_tx cimport virtio_turn
 from cdna.nic.vnet cimport OFFLOAD_COPY, keeps_offload, read_vnet
 from cdna.nic.wire_queue cimport flush_wire, wire_has_room
 
@@ -90,7 +91,7 @@ cdef inline int send_vnet(nic_t *nic, context_t *context, const desc_t *desc) no
         return SLOW
     parse_header(&header, copy)
     if wanted:
-        if not keeps_offload(nic, context, &header):
+        if not keeps_offload(nic, context, &header, &offload, copy, len):
             return SLOW
     elif len > MAX_FRAME:
         stop_at(nic, context, FAULT_LENGTH, RING_TX, 0, desc.len)
@@ -157,6 +158,8 @@ cdef inline int turn(nic_t *nic, context_t *context, int budget, bint *stuck) no
     cdef bint simple = context.protection != PROTECTION_IOMMU
     if context.deficit <= 0:
         context.deficit += <int>QUANTUM * <int>context.weight
+    if context.virtio != NULL:
+        return virtio_turn(nic, context, budget, stuck)
     while n < budget and context.deficit > 0 and posted(&context.tx) and \
             (not context.rate_limited or context.tokens > 0):
         if simple:

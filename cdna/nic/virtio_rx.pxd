@@ -13,6 +13,7 @@ from cdna.abi cimport (
 from cdna.cpu cimport copy_bytes, load_u16, prefetch_read, prefetch_write
 from cdna.nic.context cimport context_t, nic_t
 from cdna.nic.dma cimport MAX_PIECES, piece_t
+from cdna.nic.flow_hash cimport flow_hash, rss_hash, toeplitz_t
 from cdna.nic.guest_memory cimport guest_bytes, log_bytes
 from cdna.nic.ring cimport set_bit, stop_context
 from cdna.nic.virtio_chain cimport chain_t, read_chain
@@ -40,9 +41,18 @@ cdef struct merged_t:           # a buffer that takes part of a frame
 
 cdef inline virtqueue_t *receive_queue(virtio_t *v, const piece_t *piece) noexcept nogil:
     """The queue that a frame goes to, or NULL. The first piece holds the frame's headers."""
+    cdef uint32_t hash = 0, which
     if v.receiving == 0 or not v.link:
         return NULL
-    return &v.queue[2 * v.receiveq[0]]
+    if v.receiving == 1:
+        return &v.queue[v.receiveq[0]]
+    if v.rss.types:
+        which = v.rss.unclassified
+        if rss_hash(<toeplitz_t *>v.rss.key, v.rss.types, piece.data, piece.len, &hash):
+            which = v.rss.queue[hash & v.rss.mask]
+        return &v.queue[2 * which] if v.queue[2 * which].ready else NULL
+    which = <uint32_t>(<uint64_t>flow_hash(piece.data, piece.len) * v.receiving >> 32)
+    return &v.queue[v.receiveq[which]]
 
 
 cdef inline void rx_prefetch_split(const virtio_t *v, virtqueue_t *q, uint32_t len) noexcept nogil:

@@ -13,7 +13,7 @@ from cdna.cpu cimport load_u32, lowest_bit
 from cdna.nic.context cimport context_t, nic_t
 from cdna.nic.ring cimport clear_bit, set_bit, stop_context
 from cdna.nic.virtqueue cimport (
-    ask_for_kicks, call, has_available, publish_used, virtio_t, virtqueue_t, write,
+    ask_for_kicks, call, has_available, prefetch_available, publish_used, virtio_t, virtqueue_t, write,
 )
 
 
@@ -32,8 +32,9 @@ cdef inline bint tx_available(virtio_t *v) noexcept nogil:
     cdef uint32_t i
     if not v.link:
         return False
-    for i in range(v.pairs):
-        if v.queue[2 * i + 1].ready and has_available(&v.queue[2 * i + 1]):
+    for i in range(v.sending):
+        if has_available(&v.queue[v.transmitq[i]]):
+            prefetch_available(&v.queue[v.transmitq[i]])
             return True
     return False
 
@@ -50,33 +51,36 @@ cdef inline void look_at(nic_t *nic, context_t *context) noexcept nogil:
 
 
 cdef inline void look_at_rings(nic_t *nic) noexcept nogil:
-    """Finds the virtio guests that have something to send."""
+    """Finds the virtio guests that have something to send, beside those that are known to."""
     cdef uint32_t word
     cdef uint64_t bits
     for word in range(nic.words):
-        bits = nic.virtio[word]
+        bits = nic.virtio[word] & ~nic.tx_active[word]
         while bits:
             look_at(nic, &nic.context[word * 64 + lowest_bit(bits)])
             bits &= bits - 1
 
 
+cdef inline bint signal_queue(context_t *context, virtqueue_t *q, uint64_t now) noexcept nogil:
+    """Publishes what a queue has used, and interrupts. Returns whether moderation holds an interrupt back."""
+    publish_used(context.virtio.memory, q)
+    if q.unsignalled == 0:
+        return False
+    if q.unsignalled < context.coalesce_frames and now - q.signalled_at < context.coalesce_cycles:
+        return True
+    context.stats.interrupts += call(q, now)
+    return False
+
+
 cdef inline bint signal_used(context_t *context, uint64_t now) noexcept nogil:
-    """Publishes what was used, and interrupts. Returns whether moderation holds something back."""
+    """As `signal_queue`, of all queues."""
     cdef virtio_t *v = context.virtio
-    cdef virtqueue_t *q
     cdef uint32_t i
     cdef bint held = False
-    for i in range(2 * v.pairs):
-        q = &v.queue[i]
-        if not q.ready:
-            continue
-        publish_used(v.memory, q)
-        if q.unsignalled == 0:
-            continue
-        if q.unsignalled >= context.coalesce_frames or now - q.signalled_at >= context.coalesce_cycles:
-            context.stats.interrupts += call(q, now)
-        else:
-            held = True
+    for i in range(v.receiving):
+        held |= signal_queue(context, &v.queue[v.receiveq[i]], now)
+    for i in range(v.sending):
+        held |= signal_queue(context, &v.queue[v.transmitq[i]], now)
     return held
 
 
@@ -106,9 +110,9 @@ cdef inline bint ask_all_for_kicks(nic_t *nic, bint wanted) noexcept nogil:
         while bits:
             context = &nic.context[word * 64 + lowest_bit(bits)]
             bits &= bits - 1
-            for i in range(context.virtio.pairs):
-                q = &context.virtio.queue[2 * i + 1]
-                if q.ready and q.notify != wanted:
+            for i in range(context.virtio.sending):
+                q = &context.virtio.queue[context.virtio.transmitq[i]]
+                if q.notify != wanted:
                     ask_for_kicks(q, wanted)
             available |= wanted and context.state == CONTEXT_RUNNING and tx_available(context.virtio)
     return available

@@ -13,7 +13,7 @@ from cdna.abi cimport (
     CONTEXT_RUNNING, FAULT_AVAIL, FAULT_HEADER, MAX_FRAME, MAX_TSO_FRAME, MIN_FRAME, RING_TX, offload_t,
     vnet_header_t,
 )
-from cdna.cpu cimport prefetch_read
+from cdna.cpu cimport load_u32, prefetch_read
 from cdna.nic.context cimport context_t, nic_t
 from cdna.nic.demux cimport header_t, parse_header
 from cdna.nic.dma cimport FRAME_PIECES, gather, piece_t
@@ -34,7 +34,7 @@ from cdna.virtio cimport (
 )
 
 cdef enum:
-    TX_BATCH = 32               # buffers looked at before the first of them is sent
+    TX_BATCH = 16               # buffers looked at before the first of them is sent
     SWITCH_COPY = 64            # bytes of a frame that the NIC reads before it decides
     LINE = 64
     WALK_COST = 64              # bytes of its turn that a descriptor costs beside the frame's own
@@ -200,13 +200,16 @@ cdef inline void stage(const virtio_t *v, virtqueue_t *q, staged_t *staged, cons
 cdef inline int stage_split(const virtio_t *v, virtqueue_t *q, staged_t *staged, int limit) noexcept nogil:
     """The next buffers of a split ring: how many, or BEYOND_RING."""
     cdef vring_desc_t desc
-    cdef int n = split_available(q), i
+    cdef int available = split_available(q), n = available, i
     if n > limit:
         n = limit
     for i in range(n):
         staged[i].id = split_head(q, i)
         if staged[i].id < q.size:
             prefetch_read(q.desc + 16 * <uint64_t>staged[i].id)
+    for i in range(n, available if available < n + TX_BATCH else n + TX_BATCH):     # of the next batch
+        if split_head(q, i) < q.size:
+            prefetch_read(q.desc + 16 * <uint64_t>split_head(q, i))
     for i in range(n):
         staged[i].data = NULL           # a descriptor outside the ring: the walk says so
         if staged[i].id < q.size:
@@ -289,16 +292,16 @@ cdef inline int tx_queue(nic_t *nic, context_t *context, virtqueue_t *q, int bud
 cdef inline int virtio_turn(nic_t *nic, context_t *context, int budget, bint *stuck) noexcept nogil:
     """As `transmit.turn`, of a virtio guest: its queues take turns within the context's."""
     cdef virtio_t *v = context.virtio
-    cdef virtqueue_t *q
     cdef uint32_t i
     cdef int n = 0, done = TX_SENT
-    for i in range(v.pairs):
-        q = &v.queue[2 * v.tx_cursor + 1]
-        if q.ready:
-            n += tx_queue(nic, context, q, budget - n, &done)
+    if load_u32(&v.memory.gone):        # no turn: the look at the rings stops it
+        clear_bit(nic.tx_active, context.index)
+        return 0
+    for i in range(v.sending):
+        n += tx_queue(nic, context, &v.queue[v.transmitq[v.tx_cursor]], budget - n, &done)
         if done != TX_SENT or nic.tso_context == context or (n >= budget and may_send(context)):
             break                       # it goes on with this queue
-        v.tx_cursor = v.tx_cursor + 1 if v.tx_cursor + 1 < v.pairs else 0
+        v.tx_cursor = v.tx_cursor + 1 if v.tx_cursor + 1 < v.sending else 0
         if not may_send(context):
             break
     if n:

@@ -16,7 +16,7 @@ index, in a packed ring by the flags of the first of them, which are written las
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from cdna.cpu cimport fence, load_u16, read_once_u64, store_u16
+from cdna.cpu cimport fence, load_u16, prefetch_read, read_once_u64, store_u16
 from cdna.nic.guest_memory cimport guest_memory_t, log_bytes, log_range
 from cdna.virtio cimport (
     VRING_AVAIL_F_NO_INTERRUPT, VRING_DESC_F_WRITE, VRING_PACKED_DESC_F_AVAIL, VRING_PACKED_DESC_F_USED,
@@ -89,12 +89,23 @@ cdef struct virtqueue_t:
     uint8_t started
     uint8_t enabled
 
+cdef struct rss_t:              # receive-side scaling as the driver configured it (5.1.6.5.7)
+    uint32_t types              # HashType; 0: the NIC distributes as it likes
+    uint32_t mask               # entries of the table, less one
+    uint16_t unclassified       # receive queue of frames without a hash
+    uint16_t queue[128]         # receive queues, 0 to pairs - 1
+    void *key                   # toeplitz_t
+
 cdef struct virtio_t:           # the rings and the memory of one context's guest
     virtqueue_t queue[16]       # 2i: receiveq, 2i + 1: transmitq (5.1.2); VIRTIO_MAX_PAIRS of each
     uint32_t pairs
     uint32_t receiving          # receive queues that are ready
-    uint8_t receiveq[8]         # which
-    uint32_t tx_cursor
+    uint32_t sending            # transmit queues that are
+    uint8_t receiveq[8]         # which: indices of `queue`
+    uint8_t transmitq[8]
+    uint32_t tx_cursor          # in `transmitq`
+    uint32_t active             # pairs that the driver receives on
+    rss_t rss
     uint32_t header             # bytes of the virtio-net header: 12, or 10 of a legacy driver
     uint8_t mergeable
     uint8_t checksums           # 1: the driver took GUEST_CSUM
@@ -145,6 +156,12 @@ cdef inline bint has_available(virtqueue_t *q) noexcept nogil:
     if q.packed:
         return packed_available(q, q.last_avail, q.avail_wrap)
     return load_u16(&avail_ring(q).idx) != q.last_avail
+
+
+cdef inline void prefetch_available(const virtqueue_t *q) noexcept nogil:
+    """Fetches what says which buffers are available; of a packed ring that is what was just looked at."""
+    if not q.packed:
+        prefetch_read(&avail_ring(q).ring[q.last_avail & (q.size - 1)])
 
 
 cdef inline uint16_t split_head(const virtqueue_t *q, uint32_t offset) noexcept nogil:

@@ -7,6 +7,7 @@ from string import Template
 from typing import Any
 
 from cdna.compare.result import Comparison, Ratio, Run
+from cdna.compare.vm.result import VmRun
 from cdna.report import plots
 from cdna.report.published import published
 from cdna.report.summary import (
@@ -21,6 +22,7 @@ from cdna.report.summary import (
     spread,
 )
 from cdna.report.table import figure, profile
+from cdna.report.vm_table import COLUMNS, cells, load_name, vm_sentences
 
 DASH = "\N{EN DASH}"
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -34,11 +36,14 @@ _FACTS = {
     "governor": "frequency governor",
     "virtualized": "virtual machine",
     "cdna": "cdna version",
+    "vm": "virtual machines",
 }
 
 
 def report(comparison: Comparison) -> str:
     """The page, as text. Raises `ValueError` when there are no runs to show."""
+    if comparison.vm:
+        return vm_report(comparison)
     if not comparison.runs:
         raise ValueError("a comparison without runs has nothing to report; measure at least one case")
     sections = list(comparison.sections().items())
@@ -54,10 +59,55 @@ def report(comparison: Comparison) -> str:
         profiles="\n".join(_profiles(i, *key, runs) for i, (key, runs) in enumerate(sections)),
         tables="\n".join(_table(comparison, *key, runs) for key, runs in sections),
         published=published(comparison),
-        host="\n".join(
-            f'<tr><th scope="row">{escape(_FACTS.get(name, name))}</th><td>{escape(_fact(value))}</td></tr>'
-            for name, value in comparison.host.items()
-        ),
+        host=_host(comparison),
+    )
+
+
+def vm_report(comparison: Comparison) -> str:
+    """The page of virtual machines: the same head, other contents."""
+    package = files("cdna.report")
+    head, _, _ = package.joinpath("report.html").read_text(encoding="utf-8").partition("<main>")
+    contents = package.joinpath("vm_report.html").read_text(encoding="utf-8")
+    return Template(head + contents).substitute(
+        title="CDNA against the kernel's bridge: virtual machines",
+        lead=escape(f"{comparison.host.get('vm', '')}. {_host_in_a_line(comparison)}".lstrip(". ")),
+        tiles="".join(_vm_tile(comparison, run) for run in comparison.vm if run.path == "cdna"),
+        sentences="\n".join(f"<p>{escape(text)}</p>" for text in vm_sentences(comparison, DASH)),
+        table=_vm_table(comparison),
+        host=_host(comparison),
+    )
+
+
+def _vm_tile(comparison: Comparison, run: VmRun) -> str:
+    ratio = comparison.vm_ratio(run)
+    digits = 0 if run.less_is_better else 3
+    small = f"{spread(ratio, DASH)} times the bridge" if ratio is not None else ""
+    small += ", less is better" if run.less_is_better else ""
+    return _tile(f"{run.value:.{digits}f}", f"{run.unit}, {load_name(run)}", small)
+
+
+def _vm_table(comparison: Comparison) -> str:
+    head = "".join(
+        f'<th scope="col"{" class=left" * (i == 0)}>{name}<small>{unit or "&nbsp;"}</small></th>'
+        for i, (name, unit) in enumerate(COLUMNS)
+    )
+    rows = []
+    for i, run in enumerate(comparison.vm):
+        first = i == 0 or comparison.vm[i - 1].group != run.group
+        classes = " ".join(["first"] * first + ["main"] * (run.path == "cdna"))
+        name = escape(load_name(run)) if first else ""
+        path, *others = cells(comparison, run, DASH)
+        row = "".join(f"<td>{escape(cell)}</td>" for cell in others)
+        rows.append(
+            f'<tr class="{classes}"><td class="left">{name}</td><td class="left">{path}</td>{row}</tr>'
+        )
+    return f'<table class="runs"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+
+
+def _host(comparison: Comparison) -> str:
+    return "\n".join(
+        f'<tr><th scope="row">{escape(_FACTS.get(name, name))}</th><td>{escape(_fact(value))}</td></tr>'
+        for name, value in comparison.host.items()
     )
 
 

@@ -25,10 +25,7 @@ def rates_table(traffic: Sequence[Traffic], style: Style) -> Table:
     for t in traffic:
         table.add_row(
             t.guest,
-            f"{t.tx_frames_s:.0f}",
-            f"{t.tx_bits_s / 1e6:.1f}",
-            f"{t.rx_frames_s:.0f}",
-            f"{t.rx_bits_s / 1e6:.1f}",
+            *_rates(t),
             str(t.drops),
             str(t.faults),
             f"{t.interrupts_s:.0f}",
@@ -56,11 +53,13 @@ def totals_table(traffic: Sequence[Traffic], style: Style) -> Table:
 
 
 def guests_table(guests: Sequence[Mapping[str, Any]], style: Style) -> Table:
-    """What the guests are: the rows of `Lab.describe`."""
+    """What the guests are: the rows of `Lab.describe`. Their kinds, unless all are namespaces."""
+    mixed = any(guest.get("kind", "namespace") != "namespace" for guest in guests)
     table = style.table()
     for column in (
         "guest",
         "ctx",
+        *(["kind", "peer"] if mixed else []),
         "state",
         "link",
         "MAC",
@@ -75,7 +74,8 @@ def guests_table(guests: Sequence[Mapping[str, Any]], style: Style) -> Table:
         table.add_row(
             guest["guest"],
             str(guest["context"]),
-            guest["state"],
+            *([guest["kind"], peer_text(guest, style)] if mixed else []),
+            state_text(guest),
             guest["link"],
             guest["mac"],
             " ".join(guest["addresses"]) or style.dash,
@@ -84,6 +84,69 @@ def guests_table(guests: Sequence[Mapping[str, Any]], style: Style) -> Table:
             rate_text(guest["rate"]) if guest["rate"] else style.dash,
             guest["protection"],
         )
+    return table
+
+
+def live_table(guests: Sequence[Mapping[str, Any]], traffic: Sequence[Traffic], style: Style) -> Table:
+    """What the contexts are and do now: the rows of `Lab.describe`, and the traffic of the same guests."""
+    table = style.table()
+    for column in ("guest", "kind", "state", "link", "peer"):
+        table.add_column(column, no_wrap=True)
+    for column in ("tx frames/s", "tx Mbit/s", "rx frames/s", "rx Mbit/s", "drops/s", "drops", "irq/s"):
+        table.add_column(column, justify="right", no_wrap=True)
+    by_name = {t.guest: t for t in traffic}
+    for guest in guests:
+        t = by_name.get(guest["guest"], Traffic(guest["guest"]))
+        table.add_row(
+            guest["guest"],
+            guest["kind"],
+            state_text(guest),
+            guest["link"],
+            peer_text(guest, style),
+            *_rates(t),
+            f"{t.drops_s:.0f}",
+            str(t.drops),
+            f"{t.interrupts_s:.0f}",
+        )
+    return table
+
+
+def _rates(t: Traffic) -> tuple[str, str, str, str]:
+    """Four cells: frames and Mbit a second, each way."""
+    return (
+        f"{t.tx_frames_s:.0f}",
+        f"{t.tx_bits_s / 1e6:.1f}",
+        f"{t.rx_frames_s:.0f}",
+        f"{t.rx_bits_s / 1e6:.1f}",
+    )
+
+
+def state_text(guest: Mapping[str, Any]) -> str:
+    """The context's state; behind a socket, what the frontend makes of it: waiting, connected, running."""
+    return str(guest.get("frontend") or guest["state"])
+
+
+def peer_text(guest: Mapping[str, Any], style: Style) -> str:
+    """The process behind the guest's socket, if there is one."""
+    return str(guest["peer"] or style.dash)
+
+
+def detail_table(detail: Mapping[str, Any], style: Style) -> Table:
+    """All that is known of a guest, a line each; of its rings, a line for each that was started."""
+    table = style.table()
+    for column in ("what", "value"):
+        table.add_column(column, no_wrap=True)
+    for name, value in detail.items():
+        if name == "rings":
+            for number, ring in enumerate(value):
+                if ring.get("started"):
+                    parts = [f"{key} {part}" for key, part in ring.items()]
+                    table.add_row(f"ring {number}", ", ".join(parts))
+        elif isinstance(value, list):
+            for i, word in enumerate(value or [style.dash]):
+                table.add_row(name if i == 0 else "", str(word))
+        else:
+            table.add_row(name, style.dash if value is None else str(value))
     return table
 
 

@@ -63,5 +63,5 @@ class Style:
 
 
 def _width(table: Table) -> int:
-    wide = Console(file=io.StringIO(), width=1000)
+    wide = Console(file=io.StringIO(), width=1000, emoji=False, markup=False)
     return Measurement.get(wide, wide.options, table).maximum

@@ -13,19 +13,23 @@ from cdna.report.summary import (
     least_most,
     sentences,
 )
+from cdna.report.vm_table import vm_sentences, vm_table
 
 INTERRUPTS = ("NIC\nirq/s", "drv.\nirq/s", "guest\nirq/s")
 
 
 def comparison_text(comparison: Comparison, style: Style) -> str:
     """A table for each direction, then what they say. Nothing when nothing was measured."""
-    if not comparison.runs:
+    if not comparison.runs and not comparison.vm:
         return ""
     parts: list[Table | str] = []
     for (domains, direction, size), runs in comparison.sections().items():
         title = f"{DIRECTIONS[direction]}, {frames(size)}, {DOMAINS[domains]}"
         parts += ["", title, _comparison_table(comparison, runs, style)]
-    parts += ["", *sentences(comparison, style.dash)]
+    if comparison.vm:
+        parts += ["", f"Virtual machines, {comparison.host.get('vm', '')}".rstrip(", ")]
+        parts += [vm_table(comparison, style)]
+    parts += ["", *sentences(comparison, style.dash), *vm_sentences(comparison, style.dash)]
     return style.render(*parts)
 
 

@@ -40,7 +40,12 @@ class FaultReport:
     found: int
 
     def __str__(self) -> str:
+        return f"guest {self.guest!r}, context {self.context}: {self.why}"
+
+    @property
+    def why(self) -> str:
+        """The check that failed, where, and by what."""
         return (
-            f"guest {self.guest!r}, context {self.context}: {self.reason.name} in {self.ring.name} "
+            f"{self.reason.name} in {self.ring.name} "
             f"at index {self.index}, expected {self.expected}, found {self.found}"
         )

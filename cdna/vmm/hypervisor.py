@@ -72,7 +72,8 @@ class Context:
         self.event_fd = event_fd
         self.revoked = False
         self.on_revoke: Callable[[], None] | None = None  # called once, when the context was taken away
-        self.fault: FaultReport | None = None
+        self.fault: FaultReport | None = None  # the last one
+        self.faults_collected = 0
 
     @property
     def state(self) -> abi.ContextState:
@@ -335,8 +336,10 @@ class Hypervisor:
 
     def _collect_fault(self, context: Context) -> FaultReport | None:
         info = self.nic.info(context.index)
-        if info["state"] != abi.ContextState.CONTEXT_FAULTED or context.fault is not None:
+        faults = self.nic.stats(context.index)["faults"]
+        if info["state"] != abi.ContextState.CONTEXT_FAULTED or faults == context.faults_collected:
             return None
+        context.faults_collected = faults
         context.fault = FaultReport(
             context.guest.name,
             context.guest.domain,

@@ -9,11 +9,13 @@ from numbers import Real
 from operator import index
 from typing import SupportsIndex
 
-from cdna.abi import IommuStrategy, Protection
+from cdna.abi import IommuStrategy, Protection, Takes
 from cdna.errors import ConfigError, whole
 
 VLAN_TRUNK = 0xFFFF
 MAX_RATE = 1e15  # bits a second: no wire's, and far from where the arithmetic ends
+
+TAKES_TCP = Takes.TAKES_CSUM | Takes.TAKES_TSO4 | Takes.TAKES_TSO6 | Takes.TAKES_ECN
 
 STRATEGIES = {
     "single-use": IommuStrategy.IOMMU_SINGLE_USE,
@@ -22,6 +24,7 @@ STRATEGIES = {
     "direct-map": IommuStrategy.IOMMU_DIRECT_MAP,
 }
 _MAC = re.compile("[0-9a-f]{2}(:[0-9a-f]{2}){5}", re.ASCII | re.IGNORECASE)
+TABLE = "table"  # the guest's own memory table: of virtio guests, see cdna.nic.virtio_device
 PROTECTIONS = ("validated", "none", *(f"iommu:{name}" for name in STRATEGIES))
 
 
@@ -34,6 +37,8 @@ def parse_protection(text: str) -> tuple[Protection, IommuStrategy]:
         return Protection.PROTECTION_VALIDATED, IommuStrategy.IOMMU_SINGLE_USE
     if text == "none":
         return Protection.PROTECTION_NONE, IommuStrategy.IOMMU_SINGLE_USE
+    if text == TABLE:
+        return Protection.PROTECTION_TABLE, IommuStrategy.IOMMU_SINGLE_USE
     raise ConfigError(f"protection {text!r}: give one of {', '.join(PROTECTIONS)}")
 
 
@@ -71,7 +76,8 @@ class ContextSettings:
     weight: its share when contexts compete. seq_modulus: of the sequence numbers, at least twice the ring.
     coalesce: (descriptors, microseconds) of interrupt moderation; None: the NIC's default.
     vnet_header: each frame starts with a virtio-net header (`cdna.abi`), both ways; it may lack its checksum
-    or be a large segment, and the guest takes such frames of others.
+    or be large, and the guest takes such frames of others. takes: which, a sum of `abi.Takes`; None: with an
+    open checksum, and large TCP segments.
     remote: the guest is another process, which maps no doorbell vector.
     """
 
@@ -89,6 +95,7 @@ class ContextSettings:
     coalesce: tuple[int, float] | None = None
     seq_modulus: int = 1 << 32
     vnet_header: bool = False
+    takes: int | None = None
     remote: bool = False
     mode: Protection = field(init=False)
     strategy: IommuStrategy = field(init=False)
@@ -106,7 +113,10 @@ class ContextSettings:
 
     def options(self) -> dict[str, object]:
         """The settings that can change while the context runs, as `Nic.set_option` takes them."""
-        return self.parse_options({name: getattr(self, name) for name in _OPTIONS if name != "mac"})
+        options = {name: getattr(self, name) for name in _OPTIONS if name != "mac"}
+        if self.takes is None:
+            options["takes"] = TAKES_TCP if self.vnet_header else 0
+        return self.parse_options(options)
 
     @staticmethod
     def parse_options(options: Mapping[str, object]) -> dict[str, object]:
@@ -127,6 +137,8 @@ class ContextSettings:
                 parsed[name] = whole(name, value, 1, 1000)
             elif name == "rate":
                 parsed[name] = _parse_rate(value)
+            elif name == "takes":
+                parsed[name] = value
             else:
                 parsed[name] = bool(value)
         return parsed
@@ -142,5 +154,6 @@ _OPTIONS = (
     "all_multicast",
     "multicast",
     "coalesce",
+    "takes",
 )
 assert set(_OPTIONS) <= {f.name for f in fields(ContextSettings)}

@@ -4,8 +4,7 @@
 
 #include <stdint.h>
 
-static inline uint16_t load_u16(const volatile uint16_t *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
-static inline void store_u16(volatile uint16_t *p, uint16_t v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
+#include "cpu.h"
 
 /* Compare and swap: 1 when *p was `expected` and is `desired` now. */
 static inline int cas_u16(volatile uint16_t *p, uint16_t expected, uint16_t desired) {

@@ -23,7 +23,7 @@ from posix.unistd cimport read
 import os
 
 from cdna.abi cimport CONTEXT_RUNNING
-from cdna.cpu cimport cycles, load_u32, store_u32, swap_u32
+from cdna.cpu cimport cycles, load_u32, lowest_bit, store_u32, swap_u32
 from cdna.epoll cimport (
     EPOLL_CLOEXEC, EPOLL_CTL_DEL, EPOLLET, EPOLLIN, epoll_create1, epoll_ctl, epoll_event,
     epoll_wait, precise_timers, spun_out, watch,
@@ -34,6 +34,7 @@ from cdna.guest_driver.tap_port cimport MIN_BUFFER, from_tap, port_t, to_tap
 from cdna.nic.context cimport nic_t
 from cdna.nic.device cimport Nic
 from cdna.nic.engine cimport engine_poll, paused_until_resumed, stood_still
+from cdna.nic.virtio_signal cimport ask_all_for_kicks
 from cdna.nic.wire cimport cycles_per_second
 
 from cdna.errors import ConfigError
@@ -50,6 +51,7 @@ cdef enum:
     # Frames each way between two looks at the ports: few enough to stay in the cache, and a receive ring of
     # twice as many never runs out of buffers.
     ENGINE_BUDGET = 16
+    ALONE_BUDGET = 64           # of the engine, where there are no taps
     EVENTS = 64
     MOVES = 3                   # of a frame from guest to guest: from a tap, by the engine, to a tap
     NAP_NS = 50_000             # while something may happen that no descriptor tells of
@@ -78,6 +80,8 @@ cdef int round_of(pump_t *pump) noexcept nogil:
     cdef port_t *port
     cdef uint32_t i
     cdef int n = 0, moved
+    if pump.used_ports == 0:            # virtio guests, whose rings the engine looks at, or drivers with doorbells
+        return engine_poll(pump.nic, ALONE_BUDGET)
     note(pump, event, epoll_wait(pump.epoll, event, EVENTS, 0))
     if pump.rescan:
         pump.rescan = 0
@@ -98,6 +102,18 @@ cdef int round_of(pump_t *pump) noexcept nogil:
     return n
 
 
+cdef uint32_t native_contexts(const nic_t *nic) noexcept nogil:
+    """Running contexts whose guests ring doorbells; a virtio guest kicks."""
+    cdef uint32_t word, n = 0
+    cdef uint64_t bits
+    for word in range(nic.words):
+        bits = nic.running[word]
+        while bits:
+            n += nic.context[word * 64 + lowest_bit(bits)].virtio == NULL
+            bits &= bits - 1
+    return n
+
+
 cdef bint must_look(const pump_t *pump) noexcept nogil:
     """Whether something may be to do soon that no descriptor will tell of."""
     cdef const nic_t *nic = pump.nic
@@ -108,6 +124,8 @@ cdef bint must_look(const pump_t *pump) noexcept nogil:
     for word in range(nic.words):
         if nic.tx_active[word] or nic.unreported[word] or nic.updated[word] & nic.enabled[word]:
             return True
+        if nic.virtio_used[word]:       # interrupts that moderation holds back
+            return True
     for i in range(pump.ports):
         port = &pump.port[i]
         if port.driver == NULL or nic.context[port.driver.context].state != CONTEXT_RUNNING:
@@ -115,7 +133,7 @@ cdef bint must_look(const pump_t *pump) noexcept nogil:
         if port.readable:               # its ring is full, and its tap's event is past
             return True
         served += 1
-    return nic.n_running > served       # the others' drivers ring doorbells, and wake nobody
+    return native_contexts(nic) > served       # the others' drivers ring doorbells, and wake nobody
 
 
 cdef void sleep_until_woken(pump_t *pump) noexcept nogil:
@@ -124,13 +142,16 @@ cdef void sleep_until_woken(pump_t *pump) noexcept nogil:
     cdef epoll_event event[EVENTS]
     cdef timespec nap
     cdef int n = 0
+    cdef bint look
     nap.tv_sec = 0
     nap.tv_nsec = NAP_NS
+    look = ask_all_for_kicks(nic, True) or must_look(pump)
     swap_u32(&nic.paused, 1)
     if not load_u32(&nic.pause) and not load_u32(&nic.stop):
-        n = <int>syscall(SYS_epoll_pwait2, pump.epoll, event, <int>EVENTS,
-                         &nap if must_look(pump) else NULL, NULL, <size_t>0)
+        n = <int>syscall(SYS_epoll_pwait2, pump.epoll, event, <int>EVENTS, &nap if look else NULL, NULL,
+                         <size_t>0)
     paused_until_resumed(nic)
+    ask_all_for_kicks(nic, False)
     if load_u32(&nic.pause):
         pump.rescan = 1                 # ports may be changing: the events are not what they were
     else:
@@ -183,6 +204,7 @@ cdef class Pump:
             raise OSError(errno, os.strerror(errno), "epoll")
         nic.c.wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._watch(nic.c.wake_fd, WAKE, EPOLLIN)
+        nic.c.epoll_fd = self.c.epoll       # virtio devices add their kicks
         self.c.needs_poll = nic.wire.needs_poll
         for fd in nic.wire.wait_fds:
             self._watch(fd, WIRE, EPOLLIN)
@@ -214,6 +236,7 @@ cdef class Pump:
             self.c.port[number].readable = 1
             self.c.port[number].driver = &driver.c
             self.drivers[number] = driver
+            self.c.used_ports = len(self.drivers)
         return number
 
     cdef uint32_t _free_port(self) except? 0xFFFFFFFF:
@@ -238,6 +261,7 @@ cdef class Pump:
             epoll_ctl(self.c.epoll, EPOLL_CTL_DEL, port.fd, NULL)
             port.driver = NULL
             del self.drivers[number]
+            self.c.used_ports = len(self.drivers)
 
     cdef port_t *_port(self, uint32_t number) except NULL:
         if number not in self.drivers:
@@ -265,7 +289,7 @@ cdef class Pump:
         cdef int epoll = self.c.epoll, wake_fd
         if epoll >= 0:
             wake_fd = self.nic.c.wake_fd
-            self.c.epoll = self.nic.c.wake_fd = -1
+            self.c.epoll = self.nic.c.wake_fd = self.nic.c.epoll_fd = -1
             os.close(epoll)
             os.close(wake_fd)
             self.drivers.clear()

@@ -121,8 +121,9 @@ cdef class Queues:
         """Sends frames, a sequence of bytes; returns how many were posted, fewer when the ring is full.
 
         offload: (csum_start, csum_offset, mss, hdr_len) for every frame of the batch: the NIC finishes the
-        transport checksum, and with mss > 0 cuts the frame into segments. ConfigError: a frame of no possible
-        length. Refused: the VMM refused.
+        transport checksum, and with mss > 0 cuts the frame: into TCP segments, or with an `abi.OffloadKind`
+        added to hdr_len into UDP datagrams, or fragments of one. ConfigError: a frame of no possible length.
+        Refused: the VMM refused.
         """
         cdef int posted = 0
         cdef uint32_t header = VNET_HEADER if self.vnet_header else 0

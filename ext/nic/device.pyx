@@ -14,8 +14,8 @@ from libc.string cimport memset
 from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap
 
 from cdna.abi cimport (
-    CONTEXT_ASSIGNED, CONTEXT_FREE, CONTEXT_RUNNING, MAX_CONTEXTS, MAX_FRAME, MAX_RING, MAX_TSO_FRAME,
-    MIN_RING, PAGE_SIZE, VNET_HEADER, completion_t, context_page_t, desc_t,
+    CONTEXT_ASSIGNED, CONTEXT_FAULTED, CONTEXT_FREE, CONTEXT_RUNNING, MAX_CONTEXTS, MAX_FRAME, MAX_RING, MAX_TSO_FRAME,
+    MIN_RING, PAGE_SIZE, TAKES_CSUM, VNET_HEADER, completion_t, context_page_t, desc_t,
 )
 from cdna.cpu cimport load_u32, sched_yield, store_u32, swap_u32
 from cdna.memory cimport Memory, SharedRegion
@@ -25,19 +25,20 @@ from cdna.nic.context cimport (
 from cdna.nic.demux cimport MAC_VALID, mac_slot
 from cdna.nic.engine cimport engine_poll, engine_run
 from cdna.nic.files cimport move_to_file
-from cdna.nic.offload cimport tso_t
 from cdna.nic.ring cimport clear_bit, set_bit, test_bit
+from cdna.nic.segmentation cimport segmentation_t
 from cdna.nic.wire cimport Wire
 
-from cdna.errors import ConfigError, ResourceError
+from cdna.abi import Takes
+from cdna.errors import ConfigError, ResourceError, whole
 
 import numpy as np
 
 VECTORS = 256               # slots of the interrupt vector buffer
 _STATS = np.dtype([(name, "u8") for name in (
     "tx_frames", "tx_bytes", "rx_frames", "rx_bytes", "tx_local", "tx_drop_spoof", "tx_drop_vlan",
-    "tx_drop_link", "tx_drop_filter", "rx_drop_no_buffer", "rx_drop_stopped", "interrupts", "doorbells",
-    "faults")])
+    "tx_drop_link", "tx_drop_filter", "tx_drop_invalid", "rx_drop_no_buffer", "rx_drop_stopped", "interrupts",
+    "doorbells", "faults")])
 assert _STATS.itemsize == sizeof(stats_t)
 
 
@@ -80,6 +81,7 @@ cdef class Nic:
         nic.yields = len(os.sched_getaffinity(0)) < 2
         nic.irq.event_fd = -1
         nic.wake_fd = -1
+        nic.epoll_fd = -1
 
     def _allocate(self):
         cdef uint32_t n = self.contexts, words = (n + 63) // 64, macs = 8
@@ -87,10 +89,10 @@ cdef class Nic:
             macs *= 2
         cdef size_t vectors = <size_t>VECTORS * words * 8
         self._state = SharedRegion(
-            sizeof(nic_t) + n * (sizeof(context_t) + sizeof(progress_t)) + 8 * (words * 8 + 64)
+            sizeof(nic_t) + n * (sizeof(context_t) + sizeof(progress_t)) + 10 * (words * 8 + 64)
             + macs * sizeof(mac_entry_t)
-            + sizeof(irq_ring_t) + vectors + PACKET_BUFFER + MAX_TSO_FRAME + 2 * MAX_FRAME + sizeof(tso_t)
-            + 65536)
+            + sizeof(irq_ring_t) + vectors + PACKET_BUFFER + MAX_TSO_FRAME + 2 * MAX_FRAME
+            + sizeof(segmentation_t) + 65536)
         cdef _Layout part = _Layout()
         part.at = self._state.base
         cdef nic_t *nic = <nic_t *>part.take(sizeof(nic_t))
@@ -107,6 +109,8 @@ cdef class Nic:
         nic.updated = <uint64_t *>part.take(words * 8)
         nic.enabled = <uint64_t *>part.take(words * 8)
         nic.running = <uint64_t *>part.take(words * 8)
+        nic.virtio = <uint64_t *>part.take(words * 8)
+        nic.virtio_used = <uint64_t *>part.take(words * 8)
         nic.mac_table = <mac_entry_t *>part.take(macs * sizeof(mac_entry_t))
         nic.mac_mask = macs - 1
         nic.irq = <irq_ring_t *>part.take(sizeof(irq_ring_t))
@@ -115,7 +119,7 @@ cdef class Nic:
         nic.irq.words = words
         nic.packet_buffer = <uint8_t *>part.take(PACKET_BUFFER)
         nic.segment_buffer = <uint8_t *>part.take(MAX_TSO_FRAME + VNET_HEADER + 64)
-        nic.tso = part.take(sizeof(tso_t))
+        nic.tso = part.take(sizeof(segmentation_t))
         nic.tso_frame = <uint8_t *>part.take(MAX_FRAME + 64)
         nic.rx_frame = <uint8_t *>part.take(MAX_FRAME + 64)
         # The pages and rings of each context, one behind the other: page, tx ring, rx ring, completions.
@@ -229,6 +233,17 @@ cdef class Nic:
                 set_bit(self.c.polled, index)
                 self.c.n_polled += 1
 
+    def revive(self, uint32_t index):
+        """Serves a context again that was stopped by a fault of a virtio guest; others begin anew instead."""
+        cdef context_t *context = self._context(index)
+        with self.quiesced():
+            if context.state == CONTEXT_FAULTED and context.virtio != NULL:
+                context.fault = 0
+                context.page.fault = 0
+                self._set_state(context, CONTEXT_RUNNING)
+                set_bit(self.c.running, index)
+                self.c.n_running += 1
+
     def release(self, uint32_t index):
         """Stops serving a context and forgets it, at once; what it had posted is never touched again."""
         cdef context_t *context = self._context(index)
@@ -270,6 +285,8 @@ cdef class Nic:
         clear_bit(nic.unreported, context.index)
         clear_bit(nic.updated, context.index)
         clear_bit(nic.enabled, context.index)
+        clear_bit(nic.virtio, context.index)
+        clear_bit(nic.virtio_used, context.index)
 
     def mac_taken(self, bytes mac) -> bool:
         """Whether some context has this address."""
@@ -486,6 +503,16 @@ def check_coalesce(value):
         raise ConfigError(f"interrupt moderation {value!r}: give descriptors from 1 to {<int>MAX_RING}, "
                           f"and microseconds below 2**32")
     return frames, us
+
+
+def check_takes(value, bint vnet_header):
+    """A sum of `abi.Takes`, of a context whose frames have a virtio-net header, or have none."""
+    takes = whole("takes", value, 0, sum(Takes))
+    if takes and not vnet_header:
+        raise ConfigError("takes: only a context with vnet_header=True is given frames with work left to do")
+    if takes and not takes & TAKES_CSUM:
+        raise ConfigError("takes: large frames lack their checksums, so add Takes.TAKES_CSUM")
+    return takes
 
 
 cdef size_t ring_bytes(uint32_t ring) noexcept:

@@ -129,6 +129,8 @@ cdef _map(int fd, uint64_t size, uint64_t offset, str what):
         raise ConfigError(f"{what}: a file that a process serves; it could make the NIC wait")
     if size == 0 or offset > <uint64_t>found.st_size or size > <uint64_t>found.st_size - offset:
         raise ConfigError(f"{what}: {size} bytes from {offset} in a file of {found.st_size}")
+    if offset & 4095:
+        raise ConfigError(f"{what}: it begins at {offset} of its file; give a whole number of pages of 4096 bytes")
     block = max(found.st_blksize, 4096)         # of a hugetlbfs: a huge page
     if block & (block - 1):
         block = 4096

@@ -3,6 +3,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 from cdna.abi cimport FAULT_NONE, offload_t
+from cdna.nic.segmentation cimport segment_begin, segment_next, segmentation_t
 
 from cdna.errors import ConfigError
 
@@ -40,12 +41,14 @@ def verify_checksum(const uint8_t[::1] frame not None):
 
 def segment(const uint8_t[::1] frame not None, uint8_t[::1] out not None,
             uint16_t csum_start, uint16_t csum_offset, uint16_t mss, uint16_t hdr_len):
-    """Cuts a large TCP frame into segments of at most `mss` bytes of payload, laid end to end in `out`.
+    """Cuts a large frame into segments of at most `mss` bytes of payload, laid end to end in `out`.
+
+    hdr_len has the OffloadKind in its two top bits: TCP, UDP datagrams, or fragments of one.
 
     Returns (fault, lengths): 0 and the length in bytes of each segment, or Fault.FAULT_OFFLOAD and none.
     Stops where the next segment has no room in `out`.
     """
-    cdef tso_t t
+    cdef segmentation_t s
     cdef offload_t o
     cdef uint32_t room = _length(out.shape[0]), used = 0, n, fault
     cdef list lengths = []
@@ -53,9 +56,9 @@ def segment(const uint8_t[::1] frame not None, uint8_t[::1] out not None,
     o.csum_offset = csum_offset
     o.mss = mss
     o.hdr_len = hdr_len
-    fault = tso_begin(&t, &frame[0], _length(frame.shape[0]), &o)
+    fault = segment_begin(&s, &frame[0], _length(frame.shape[0]), &o)
     while fault == FAULT_NONE:
-        n = tso_next(&t, &out[0] + used, room - used)
+        n = segment_next(&s, &out[0] + used, room - used)
         if n == 0:
             break
         lengths.append(n)

@@ -12,7 +12,7 @@ from cdna.nic.device cimport Nic
 from cdna.nic.wire cimport cycles_per_second
 
 from cdna.errors import ConfigError
-from cdna.nic.device import check_coalesce
+from cdna.nic.device import check_coalesce, check_takes
 
 
 def mac(Nic nic, uint32_t index, value):
@@ -78,6 +78,11 @@ def rate(Nic nic, uint32_t index, value):
     context.tokens_at = cycles()
 
 
+def takes(Nic nic, uint32_t index, value):
+    """What may be left to do in frames for a context with virtio-net headers, a sum of `abi.Takes`."""
+    nic.c.context[index].takes = check_takes(value, nic.c.context[index].vnet_header)
+
+
 OPTIONS = {
     "mac": mac,
     "vlan": vlan,
@@ -88,4 +93,5 @@ OPTIONS = {
     "weight": weight,
     "coalesce": coalesce,
     "rate": rate,
+    "takes": takes,
 }

@@ -31,10 +31,11 @@ from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, mun
 
 from cdna.abi cimport MAX_FRAME, MAX_TSO_FRAME, vnet_header_t
 from cdna.cpu cimport copy_bytes, load_u32, store_u32
+from cdna.nic.checksum cimport put_u16
 from cdna.nic.context cimport frame_t, wire_t
 from cdna.nic.demux cimport ETHERTYPE_VLAN, TAG_LENGTH
 from cdna.nic.dma cimport piece_t
-from cdna.nic.offload cimport put_u16
+from cdna.nic.segmentation cimport segment_begin, segmentation_t
 from cdna.nic.vnet cimport read_vnet, write_vnet
 from cdna.nic.watched_wire cimport WatchedWire, device_lost, take_change, watched_t
 from cdna.nic.wire cimport down_tx, is_down, lose_tx
@@ -43,7 +44,7 @@ from cdna.uio cimport MSG_DONTWAIT, MSG_NOSIGNAL, iovec, msghdr, sendmsg
 import os
 
 from cdna.errors import ResourceError
-from cdna.nic.packet_socket import TX_FRAME, PacketSocket
+from cdna.nic.packet_socket import TX_FRAME, PacketSocket, kernel_takes
 
 cdef extern from "<linux/if_packet.h>" nogil:
     enum:
@@ -244,9 +245,11 @@ cdef inline bint send_large(wire_t *self, packet_t *packet, const frame_t *frame
 
 
 cdef inline bint fits(const packet_t *packet, const frame_t *frame) noexcept nogil:
+    cdef segmentation_t segmentation
     cdef uint32_t len = frame.len
-    if frame.has_offload and frame.offload.mss and frame.offload.mss < len - frame.offload.hdr_len:
-        len = frame.offload.hdr_len + frame.offload.mss
+    if frame.has_offload and frame.offload.mss and \
+            not segment_begin(&segmentation, frame.data, frame.len, &frame.offload):
+        len = segmentation.segment_max
     return len <= load_u32(&packet.longest)
 
 
@@ -281,8 +284,8 @@ cdef class PacketWire(WatchedWire):
     """A wire to the interface `name`, which is there already: what it receives, the NIC receives, and back.
 
     The host's own stack goes on seeing what the interface receives; nothing that the host sends there
-    reaches the NIC. vnet_header: the NIC may send large TCP segments, and leave checksums to
-    the interface; what is received may come so in any case.
+    reaches the NIC. vnet_header: the NIC may send large frames, and leave checksums to the interface; what is
+    received may come so in any case.
 
     Needs CAP_NET_RAW; ResourceError says so, or that there is no such interface. When the interface goes
     away, or down, or loses its carrier, the link is down until it is back; another one of the name will do.
@@ -308,7 +311,7 @@ cdef class PacketWire(WatchedWire):
         self.c.state = self.packet
         self.c.tx = packet_tx
         self.c.rx = packet_rx
-        self.c.offloads = 1 if vnet_header else 0
+        self.c.offloads = kernel_takes() if vnet_header else 0
         self.begin_watch()
 
     def _map(self):

@@ -16,7 +16,7 @@ from posix.unistd cimport read, write
 from cdna.abi cimport MAX_FRAME, MAX_TSO_FRAME, VNET_HEADER, vnet_header_t
 from cdna.nic.context cimport BURST, frame_t, wire_t
 from cdna.nic.dma cimport piece_t
-from cdna.nic.flow cimport flow_hash
+from cdna.nic.flow_hash cimport flow_hash
 from cdna.nic.vnet cimport read_vnet, write_vnet
 from cdna.nic.watched_wire cimport WatchedWire, device_lost, take_change, watched_t
 from cdna.nic.wire cimport down_tx, is_down, lose_tx
@@ -26,7 +26,9 @@ import os
 import select
 
 from cdna.errors import CdnaError
-from cdna.nic.tap import check_tap_name, device_exists, is_tap, limit_frames, open_tap, set_carrier
+from cdna.nic.tap import (
+    check_tap_name, device_exists, is_tap, limit_frames, open_tap, set_carrier, set_offloads,
+)
 
 cdef extern from "<errno.h>" nogil:
     int EBADFD
@@ -149,7 +151,7 @@ cdef class TapWire(WatchedWire):
     """A wire to the tap device `name`, made if there is none, and brought up.
 
     queues: descriptors of the tap, each of which the kernel fills by flow; what is sent of one flow keeps to
-    one of them. vnet_header: large TCP segments and missing checksums pass as they are, both ways.
+    one of them. vnet_header: large frames and missing checksums pass as they are, both ways.
 
     Needs CAP_NET_ADMIN or a persistent tap of the user's own; otherwise ResourceError says so. When the
     device goes away or down, the link is down until it is back; another one of the same name will do.
@@ -180,7 +182,7 @@ cdef class TapWire(WatchedWire):
         self.c.state = self.tap
         self.c.tx = tap_tx
         self.c.rx = tap_rx
-        self.c.offloads = vnet_header
+        self.c.offloads = set_offloads(self._queues[0], vnet_header)
         self.begin_watch()
 
     def fileno(self):

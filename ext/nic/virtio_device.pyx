@@ -20,6 +20,7 @@ from cdna.abi cimport CONTEXT_FAULTED, CONTEXT_FREE, CONTEXT_RUNNING, PROTECTION
 from cdna.epoll cimport EPOLL_CTL_DEL, EPOLLET, EPOLLIN, epoll_ctl, watch
 from cdna.nic.context cimport context_t, nic_t
 from cdna.nic.device cimport Nic
+from cdna.nic.flow_hash cimport RSS_KEY, toeplitz_init, toeplitz_t
 from cdna.nic.guest_mapping cimport GuestMapping
 from cdna.nic.guest_memory cimport user_bytes
 from cdna.nic.ring cimport clear_bit, set_bit
@@ -88,6 +89,9 @@ cdef class VirtioDevice:
         self.c = <virtio_t *>calloc(1, sizeof(virtio_t))
         if self.c == NULL:
             raise MemoryError
+        self.c.rss.key = calloc(1, sizeof(toeplitz_t))
+        if self.c.rss.key == NULL:
+            raise MemoryError
         self.closed = True
 
     def __init__(self, Nic nic, index, *, pairs=1):
@@ -97,7 +101,7 @@ cdef class VirtioDevice:
         self.pairs = whole("queue pairs", pairs, 1, VIRTIO_MAX_PAIRS)
         self.memory = GuestMapping()
         cdef virtio_t *v = self.c
-        v.pairs = pairs
+        v.pairs = v.active = pairs
         v.memory = self.memory.c
         v.link = 1
         for i in range(2 * pairs):
@@ -117,7 +121,9 @@ cdef class VirtioDevice:
         return &self.c.queue[<int>whole("queue", queue, 0, 2 * self.pairs - 1)]
 
     cdef context_t *_context(self) noexcept:
-        return &self.nic.c.context[self.index]
+        """The context, or NULL when it was revoked meanwhile and may be somebody else's."""
+        cdef context_t *context = &self.nic.c.context[self.index]
+        return context if context.virtio == self.c else NULL
 
     @property
     def queues(self) -> int:
@@ -207,7 +213,8 @@ cdef class VirtioDevice:
             for feature, bit in _TAKES:
                 if _has(features, feature):
                     takes |= <uint32_t>bit
-        self._context().takes = takes
+        if self._context() != NULL:
+            self._context().takes = takes
         for i in range(2 * self.pairs):
             q = &v.queue[i]
             q.packed = packed
@@ -366,6 +373,8 @@ cdef class VirtioDevice:
             if q.started:
                 q.started = 0
                 self._unwatch(q)
+                if q.unsignalled:       # moderation held it back
+                    self._interrupt(q)
                 self._refresh()
                 if not any(self.c.queue[i].started for i in range(2 * self.pairs)):
                     self._revive()
@@ -378,6 +387,35 @@ cdef class VirtioDevice:
         cdef virtqueue_t *q = self._queue(queue)
         with self.nic.quiesced():
             q.enabled = bool(on)
+            self._refresh()
+
+    def set_pairs(self, pairs):
+        """Receives on the first so many pairs only (VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, 5.1.6.5.5)."""
+        with self.nic.quiesced():
+            self.c.active = whole("queue pairs", pairs, 1, self.pairs)
+            self.c.rss.types = 0
+            self._refresh()
+
+    def set_rss(self, types, key, table, unclassified):
+        """Distributes received frames as the driver says (VIRTIO_NET_CTRL_MQ_RSS_CONFIG, 5.1.6.5.7.1).
+
+        types: a sum of HashType. key: 40 bytes. table: receive queues, counted from 0, a power of two of them up
+        to 128. unclassified: the queue of frames that have no hash.
+        """
+        if len(table) not in (1, 2, 4, 8, 16, 32, 64, 128):
+            raise ConfigError(f"an RSS table of {len(table)} entries: give a power of two, up to 128")
+        if len(key) != RSS_KEY:
+            raise ConfigError(f"an RSS key of {len(key)} bytes: give {<int>RSS_KEY}")
+        for queue in (*table, unclassified):
+            whole("RSS queue", queue, 0, self.pairs - 1)
+        with self.nic.quiesced():
+            toeplitz_init(<toeplitz_t *>self.c.rss.key, <bytes>key)
+            for i, queue in enumerate(table):
+                self.c.rss.queue[<int>i] = queue
+            self.c.rss.mask = len(table) - 1
+            self.c.rss.unclassified = unclassified
+            self.c.rss.types = types
+            self.c.active = self.pairs
             self._refresh()
 
     # --- addresses ----------------------------------------------------------------------------------------
@@ -403,17 +441,19 @@ cdef class VirtioDevice:
         """Which rings the engine serves."""
         cdef virtio_t *v = self.c
         cdef virtqueue_t *q
-        cdef bint any_ready = False, ready
-        v.receiving = 0
+        v.receiving = v.sending = v.tx_cursor = 0
         for i in range(2 * self.pairs):
             q = &v.queue[i]
-            ready = q.started and q.enabled and q.desc != NULL
-            q.ready = ready
-            any_ready = any_ready or ready
-            if ready and not i & 1:
-                v.receiveq[v.receiving] = i >> 1
+            q.ready = q.started and q.enabled and q.desc != NULL
+            if q.ready and i & 1:
+                v.transmitq[v.sending] = i
+                v.sending += 1
+            elif q.ready and i >> 1 < <int>v.active:
+                v.receiveq[v.receiving] = i
                 v.receiving += 1
-        if any_ready:
+        if self._context() == NULL:
+            return
+        if v.receiving or v.sending:
             set_bit(self.nic.c.virtio, self.index)
         else:
             clear_bit(self.nic.c.virtio, self.index)
@@ -432,8 +472,9 @@ cdef class VirtioDevice:
         cdef bytes frame = (b"\xff" * 6 + mac + b"\x80\x35" + b"\x00\x01\x08\x00\x06\x04\x00\x03"
                             + mac + bytes(4) + mac + bytes(4)).ljust(60, b"\0")
         with self.nic.quiesced():
-            forward_flat(self.nic.c, self._context(), frame, 60, 0, NULL)
-            flush_wire(self.nic.c)
+            if self._context() != NULL:
+                forward_flat(self.nic.c, self._context(), frame, 60, 0, NULL)
+                flush_wire(self.nic.c)
 
     def info(self, queue) -> dict:
         """State of a ring, and how many buffers it has used and interrupts it has sent."""
@@ -449,6 +490,8 @@ cdef class VirtioDevice:
                 return
             for i in range(2 * self.pairs):
                 self._forget(i)
+            self.c.active = self.pairs
+            self.c.rss.types = 0
             self._accept(0)
             self._refresh()
             self._revive()
@@ -466,7 +509,8 @@ cdef class VirtioDevice:
 
     cdef _revive(self):
         self.c.told = 0
-        self.nic.revive(self.index)
+        if self._context() != NULL:
+            self.nic.revive(self.index)
 
     def close(self):
         """Takes the device off its context and gives everything back. Closing twice is harmless."""
@@ -475,11 +519,13 @@ cdef class VirtioDevice:
         with self.nic.quiesced():
             self.reset()
             self.closed = True
-            if self._context().virtio == self.c:
+            if self._context() != NULL:
                 self._context().virtio = NULL
             self.memory.close()
 
     def __dealloc__(self):
+        if self.c != NULL:
+            free(self.c.rss.key)
         free(self.c)
 
 

@@ -12,14 +12,16 @@ from cdna.abi cimport MAX_FRAME, MAX_TSO_FRAME, MIN_FRAME
 from cdna.cpu cimport cycles, load_u32, monotonic_ns, store_u32
 from cdna.memory cimport SharedRegion
 from cdna.nic.context cimport BURST, frame_t, wire_t
-from cdna.nic.offload cimport checksum_finish, tso_begin, tso_next, tso_t
-from cdna.nic.vnet cimport offload_fault
+from cdna.nic.offload cimport checksum_finish
+from cdna.nic.segmentation cimport segment_begin, segment_next, segmentation_t
+from cdna.nic.vnet cimport offload_fault, takes_needed
 
 from collections import namedtuple
 
 from cdna.errors import ConfigError, ResourceError
 
 # What is left to do to a frame, as `cdna.abi` has it in an offload descriptor; mss 0: the checksum only.
+# hdr_len has the OffloadKind in its two top bits.
 Offload = namedtuple("Offload", ("csum_start", "csum_offset", "mss", "hdr_len"), defaults=(0, 0))
 
 cdef double _rate = 0
@@ -91,8 +93,8 @@ cdef class Wire:
 
     @property
     def offloads(self):
-        """Whether the wire takes frames with an offload: without a checksum, or large."""
-        return bool(self.c.offloads)
+        """What the wire takes frames with, a sum of `abi.Takes`: without a checksum, or large."""
+        return self.c.offloads
 
     @property
     def wait_fds(self):
@@ -155,6 +157,8 @@ cdef class Wire:
         fill_frame(&frame, data, offload)
         if offload_fault(frame.data, frame.len, &frame.offload):
             raise ConfigError(f"frame {index}: {offload} does not fit its headers")
+        if takes_needed(&frame.offload, frame.data, frame.len) & ~self.c.offloads:
+            raise ConfigError(f"frame {index}: the wire {self.name} does not take {offload}")
 
     def receive(self, int max_frames=BURST):
         """Receives at most `max_frames` frames, as bytes, as the NIC would. Not while a NIC runs the wire."""
@@ -221,18 +225,18 @@ cdef fill_frame(frame_t *frame, bytes data, offload):
 def finish_offload(bytes frame, offload):
     """The frames that are on the wire when all that is left has been done. ConfigError: it cannot be."""
     cdef frame_t f
-    cdef tso_t tso
+    cdef segmentation_t segmentation
     cdef uint32_t len
     cdef bytearray out = bytearray(frame)
     cdef list segments = []
     fill_frame(&f, frame, offload)
     if f.offload.mss == 0 and not checksum_finish(<uint8_t *>out, f.len, &f.offload):
         return [bytes(out)]
-    if f.offload.mss == 0 or tso_begin(&tso, f.data, f.len, &f.offload):
+    if f.offload.mss == 0 or segment_begin(&segmentation, f.data, f.len, &f.offload):
         raise ConfigError(f"a frame of {f.len} bytes: {offload} does not fit its headers")
     out = bytearray(MAX_FRAME)
     while True:
-        len = tso_next(&tso, <uint8_t *>out, MAX_FRAME)
+        len = segment_next(&segmentation, <uint8_t *>out, MAX_FRAME)
         if len == 0:
             return segments
         segments.append(bytes(out[:len]))

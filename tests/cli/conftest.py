@@ -9,8 +9,10 @@ from cdna.bench.result import BenchPlan, BenchResult, BenchRow
 from cdna.cli import main
 from cdna.cli.runners import Runners
 from cdna.compare.result import Comparison, Plan, Run
+from cdna.compare.vm.plan import VmPlan
+from cdna.compare.vm.result import VmRun
 from cdna.progress import OnProgress, Progress
-from tests.support.synthetic import HOST, synthetic_bench, synthetic_comparison
+from tests.support.synthetic import HOST, synthetic_bench, synthetic_comparison, synthetic_vm_comparison
 
 
 @dataclass
@@ -20,7 +22,7 @@ class FakeRunners:
     fail: BaseException | None = None
     after: int = 0
     change: Callable[[Run], Run] = field(default=lambda run: run)
-    plans: list[Plan | BenchPlan] = field(default_factory=list)
+    plans: list[Plan | BenchPlan | VmPlan] = field(default_factory=list)
 
     def compare(self, plan: Plan, on_progress: OnProgress[Run]) -> Comparison:
         self.plans.append(plan)
@@ -30,6 +32,15 @@ class FakeRunners:
                 raise self.fail
             on_progress(Progress(i + 1, len(runs), str(run.case), (run,)))
         return Comparison(HOST, runs)
+
+    def compare_vm(self, plan: VmPlan, on_progress: OnProgress[VmRun]) -> Comparison:
+        self.plans.append(plan)
+        result = synthetic_vm_comparison(plan)
+        for i, run in enumerate(result.vm):
+            if self.fail is not None and i == self.after:
+                raise self.fail
+            on_progress(Progress(i + 1, len(result.vm), str(run.case), (run,)))
+        return result
 
     def bench(self, plan: BenchPlan, on_progress: OnProgress[BenchRow]) -> BenchResult:
         self.plans.append(plan)
@@ -61,7 +72,7 @@ class Cdna:
         self._capsys = capsys
 
     def __call__(self, *argv: str) -> Ended:
-        status = main(argv, Runners(self.fake.compare, self.fake.bench))
+        status = main(argv, Runners(self.fake.compare, self.fake.bench, self.fake.compare_vm))
         captured = self._capsys.readouterr()
         return Ended(status, captured.out, captured.err)
 

@@ -9,7 +9,9 @@ from cdna.cli import main
 def test_the_socket_before_and_behind_the_subcommand(order, capsys, tmp_path):
     path = str(tmp_path / "none.sock")
     assert main(["ctl", *(path if word == "PATH" else word for word in order)]) == 2
-    expected = f"cdna ctl: no lab is running at {path}: start one with cdna up, or give its --socket\n"
+    expected = (
+        f"cdna ctl: no lab is running at {path}: start one with cdna up or serve, or give its --socket\n"
+    )
     assert capsys.readouterr().err == expected
 
 

@@ -394,7 +394,7 @@ def test_no_lab(
     assert (ended.status, ended.out) == (2, "")
     assert ended.err == (
         f"cdna {command[0]}: no lab is running at {tmp_path}/cdna/lab.sock: "
-        "start one with cdna up, or give its --socket\n"
+        "start one with cdna up or serve, or give its --socket\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""Runs the tutorial, command after command, as a reader would."""
+"""Runs the tutorial, and the session of the server's page, command after command, as a reader would."""
 
 import os
 import shutil
@@ -49,8 +49,9 @@ def _programs(tmp_path: Path) -> Path:
     return made
 
 
-def test_every_command_does_what_the_page_shows(shell: Shell) -> None:
-    commands = steps((ROOT / "docs" / "tutorial.md").read_text())
-    assert len(commands) > 20
+@pytest.mark.parametrize(("page", "least"), [("tutorial.md", 20), ("serve.md", 10)])
+def test_every_command_does_what_the_page_shows(shell: Shell, page: str, least: int) -> None:
+    commands = steps((ROOT / "docs" / page).read_text())
+    assert len(commands) > least
     for step in commands:
         shell.run(step)

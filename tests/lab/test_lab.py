@@ -6,13 +6,16 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from cdna.abi import DESC_DTYPE
+from cdna.abi import DESC_DTYPE, Takes
 from cdna.errors import CdnaError, ConfigError
 from cdna.lab import values
+from cdna.lab.guest_plans import guest_plan
 from cdna.lab.lab import Lab
 from cdna.lab.namespace import in_thread
-from cdna.lab.plan import NETS, LabPlan, guest_plan, host_addresses, plain_guests, with_addresses
+from cdna.lab.plan import NETS, LabPlan, host_addresses, plain_guests, with_addresses
 from tests.support.lab import DEADLINE, needs_namespaces, unique, wait_for
+
+UDP_SEGMENT = 103  # linux/udp.h
 
 pytestmark = needs_namespaces
 
@@ -120,6 +123,21 @@ def test_tcp_between_guests_byte_for_byte(lab: Lab, version: int) -> None:
 def test_each_protection_carries_tcp(protection: str) -> None:
     with Lab(plan(2, protection=protection)) as lab:
         transfer(lab, "g1", "g2", 3_000_000)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_datagrams_that_a_program_sends_at_once_travel_at_once(lab: Lab, version: int) -> None:
+    """UDP_SEGMENT, as QUIC uses it: one frame for the NIC, 40 datagrams for the receiver."""
+    assert reaches(lab, "g1", "g2", version)
+    block = bytes(range(250)) * 160
+    with sock_in(lab, "g1", version) as sender, sock_in(lab, "g2", version) as receiver:
+        sender.setsockopt(socket.SOL_UDP, UDP_SEGMENT, 1000)
+        to = lab.member("g2")
+        before = to.counters()["rx_frames"]
+        sender.sendto(block, receiver.getsockname()[:2])
+        assert b"".join(receiver.recv(2000) for _ in range(40)) == block
+        if to.namespace.takes & (Takes.TAKES_USO4 if version == 4 else Takes.TAKES_USO6):
+            assert to.counters()["rx_frames"] - before < 10  # beside neighbour discovery's
 
 
 def test_a_guest_that_comes_and_goes(lab: Lab) -> None:

@@ -6,15 +6,8 @@ from typing import Any
 import pytest
 
 from cdna.errors import ConfigError
-from cdna.lab.plan import (
-    NETS,
-    GuestPlan,
-    LabPlan,
-    guest_plan,
-    host_addresses,
-    plain_guests,
-    with_addresses,
-)
+from cdna.lab.guest_plans import GuestPlan, guest_plan
+from cdna.lab.plan import NETS, LabPlan, host_addresses, plain_guests, with_addresses
 
 
 def addresses(guest: GuestPlan) -> list[str]:

@@ -1,5 +1,6 @@
 """Frames behind a virtio-net header: what one guest leaves to do, another gets so, or the NIC does it."""
 
+import dataclasses
 import random
 import struct
 
@@ -11,9 +12,10 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
 import cdna
-from cdna.abi import VNET_HEADER_DTYPE, Fault, VnetFlag, VnetGso
+from cdna.abi import VNET_HEADER_DTYPE, Fault, Takes, VnetFlag, VnetGso
 from cdna.nic.queue_wire import QueueWire
 from tests.support.frames import BROADCAST, OUTSIDE, frame, mac, receive_all, vlan_tag
+from tests.support.large import KINDS, finished, large, vnet_header
 
 HEADER = VNET_HEADER_DTYPE.itemsize
 PLAIN = bytes(HEADER)
@@ -252,7 +254,7 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_a_header_that_cannot_be_stops_its_guest_alone(machine, case):
     alice, bob, carol = guest(machine, "alice"), guest(machine, "bob"), guest(machine, "carol")
-    data, start, _ = tcp(mac(alice), mac(bob), 5000)
+    data, start, _ = tcp(mac(alice), mac(bob), 20_000)
     send(machine, alice, segments_wanted(start, **BAD[case]) + data)
     machine.vmm.collect_faults()
     assert alice.context.fault.reason == Fault.FAULT_OFFLOAD
@@ -299,6 +301,57 @@ def test_random_headers_never_make_a_frame_of_other_bytes(machine):
                 assert found["csum_start"] + found["csum_offset"] + 2 <= len(data)
         for name in (f"alice{number}", f"bob{number}"):
             machine.vmm.destroy_guest(machine.guest(name))
+
+
+def test_random_headers_of_udp_and_every_field_of_them(machine):
+    """Guests that take everything, and nothing: each gets the frame, what it is cut into, or nothing."""
+    rng = random.Random(8)
+    taker, plain = guest(machine, "taker", takes=sum(Takes)), guest(machine, "plain", vnet=False)
+    words = [0, 1, 6, 7, 8, 14, 16, 34, 42, 54, 62, 500, 1000, 9018, 65535]
+    seen = set()
+    for number in range(600):
+        alice = guest(machine, f"alice{number}", memory=4 << 20, tx_ring=8, rx_ring=8)
+        to = rng.choice([taker, plain])
+        kind = KINDS[rng.choice(list(KINDS))]
+        kind = dataclasses.replace(kind, length=rng.choice([0, 1, 100, 3000, 9000]))
+        data, offload = large(kind, mac(to), mac(alice))
+        fields = dict(
+            zip(VNET_HEADER_DTYPE.names, struct.unpack("<BBHHHHH", vnet_header(kind, offload)), strict=True)
+        )
+        for name in rng.sample(list(fields), rng.randrange(4)):
+            limit = 256 if name in ("flags", "gso_type") else 65536
+            fields[name] = rng.choice([rng.randrange(limit), *(word for word in words if word < limit)])
+        send(machine, alice, header(**fields) + data)
+        machine.vmm.collect_faults()
+        received = receive_all(to)
+        if to is taker:
+            for found, whole in map(parsed, received):
+                assert whole == data or found["flags"] != VnetFlag.VNET_F_NEEDS_CSUM
+                assert found["gso_type"] & 0x7F in (0, 1, 3, 4, 5)
+        assert sum(map(len, received)) >= len(data) or len(received) in (0, 64)  # its ring was full
+        if not received:
+            assert alice.context.fault.reason in (Fault.FAULT_OFFLOAD, Fault.FAULT_LENGTH)
+        seen.add((to is taker, len(received) > 1))
+        machine.vmm.destroy_guest(machine.guest(f"alice{number}"))
+    assert len(seen) == 4  # to both, whole and cut: 65 datagrams are more than any stack takes in one frame
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("size", [1000, 3000, 8000, 65535])
+def test_a_frame_no_longer_than_its_segments_is_a_frame(machine, name, size):
+    """As Linux reads it: there is nothing to cut, only a checksum to complete."""
+    kind = dataclasses.replace(KINDS[name], length=900, mss=size)
+    alice, bob, carol = guest(machine, "alice"), guest(machine, "bob"), guest(machine, "carol", vnet=False)
+    for to in (bob, carol):
+        data, offload = large(kind, mac(to), mac(alice))
+        send(machine, alice, vnet_header(kind, offload) + data)
+        received = receive_all(to)
+        if to is carol:
+            assert received == finished(data, offload._replace(mss=0))
+        else:
+            ((found, whole),) = map(parsed, received)
+            assert whole == data
+            assert (found["flags"], found["gso_type"], found["gso_size"]) == (1, 0, 0)
 
 
 def test_udp_checksum(machine):

@@ -61,7 +61,7 @@ def test_frames_go_both_ways(size, vnet):
     def both_ways():
         frames = numbered(50, size)
         with TapWire(TAP, vnet_header=vnet) as wire, host_end(TAP) as host:
-            assert wire.offloads == vnet
+            assert bool(wire.offloads) == vnet
             assert wire.transmit(frames) == 50
             assert [host.recv(2000) for _ in frames] == frames
             for data in frames:

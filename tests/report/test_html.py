@@ -9,7 +9,7 @@ import pytest
 from cdna.compare.plan import PROTECTIONS, Plan
 from cdna.compare.result import Comparison
 from cdna.report.html import report
-from tests.support.synthetic import HOST, synthetic_comparison
+from tests.support.synthetic import HOST, synthetic_comparison, synthetic_vm_comparison
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 
@@ -137,3 +137,15 @@ def test_the_same_result_gives_the_same_page(text: str) -> None:
 def test_nothing_measured() -> None:
     with pytest.raises(ValueError, match="without runs"):
         report(Comparison(HOST, []))
+
+
+def test_virtual_machines_have_a_page_of_their_own() -> None:
+    page = Page(report(synthetic_vm_comparison()))
+    text = " ".join(page.words)
+    assert "virtual machines" in text
+    assert "QEMU 0.0 (TCG)" in text
+    assert page.count["table"] == 2
+    ratio = "2.00 (2.00\N{EN DASH}2.00)"
+    for word in ("TCP", "UDP, 64 B frames", "round trip, median", "round trip, p99", ratio):
+        assert word in text, word
+    assert "$" not in text

@@ -1,4 +1,4 @@
-"""Labs for tests: `cdna up` in a process of its own, and what keeps tests on one machine apart."""
+"""Labs and servers for tests, in a process of their own, and what keeps tests on one machine apart."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -46,6 +47,20 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
+def wait_until_still(read: Callable[[], object]) -> None:
+    """Waits until what is read has stayed the same for many looks."""
+    before, looks = read(), 0
+
+    def still() -> bool:
+        nonlocal before, looks
+        now = read()
+        looks = looks + 1 if now == before else 0
+        before = now
+        return looks > 20
+
+    wait_for(still)
+
+
 def drop_capabilities() -> None:
     """In a child that is about to run a program: root then has no rights but those to its files."""
     libc = ctypes.CDLL(None)
@@ -68,13 +83,15 @@ def run(
 
 
 class Up:
-    """A `cdna up` that runs; it is ready when this is made."""
+    """A `cdna up` that runs, or another command that does so; it is ready when this is made."""
+
+    command = "up"
 
     def __init__(self, path: Path, *argv: str, unprivileged: bool = False) -> None:
         self.path = path
         self.unprivileged = unprivileged
         self.process = subprocess.Popen(
-            [*CDNA, "up", "--socket", str(path), *argv],
+            [*CDNA, self.command, "--socket", str(path), *argv],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -87,7 +104,7 @@ class Up:
         if not self.first_line:
             raise AssertionError(self.process.communicate(timeout=DEADLINE)[1])
 
-    def __enter__(self) -> Up:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -116,3 +133,9 @@ class Up:
             text=True,
             preexec_fn=drop_capabilities if self.unprivileged else None,
         )
+
+
+class Serve(Up):
+    """A `cdna serve` that runs. What it logs goes with what it says at its end."""
+
+    command = "serve"

@@ -11,6 +11,8 @@ from cdna.bench.result import (
     BenchRow,
 )
 from cdna.compare.result import Case, Comparison, Interrupts, Plan, Profile, Run
+from cdna.compare.vm.plan import LATENCY, TCP, UDP, VmPlan
+from cdna.compare.vm.result import MEDIAN, P99, THROUGHPUT, HostCpu, VmRun
 
 HOST = {"cpu": "Synthetic CPU", "cores": 2, "kernel": "Linux 0.0", "tsc_mhz": 2000.0, "date": "2000-01-01"}
 
@@ -55,6 +57,25 @@ def synthetic_run(case: Case, **changes: object) -> Run:
 def synthetic_comparison(plan: Plan | None = None) -> Comparison:
     """A made-up result for every case of the plan."""
     return Comparison(HOST, [synthetic_run(case) for case in (plan or Plan()).cases()])
+
+
+def synthetic_vm_comparison(plan: VmPlan | None = None) -> Comparison:
+    """A made-up result for every case of the plan."""
+    figures = {
+        TCP: [(THROUGHPUT, "Gb/s", 0.25)],
+        UDP: [(THROUGHPUT, "kpps", 5.0)],
+        LATENCY: [(MEDIAN, "us", 800.0), (P99, "us", 3000.0)],
+    }
+    runs = []
+    for group in (plan or VmPlan()).groups():
+        for quantity, unit, base in figures[group[0].load]:
+            for case in group:
+                better = 1.0 if case.path == "bridge" else 2.0 if quantity == THROUGHPUT else 0.5
+                value = base * better
+                cpu = HostCpu(1.2, 0.3 if case.path == "cdna" else 0.0, 0.1)
+                slices = (value, value * 0.8, value * 1.25)
+                runs.append(VmRun(case.path, case.load, quantity, unit, value, 6.0, cpu, slices))
+    return Comparison({**HOST, "vm": "2 guests a path, QEMU 0.0 (TCG), Linux 0.0"}, vm=runs)
 
 
 def synthetic_bench(plan: BenchPlan | None = None) -> BenchResult:

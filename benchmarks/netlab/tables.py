@@ -1,0 +1,39 @@
+"""A load's figures as a table, and what they come to in a sentence."""
+
+from __future__ import annotations
+
+from cdna.report.style import Style
+from cdna.report.summary import least_most, spread
+from netlab.turns import Load, ratio
+
+
+def judged(load: Load, against: str = "", *, wanted: str, least: bool = False) -> Load:
+    """Adds the ratios of the first contender to the others, and a sentence about one of them.
+
+    against: which one; by default the one that is better (`least`: has the lower figure).
+    """
+    ours, others = load.figures[0], load.figures[1:]
+    load.ratios = {other.contender: ratio(ours.values, other.values) for other in others}
+    best = (min if least else max)(others, key=lambda figure: figure.median)
+    named = against or best.contender
+    over = load.ratios[named]
+    load.said = f"{ours.contender} over {named}{'' if against else ', the better one'}: {spread(over, '-')}"
+    load.said += f" (wanted: {wanted})." if wanted else "."
+    return load
+
+
+def table(load: Load, style: Style, ours: str = "cdna") -> str:
+    """ours: what the ratios are of, in a heading."""
+    rows = style.table()
+    rows.add_column(load.unit, no_wrap=True)
+    headings = ("median", "least-\nmost", *((f"{ours}\nover it", "least-\nmost") if load.ratios else ()))
+    for heading in headings:
+        rows.add_column(heading, justify="right", no_wrap=True)
+    for figure in load.figures:
+        cells = [figure.contender, f"{figure.median:.2f}"]
+        cells.append(f"{min(figure.values):.2f}{style.dash}{max(figure.values):.2f}")
+        over = load.ratios.get(figure.contender)
+        if load.ratios:
+            cells += ["", ""] if over is None else [f"{over.median:.2f}", least_most(over, style.dash)]
+        rows.add_row(*cells)
+    return style.render("", load.name, rows, *([load.said] if load.said else []))

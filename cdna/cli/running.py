@@ -1,0 +1,178 @@
+"""A lab or a server in this process, from its plan to its end: what `cdna up` and `cdna serve` share."""
+
+import json as json_format
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cdna.cli import output
+from cdna.cli.live import Live
+from cdna.cli.notify import notify
+from cdna.errors import ConfigError
+from cdna.lab import privilege
+from cdna.lab.control import ControlServer, check_free, default_path, make_directory
+from cdna.lab.host_end import tap_of, wait_until_gone
+from cdna.lab.plan import LabPlan
+from cdna.sockets import is_left_over
+
+if TYPE_CHECKING:
+    from cdna.lab.lab import Lab
+
+INTERVAL = 1.0  # seconds between two looks at the counters
+MAX_SECONDS = 1e9
+GRACE = 10.0  # seconds that the devices of a lab that was killed have to go
+
+_Text = str | None
+Socket = Annotated[_Text, typer.Option(metavar="PATH", help="The lab's control socket.")]
+Wire = Annotated[
+    _Text, typer.Option(metavar="WIRE", help="Where the NIC is plugged in, e.g. tap:cdna0. Default: nowhere.")
+]
+For = Annotated[
+    _Text, typer.Option("--for", metavar="SECONDS", help="End by itself. Default: when interrupted.")
+]
+Cpu = Annotated[_Text, typer.Option(metavar="N", help="The core that the NIC stays on.")]
+Metrics = Annotated[_Text, typer.Option(metavar="HOST:PORT|PATH", help="Serve metrics for Prometheus there.")]
+JsonFile = Annotated[_Text, typer.Option(metavar="FILE", help="Write the final totals as JSON.")]
+
+Say = Callable[["Lab", str], None]
+
+
+def run(
+    plan: LabPlan,
+    say: Say,
+    *,
+    namespaces: bool,
+    socket: _Text = None,
+    seconds: float = math.inf,
+    json_to: Path | None = None,
+) -> None:
+    """Runs a lab until it is told to end, then shows its totals. say: called when it is in service.
+
+    namespaces: whether it may have to make network namespaces, for which a user other than root enters a user
+    namespace.
+    """
+    with ExitStack() as undo:
+        ends = undo.enter_context(_stop_signals())
+        path = socket or plan.socket or undo.enter_context(_default_socket())
+        result = _run(plan, say, namespaces, path, seconds, ends)
+        _write(result, json_to)
+
+
+def _run(
+    plan: LabPlan, say: Say, namespaces: bool, path: str, seconds: float, ends: threading.Event
+) -> dict[str, Any]:
+    """Runs the lab until it is told to end. Returns the final totals."""
+    with ExitStack() as undo:
+        check_free(path)
+        tap = tap_of(plan.wire)
+        if tap is not None and is_left_over(path):
+            wait_until_gone(tap, GRACE)
+        user_fd = privilege.gain_fd() if namespaces else None
+        from cdna.lab.capture import capture_handlers
+        from cdna.lab.commands import handlers
+        from cdna.lab.lab import Lab  # numpy among what it needs: not before the user namespace
+
+        lab = undo.enter_context(Lab(plan))
+        if plan.metrics is not None:
+            from cdna.lab.metrics_server import MetricsServer
+
+            undo.enter_context(MetricsServer(plan.metrics, lab))
+        undo.enter_context(ControlServer(path, {**handlers(lab, user_fd), **capture_handlers(lab)}))
+        started = time.monotonic()
+        say(lab, path)
+        notify("READY=1")
+        _watch(lab, ends, started + seconds)
+        notify("STOPPING=1")
+        return {
+            "seconds": round(time.monotonic() - started, 3),
+            "guests": [t.as_dict() for t in lab.totals()],
+            "wire": lab.wire(),
+        }
+
+
+def _watch(lab: "Lab", ends: threading.Event, until: float) -> None:
+    """Looks at the counters, and shows them on a terminal, until it is told to end or the time is over."""
+    from cdna.report.lab_table import rates_table
+
+    style = output.style()
+    with Live(style) as live:
+        while not ends.is_set() and time.monotonic() < until:
+            traffic = lab.sample()
+            if live.shows:
+                live.show(rates_table(traffic, style))
+            ends.wait(min(INTERVAL, max(0.0, until - time.monotonic())))
+        lab.sample()
+
+
+def _write(result: dict[str, Any], json_to: Path | None) -> None:
+    from cdna.lab.rates import Traffic
+    from cdna.report.lab_table import totals_table
+
+    style = output.style()
+    table = totals_table([Traffic(**row) for row in result["guests"]], style)
+    writes: list[output.Write] = [partial(output.show, style.render(table))]
+    if json_to is not None:
+        text = json_format.dumps(result, indent=1) + "\n"
+        writes.append(partial(output.write_file, "--json", json_to, text))
+    output.write_all(writes)
+
+
+def seconds_of(text: _Text) -> float:
+    """How long --for says; for ever unless it is given."""
+    if text is None:
+        return math.inf
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value <= MAX_SECONDS:
+        raise ConfigError(f"--for {text!r:.40}: give a time in seconds, above 0, e.g. 10")
+    return value
+
+
+def check_alone(given: dict[str, object]) -> None:
+    """Raises ConfigError when one of these options is given beside --config."""
+    for name, value in given.items():
+        if value is not None and value != []:
+            raise ConfigError(f"--{name} and --config: the file says it all; give one of the two")
+
+
+@contextmanager
+def _default_socket() -> Iterator[str]:
+    """The default path, in a directory that goes again when it is empty."""
+    path = default_path()
+    make_directory(path)
+    try:
+        yield path
+    finally:
+        with suppress(OSError):
+            os.rmdir(os.path.dirname(path))
+
+
+@contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """An event that is set by what ends a program politely, however often: `timeout` sends SIGTERM twice."""
+    ends = threading.Event()
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def stop(number: int, frame: object) -> None:
+        ends.set()
+
+    for number in numbers:
+        if before[number] is not signal.SIG_IGN:  # nohup
+            signal.signal(number, stop)
+    try:
+        yield ends
+    finally:
+        for number in numbers:
+            signal.signal(number, before[number])

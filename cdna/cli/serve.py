@@ -1,0 +1,102 @@
+"""`cdna serve`: one NIC for virtual machines, DPDK programs and other guests, a socket a context."""
+
+import logging
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cdna.cli import output
+from cdna.cli.exits import DONE
+from cdna.cli.running import Cpu, For, JsonFile, Metrics, Socket, Wire, check_alone, run, seconds_of
+from cdna.errors import ConfigError
+from cdna.lab import values
+from cdna.lab.guest_plans import NAMESPACE, context_settings, guest_plan
+from cdna.lab.plan import NETS, POLLS, WIRE, LabPlan, host_addresses, with_addresses
+from cdna.lab.plan_file import read_plan
+
+if TYPE_CHECKING:
+    from cdna.lab.lab import Lab
+
+PROGRAM = "cdna serve"
+
+_Text = str | None
+_Texts = list[str] | None
+
+
+def serve(
+    context: Annotated[
+        _Texts,
+        typer.Option(
+            metavar="KIND:TARGET,KEY=VALUE,...",
+            help="A guest's context: vhost-user:PATH, namespace:NAME or synthetic:NAME. Any number of times.",
+        ),
+    ] = None,
+    config: Annotated[
+        _Text, typer.Option(metavar="FILE", help="A TOML file that says all that the other options do.")
+    ] = None,
+    wire: Wire = None,
+    net: Annotated[
+        _Text, typer.Option(metavar="NET,...", help=f"Where addresses are from: {NETS[0]},{NETS[1]}.")
+    ] = None,
+    host: Annotated[
+        _Text,
+        typer.Option(metavar="ADDRESS,...", help="The host's on the tap. Default: with namespaces only."),
+    ] = None,
+    poll: Annotated[
+        _Text, typer.Option(metavar="|".join(POLLS), help="Whether the NIC sleeps when it is idle: adaptive.")
+    ] = None,
+    seconds: For = None,
+    cpu: Cpu = None,
+    socket: Socket = None,
+    metrics: Metrics = None,
+    json: JsonFile = None,
+) -> int:
+    """Serve contexts of one NIC to virtual machines, DPDK programs and other guests."""
+    if config is not None:
+        check_alone({"context": context, "wire": wire, "net": net, "host": host})
+        plan = read_plan(config)
+    else:
+        plan = _plan(context or [], wire, net, host)
+    changes: dict[str, Any] = {"metrics": metrics} if metrics is not None else {}
+    if cpu is not None:
+        changes["cpu"] = values.cpu("--cpu", cpu)
+    if poll is not None:
+        changes["poll"] = values.one_of("--poll", poll, POLLS)
+    logging.basicConfig(format=f"{PROGRAM}: %(message)s", level=logging.INFO)
+    run(
+        replace(plan, **changes),
+        _say,
+        namespaces=any(guest.kind == NAMESPACE for guest in plan.guests),
+        socket=socket,
+        seconds=seconds_of(seconds),
+        json_to=None if json is None else output.file_to_write("--json", json),
+    )
+    return DONE
+
+
+def _plan(contexts: list[str], wire: _Text, net: _Text, host: _Text) -> LabPlan:
+    if not contexts:
+        raise ConfigError("no contexts: give --context vhost-user:PATH, or --config FILE")
+    nets = NETS if net is None else values.nets("--net", net)
+    plans = []
+    for text in contexts:
+        settings = context_settings("--context", text)
+        plans.append(guest_plan(f"--context {text.partition(',')[0]:.80}: ", settings, {}, nets))
+    if host is not None:
+        hosts = values.addresses("--host", host, nets)
+    elif net is not None or any(plan.kind == NAMESPACE for plan in plans):
+        hosts = host_addresses(nets)
+    else:
+        hosts = ()  # the machines behind the sockets choose theirs; the host's are for its user to choose
+    return LabPlan(
+        tuple(with_addresses(plans, nets, hosts)), wire=WIRE if wire is None else wire, net=nets, host=hosts
+    )
+
+
+def _say(lab: "Lab", path: str) -> None:
+    for note in lab.notes:
+        print(f"{PROGRAM}: {note}", file=sys.stderr)
+    number = len(lab.members)
+    output.show(f"serving: {number} context{'' if number == 1 else 's'}, socket {path}\n")

@@ -1,0 +1,140 @@
+"""A guest of a lab, of whatever kind: its plan, its context, its counters."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from cdna.abi import ContextState
+from cdna.lab.guest_plans import GuestPlan
+from cdna.vmm.settings import ContextSettings
+
+if TYPE_CHECKING:
+    from cdna.guest_driver.pump import Pump
+    from cdna.machine import Machine
+    from cdna.vmm.hypervisor import Context
+    from cdna.vmm.vhost_user import VhostUserServer
+
+LIVE_SETTINGS = ("vlan", "weight", "rate")  # what every context can change while it runs
+
+Plan = TypeVar("Plan", bound=GuestPlan)
+
+
+@dataclass
+class Shared:
+    """What the guests of one lab share. pump: None where the engine runs without one."""
+
+    machine: Machine
+    pump: Pump | None = None
+    _vhost: VhostUserServer | None = None
+
+    @property
+    def vhost(self) -> VhostUserServer:
+        """The thread that serves vhost-user sockets; there is one as soon as somebody needs it."""
+        if self._vhost is None:
+            from cdna.vmm.vhost_user import VhostUserServer
+
+            self._vhost = VhostUserServer(self.machine.vmm)
+        return self._vhost
+
+    def close(self) -> None:
+        """Ends what was made here; the guests are gone by then."""
+        if self._vhost is not None:
+            self._vhost.close()
+            self._vhost = None
+
+
+class Member(ABC, Generic[Plan]):
+    """A guest that is attached to the NIC when it is made, until `remove`.
+
+    Errors of making one: ConfigError, ResourceError; then nothing is left behind.
+    """
+
+    # Of the plan, beside LIVE_SETTINGS: what `change` can take while the guest runs.
+    changeable: tuple[str, ...] = ()
+
+    def __init__(self, shared: Shared, plan: Plan) -> None:
+        self.shared = shared
+        self.plan = plan
+        self.up = True
+        self.earlier: Counter[str] = Counter()  # counters of contexts that it had before
+
+    @property
+    @abstractmethod
+    def context(self) -> Context:
+        """The context that it has now."""
+
+    def settings(self, **more: Any) -> ContextSettings:
+        """The context's settings, as the plan has them."""
+        plan = self.plan
+        return ContextSettings(
+            mac=plan.mac,
+            vlan=plan.vlan,
+            protection=plan.protection,
+            weight=plan.weight,
+            rate=plan.rate,
+            anti_spoof=plan.anti_spoof,
+            **more,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """What it is, as JSON takes it."""
+        plan, context = self.plan, self.context
+        state = context.state
+        return {
+            "guest": plan.name,
+            "kind": plan.kind,
+            "context": context.index,
+            "state": state.name.removeprefix("CONTEXT_").lower(),
+            "fault": self._fault() if state == ContextState.CONTEXT_FAULTED else None,
+            "link": "up" if self.up else "down",
+            "mac": context.mac,
+            "addresses": [str(interface) for interface in plan.addresses],
+            "vlan": plan.vlan,
+            "weight": plan.weight,
+            "rate": plan.rate,
+            "protection": plan.protection,
+            "mtu": plan.mtu,
+            "anti_spoof": plan.anti_spoof,
+            "peer": None,
+        }
+
+    def detail(self) -> dict[str, Any]:
+        """All that `describe` says, and what is too long for a list."""
+        return self.describe()
+
+    def _fault(self) -> str | None:
+        """Why the NIC stopped the context, one line."""
+        self.shared.machine.vmm.collect_faults()
+        return None if self.context.fault is None else self.context.fault.why
+
+    def counters(self) -> dict[str, int]:
+        """Counters of all contexts that it has had."""
+        return self._with_earlier(self.context.stats())
+
+    def _with_earlier(self, counters: Mapping[str, int]) -> dict[str, int]:
+        return {name: value + self.earlier[name] for name, value in counters.items()}
+
+    def change(self, plan: Plan, given: set[str]) -> None:
+        """Makes it as `plan` says, in which the settings `given` are new. An error changes nothing."""
+        self.context.set(**{key: getattr(plan, key) for key in LIVE_SETTINGS})
+        self.plan = plan
+
+    @abstractmethod
+    def set_link(self, up: bool) -> None:
+        """Plugs its cable in or out."""
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Starts it anew, also a context that the NIC has stopped. What was under way is lost."""
+
+    @abstractmethod
+    def remove(self) -> None:
+        """Takes it off the NIC and frees what it had."""
+
+    def _keeping_mac(self) -> Plan:
+        """The plan, with the address that the context was given where the plan has none."""
+        return replace(self.plan, mac=self.context.mac)

@@ -1,0 +1,76 @@
+"""A guest behind a vhost-user socket: a QEMU machine with virtio-net, or a DPDK program."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cdna.lab.guest_plans import VhostUserPlan
+from cdna.lab.kinds.base import Member, Shared
+from cdna.virtio import Feature
+from cdna.vmm.vhost_user import OFFERED
+
+if TYPE_CHECKING:
+    from cdna.vmm.hypervisor import Context
+
+
+class VhostUserMember(Member[VhostUserPlan]):
+    def __init__(self, shared: Shared, plan: VhostUserPlan) -> None:
+        super().__init__(shared, plan)
+        self.guest = shared.vhost.add(
+            plan.name,
+            plan.path,
+            settings=self.settings(
+                all_multicast=True,  # QEMU keeps the control queue: which groups were joined is not told
+                promiscuous=plan.promiscuous,
+            ),
+            client=plan.client,
+            pairs=plan.queues,
+            mtu=plan.mtu,
+            features=offered(plan),
+            uids=plan.users,
+        )
+
+    @property
+    def context(self) -> Context:
+        context: Context = self.guest.context
+        return context
+
+    def describe(self) -> dict[str, Any]:
+        told = self.guest.describe()
+        return {
+            **super().describe(),
+            "socket": self.plan.path,
+            "mode": "client" if self.plan.client else "server",
+            "queues": self.plan.queues,
+            "packed": self.plan.packed,
+            "promiscuous": self.plan.promiscuous,
+            "connected": bool(self.guest.connected),
+            "peer": told["peer"],
+            "frontend": told["state"],
+            "last_error": told["last_error"],
+        }
+
+    def detail(self) -> dict[str, Any]:
+        told = self.guest.describe()
+        return {
+            **self.describe(),
+            "features": told["features"],
+            "protocol_features": told["protocol_features"],
+            "rings": told["queues"],
+        }
+
+    def set_link(self, up: bool) -> None:
+        self.guest.set_link(up)
+        self.up = up
+
+    def reset(self) -> None:
+        """Ends a fault. A frontend is disconnected, and may come back at once."""
+        self.guest.reset()
+
+    def remove(self) -> None:
+        self.shared.vhost.remove(self.guest)
+
+
+def offered(plan: VhostUserPlan) -> int:
+    """The features that a frontend may take."""
+    return OFFERED if plan.packed else OFFERED & ~(1 << Feature.VIRTIO_F_RING_PACKED)

@@ -1,0 +1,283 @@
+"""One guest behind a vhost-user socket: its context stays while frontends come and go.
+
+    link down ---------- set_link(True) ---------> waiting       (it listens, or connects again and again)
+    waiting ------------ a frontend comes -------> connected     (one at a time; another is sent away)
+    connected ---------- it goes, or misbehaves -> waiting       (rings stopped, memory unmapped)
+    connected ---------- set_link(False) --------> connected, where the frontend hears of it, or link down
+
+A frontend hears of the link by CONFIG and BACKEND_REQ. Others are disconnected: QEMU then shows its guest a
+link without a carrier, and comes back when it can.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+from cdna.abi import ContextState
+from cdna.virtio import Feature
+from cdna.vmm.vhost_user.backend import Backend
+from cdna.vmm.vhost_user.connection import Connection
+from cdna.vmm.vhost_user.endpoint import CONNECT_AGAIN, Connecting, Listening
+from cdna.vmm.vhost_user.features import PROTOCOL_FEATURES, names
+from cdna.vmm.vhost_user.messages import Gone, Message, ProtocolError, ProtocolFeature
+from cdna.vmm.vhost_user.net_config import net_config
+
+if TYPE_CHECKING:
+    from cdna.nic.virtio_device import VirtioDevice
+    from cdna.vmm.hypervisor import Context
+    from cdna.vmm.vhost_user.server import VhostUserServer
+
+log = logging.getLogger("cdna.vhost_user")
+
+
+class VhostUserGuest:
+    """A context for whoever attaches at `path`. `VhostUserServer.add` makes it."""
+
+    def __init__(
+        self,
+        server: VhostUserServer,
+        context: Context,
+        device: VirtioDevice,
+        endpoint: Listening | Connecting,
+        *,
+        pairs: int,
+        mtu: int,
+        features: int,
+        protocol: int,
+        uids: tuple[int, ...],
+        stall: float,
+    ) -> None:
+        self.server = server
+        self.name = context.guest.name
+        self.path = endpoint.path
+        self.context = context
+        self.device = device
+        self.pairs = pairs
+        self.mtu = mtu
+        self.features = features  # offered
+        self.protocol_features = protocol if features & PROTOCOL_FEATURES else 0
+        self.link_up = True
+        self.last_error: str | None = None
+        self._endpoint = endpoint
+        self._uids = {0, os.geteuid(), *uids}
+        self._stall = stall
+        self._backend: Backend | None = None
+
+    # --- what others ask ----------------------------------------------------------------------------------
+
+    @property
+    def connected(self) -> bool:
+        return self._backend is not None
+
+    def describe(self) -> dict[str, Any]:
+        """State, frontend, features by name, queues, and the last thing that went wrong."""
+        with self.server.lock:
+            backend = self._backend
+            told: dict[str, Any] = {
+                "name": self.name,
+                "path": self.path,
+                "mode": self._endpoint.mode,
+                "state": self._state(),
+                "link": self.link_up,
+                "pairs": self.pairs,
+                "mtu": self.mtu,
+                "last_error": self.last_error,
+                "peer": None,
+                "uid": None,
+                "features": [],
+                "protocol_features": [],
+                "queues": [],
+            }
+            if backend is not None:
+                told["peer"] = backend.connection.pid
+                told["uid"] = backend.connection.uid
+                told["features"] = names(backend.rings.features, Feature)
+                told["protocol_features"] = names(backend.protocol, ProtocolFeature)
+                told["queues"] = [self.device.info(queue) for queue in range(self.device.queues)]
+            return told
+
+    def _state(self) -> str:
+        if self.context.state == ContextState.CONTEXT_FAULTED:
+            return "faulted"
+        if self._backend is not None:
+            return "running" if self._backend.rings.any_running else "connected"
+        return "waiting" if self.link_up else "link down"
+
+    def config_space(self) -> bytes:
+        mac = bytes.fromhex(self.context.mac.replace(":", ""))
+        return net_config(mac, self.link_up, self.pairs, self.mtu)
+
+    def quiesced(self) -> AbstractContextManager[None]:
+        return self.context.vmm.nic.quiesced()
+
+    def set_link(self, up: bool) -> None:
+        """Plugs the cable in or out. ResourceError: up again, and another listens at the path meanwhile."""
+        with self.server.lock:
+            if up == self.link_up:
+                return
+            if up:
+                self._open()
+            self.link_up = up
+            self.device.set_link(up)
+            if self._backend is not None and self._backend.config_changed():
+                log.info("guest %r: link %s", self.name, "up" if up else "down")
+            elif not up:
+                self._end(logging.INFO, "the link is down")
+                self._close()
+        self.server.wake()
+
+    def reset(self) -> None:
+        """Ends a fault. The frontend is disconnected: what it believes of the rings is no longer so."""
+        with self.server.lock:
+            self.context.vmm.collect_faults()
+            if self._backend is not None:
+                self._end(logging.INFO, "reset")
+            else:
+                self.device.reset()
+                self.device.set_link(self.link_up)
+            self._forget_fault()
+        self.server.wake()
+
+    # --- what the server's thread asks ----------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Waits for frontends from now on. ResourceError: it cannot."""
+        self._open()
+
+    def close(self) -> None:
+        """Ends the connection and waits for no other."""
+        self._end(logging.INFO, "removed")
+        self._close()
+
+    def due(self) -> float | None:
+        """When `tick` has something to do, as time.monotonic() counts; None: never."""
+        times = [self._endpoint.due]
+        if self._backend is not None:
+            times.append(self._backend.connection.deadline)
+        return min((at for at in times if at is not None), default=None)
+
+    def tick(self, now: float) -> None:
+        """Does what is due."""
+        if self._endpoint.due is not None and now >= self._endpoint.due:
+            if self._endpoint.fd is not None:  # out of descriptors before
+                self._endpoint.due = None
+                self.server.watch(self._endpoint.fd, self._arrival)
+            self._arrival(now)
+        connection = self._backend.connection if self._backend is not None else None
+        if connection is not None and connection.deadline is not None and now >= connection.deadline:
+            self._end(logging.WARNING, f"the frontend stalls after {connection.awaited}")
+
+    def _open(self) -> None:
+        self._endpoint.open()
+        if self._endpoint.fd is not None:
+            self.server.watch(self._endpoint.fd, self._arrival)
+
+    def _close(self) -> None:
+        if self._endpoint.fd is not None:
+            self.server.unwatch(self._endpoint.fd)
+        self._endpoint.close()
+
+    # --- frontends come -------------------------------------------------------------------------------------
+
+    def _arrival(self, now: float) -> None:
+        """A frontend may have come to the endpoint."""
+        try:
+            sock = self._endpoint.take(now)
+        except OSError as error:  # who waits goes on waiting
+            log.warning("guest %r: no frontend accepted for now: %s", self.name, error)
+            if self._endpoint.fd is not None:
+                self.server.unwatch(self._endpoint.fd)
+            return
+        if sock is None:
+            return
+        try:
+            self._admit(sock, now)
+        except OSError as error:
+            log.warning("guest %r: a frontend lost: %s", self.name, error)
+            sock.close()
+
+    def _admit(self, sock: socket.socket, now: float) -> None:
+        connection = Connection(sock, self._stall)
+        who = f"process {connection.pid}, user {connection.uid}"
+        if connection.uid not in self._uids:
+            log.warning("guest %r: %s refused: this user may not attach here", self.name, who)
+            sock.close()
+            return
+        if self._backend is not None and self._backend.connection.has_hung_up():
+            while self._backend is not None:  # what it sent before it went
+                self._turn(now)
+        if self._backend is not None:
+            log.warning(
+                "guest %r: %s refused: process %d is attached", self.name, who, self._backend.connection.pid
+            )
+            sock.close()
+            return
+        self._endpoint.due = None
+        self._backend = Backend(self, connection)
+        self.server.watch(connection.fd, self._turn)
+        log.info("guest %r: frontend attached (%s)", self.name, who)
+
+    # --- a frontend's messages ------------------------------------------------------------------------------
+
+    def _turn(self, now: float) -> None:
+        """The next message. Whatever goes wrong ends this connection and nothing else."""
+        backend = self._backend
+        if backend is None:
+            return
+        try:
+            message = backend.connection.receive(now)
+            if message is not None:
+                self._carry_out(backend, message)
+        except Gone:
+            self._end(logging.INFO, "the frontend has gone")
+        except (ProtocolError, OSError) as error:
+            self._end(logging.WARNING, str(error))
+        except Exception:
+            log.exception("guest %r: a mistake of the VMM's", self.name)
+            self._end(logging.WARNING, "a mistake of the VMM's")
+
+    def _carry_out(self, backend: Backend, message: Message) -> None:
+        try:
+            self._collect_fault()
+            backend.handle(message)
+            self._forget_fault()
+        finally:
+            message.close()
+
+    def _end(self, level: int, reason: str) -> None:
+        """Ends the connection; nothing of the frontend is kept."""
+        backend, self._backend = self._backend, None
+        if backend is None:
+            return
+        if level >= logging.WARNING:
+            self.last_error = reason
+        log.log(level, "guest %r: connection ended: %s", self.name, reason)
+        self.server.unwatch(backend.connection.fd)
+        try:
+            if not self.context.revoked:
+                self._collect_fault()
+                backend.close()
+                self.device.set_link(self.link_up)
+                self._forget_fault()
+        except Exception:
+            log.exception("guest %r: what the frontend had was not taken back whole", self.name)
+        backend.connection.close()
+        if self._endpoint.fd is None and self.link_up:
+            self._endpoint.due = time.monotonic() + CONNECT_AGAIN
+
+    def _collect_fault(self) -> None:
+        """Has a fault reported before a message ends it."""
+        if self.context.fault is None and self.context.state == ContextState.CONTEXT_FAULTED:
+            self.context.vmm.collect_faults()
+        if self.context.fault is not None:
+            self.last_error = str(self.context.fault)
+
+    def _forget_fault(self) -> None:
+        """A context that runs again may fault again, and that is reported again."""
+        if self.context.fault is not None and self.context.state == ContextState.CONTEXT_RUNNING:
+            self.context.fault = None

@@ -1,0 +1,208 @@
+"""All vhost-user sockets of this process, served by one thread that waits for none of them.
+
+Each ready connection gets one message carried out in each turn, so a frontend that floods its socket delays
+nobody by more than that. What other threads ask (`add`, `remove`, `VhostUserGuest.set_link` ...) happens
+between two turns, under `lock`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import select
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from cdna.abi import Protection
+from cdna.errors import ConfigError, whole
+from cdna.nic.virtio_device import VirtioDevice
+from cdna.virtio import Feature, VirtioLimits
+from cdna.vmm.settings import ContextSettings
+from cdna.vmm.vhost_user.endpoint import Connecting, Listening
+from cdna.vmm.vhost_user.features import OFFERED, OFFERED_PROTOCOL, check_offer
+from cdna.vmm.vhost_user.guest import VhostUserGuest
+from cdna.vmm.vhost_user.handlers import MIN_MTU
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from cdna.vmm.hypervisor import Hypervisor
+
+log = logging.getLogger("cdna.vhost_user")
+
+STALL = 5.0  # seconds that a message may take from its first byte to its last
+GUEST_MEMORY = 4096  # bytes: the VMM gives such a guest one page that it never sees; its memory is its own
+MAX_MTU = 65535
+
+
+class VhostUserServer:
+    """Serves virtual machines and DPDK programs, a socket each, until `close`."""
+
+    def __init__(self, vmm: Hypervisor) -> None:
+        self.vmm = vmm
+        self.lock = threading.RLock()
+        self._guests: list[VhostUserGuest] = []
+        self._ready: dict[int, Callable[[float], None]] = {}  # by descriptor: what to do when it is readable
+        self._closing = False
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll = select.epoll()
+        self.watch(self._wake_fd, lambda now: self._drain())
+        self._thread = threading.Thread(target=self._run, name="cdna-vhost-user", daemon=True)
+        self._thread.start()
+
+    @property
+    def guests(self) -> list[VhostUserGuest]:
+        with self.lock:
+            return list(self._guests)
+
+    def add(
+        self,
+        name: str,
+        path: str | os.PathLike[str],
+        *,
+        settings: ContextSettings | None = None,
+        client: bool = False,
+        pairs: int = VirtioLimits.VIRTIO_MAX_PAIRS,
+        mtu: int = 1500,
+        features: int = OFFERED,
+        protocol: int = OFFERED_PROTOCOL,
+        uids: Iterable[int] = (),
+        stall: float = STALL,
+        context_index: int | None = None,
+    ) -> VhostUserGuest:
+        """A guest with a context of its own, for the frontend that attaches at `path`.
+
+        client: connects to a frontend that listens there, and again when it has gone. pairs: of queues.
+        mtu: the largest that a frontend may set, bytes. features, protocol: what is offered, of what this NIC
+        can do. uids: users that may attach beside this one and root. stall: seconds that a message may take.
+        ConfigError, ResourceError: it cannot be, and nothing is left behind.
+        """
+        settings = settings or ContextSettings(protection="table")
+        if settings.mode != Protection.PROTECTION_TABLE:
+            raise ConfigError(
+                f"guest {name!r}: give protection='table', which is what a vhost-user guest has"
+            )
+        pairs = whole(f"guest {name!r}: pairs", pairs, 1, VirtioLimits.VIRTIO_MAX_PAIRS)
+        mtu = whole(f"guest {name!r}: mtu", mtu, MIN_MTU, MAX_MTU)
+        check_offer(features, protocol)
+        if pairs == 1:
+            features &= ~(1 << Feature.VIRTIO_NET_F_MQ)
+        path, uids = os.fspath(path), tuple(uids)
+        endpoint = Connecting(path) if client else Listening(path, bool(uids))
+        with self.lock:
+            if self._closing:
+                raise ConfigError("this server was closed: make another")
+            with contextlib.ExitStack() as undo:
+                domain = self.vmm.create_guest(name, GUEST_MEMORY)
+                undo.callback(self.vmm.destroy_guest, domain)
+                context = self.vmm.assign(domain, settings, index=context_index)
+                device = VirtioDevice(self.vmm.nic, context.index, pairs=pairs)
+                undo.callback(device.close)
+                guest = VhostUserGuest(
+                    self,
+                    context,
+                    device,
+                    endpoint,
+                    pairs=pairs,
+                    mtu=mtu,
+                    features=features,
+                    protocol=protocol,
+                    uids=uids,
+                    stall=stall,
+                )
+                guest.start()
+                undo.pop_all()
+            context.on_revoke = self.wake  # under the VMM's lock: the thread does the rest
+            self._guests.append(guest)
+        self.wake()
+        return guest
+
+    def remove(self, guest: VhostUserGuest) -> None:
+        """Disconnects a guest's frontend and gives its context back. Removing twice is harmless."""
+        with self.lock:
+            if guest not in self._guests:
+                return
+            self._guests.remove(guest)
+            guest.context.on_revoke = None
+            guest.close()
+            guest.device.close()
+            self.vmm.destroy_guest(guest.context.guest)
+
+    def close(self) -> None:
+        """Removes all guests and ends the thread. Closing twice is harmless."""
+        with self.lock:
+            if self._closing:
+                return
+            self._closing = True
+        self.wake()
+        self._thread.join()
+        for guest in self.guests:
+            self.remove(guest)
+        self._epoll.close()
+        os.close(self._wake_fd)
+
+    def __enter__(self) -> VhostUserServer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- for guests -----------------------------------------------------------------------------------------
+
+    def watch(self, fd: int, act: Callable[[float], None]) -> None:
+        """Calls `act` with the time, under the lock, whenever the descriptor is readable. Twice is once."""
+        if fd not in self._ready:
+            self._epoll.register(fd, select.EPOLLIN)
+        self._ready[fd] = act
+
+    def unwatch(self, fd: int) -> None:
+        """To be called before the descriptor is closed; of one that is not watched it is harmless."""
+        if self._ready.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def wake(self) -> None:
+        """Has the thread look at its guests anew."""
+        with contextlib.suppress(OSError):
+            os.eventfd_write(self._wake_fd, 1)
+
+    # --- the thread -----------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            with self.lock:
+                if self._closing:
+                    return
+                timeout = self._timeout(time.monotonic())
+            ready = self._epoll.poll(timeout)
+            with self.lock:
+                self._turn([fd for fd, _ in ready])
+
+    def _turn(self, ready: list[int]) -> None:
+        now = time.monotonic()
+        for fd in ready:
+            act = self._ready.get(fd)  # none: an earlier one of this turn ended it
+            if act is not None:
+                act(now)
+        for guest in list(self._guests):
+            if guest.context.revoked:
+                log.warning("guest %r: its context was revoked", guest.name)
+                self.remove(guest)
+            else:
+                guest.tick(now)
+
+    def _timeout(self, now: float) -> float | None:
+        """Seconds until something is due; None: nothing is."""
+        due = [at for guest in self._guests if (at := guest.due()) is not None]
+        if not due:
+            return None
+        return math.ceil(max(0.0, min(due) - now) * 1000) / 1000  # epoll counts whole milliseconds
+
+    def _drain(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._wake_fd)
