@@ -11,6 +11,7 @@ cdef struct pump_t:
     port_t *port
     uint32_t ports              # in use or free, in `port`
     uint32_t used_ports         # of them, those with a tap
+    uint32_t wakers             # native contexts without a tap, whose drivers call Nic.wake
     int epoll
     uint32_t needs_poll         # the wire may deliver without a descriptor that says so
     uint32_t rescan             # 1: any tap may have frames

@@ -62,6 +62,7 @@ cdef struct context_t:
     uint8_t vnet_header         # frames start with a vnet_header_t, and may be large or lack a checksum
     uint8_t polled              # the owner maps no doorbell vector: the NIC looks at its page itself
     uint32_t takes              # Takes: what may be left to do in frames for it
+    uint32_t present            # 1: a virtio guest that receives, so its address is known here
     virtio_t *virtio            # the rings of a virtio guest (virtqueue.pxd), or NULL
     ring_t tx
     ring_t rx

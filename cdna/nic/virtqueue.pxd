@@ -2,7 +2,9 @@
 
 This device uses buffers in the order in which they were made available, so all that it knows of a ring is
 where it stands: a split ring's `used.idx`, a packed ring's index and wrap counter. A device that died takes
-up the work from there, whatever it had begun.
+up the work from there, whatever it had begun. As a packed ring says nowhere where that is, and some frontends
+do not remember, it is noted in the `off_wrap` of the device's own event area, which drivers only read beside
+the flag DESC (2.8.10), which this device never sets; bit 14 says that it was.
 
 Used entries are written as they come and shown to the driver together by `publish`: in a split ring by its
 index, in a packed ring by the flags of the first of them, which are written last.
@@ -29,8 +31,8 @@ cdef extern from "<unistd.h>" nogil:
     ssize_t write(int fd, const void *buf, size_t count)
 
 cdef enum:
-    NOT_AVAILABLE = -1
-    BEYOND_RING = -2            # more made available than the ring holds
+    BEYOND_RING = -1            # more made available than the ring holds
+    POSITION_NOTED = 0x4000     # of `off_wrap`
 
 cdef packed struct inflight_split_t:    # vhost-user, "Inflight I/O tracking": the head of a queue's area
     uint64_t features
@@ -60,7 +62,9 @@ cdef struct virtqueue_t:
     uint16_t seen_avail         # split: avail.idx as it was last read
     uint16_t used               # the next one to write: free-running (split), or an index (packed)
     uint16_t first              # packed: the index of the first that is written and not shown
-    uint16_t first_flags        # packed: its flags
+    uint16_t first_flags        # packed: what is written there when it is shown
+    uint16_t first_id
+    uint32_t first_len
     uint16_t signalled          # `used` when the driver was last told, or might have been
     uint8_t avail_wrap
     uint8_t used_wrap
@@ -202,14 +206,16 @@ cdef inline void use_packed(virtqueue_t *q, uint16_t id, uint32_t len, uint32_t 
     cdef vring_packed_desc_t *entry = &packed_table(q)[q.used]
     cdef uint16_t flags = VRING_PACKED_DESC_F_AVAIL | VRING_PACKED_DESC_F_USED if q.used_wrap else 0
     cdef uint32_t at = q.used + slots
-    entry.id = id
-    entry.len = len
     if len:                             # so many bytes were written
         flags |= VRING_DESC_F_WRITE
     if q.pending == 0:
         q.first = q.used
         q.first_flags = flags
+        q.first_id = id
+        q.first_len = len
     else:
+        entry.id = id
+        entry.len = len
         store_u16(&entry.flags, flags)
     if at >= q.size:
         at -= q.size
@@ -237,17 +243,29 @@ cdef inline void publish_split(const guest_memory_t *memory, virtqueue_t *q) noe
         log_range(memory, q.log_addr, 4)
 
 
+cdef inline void note_position(const virtqueue_t *q) noexcept nogil:
+    """Leaves in the guest's memory where a packed ring stands, if its indices have a bit to spare."""
+    if q.size <= POSITION_NOTED:
+        store_u16(&(<vring_packed_event_t *>q.device).off_wrap,
+                  <uint16_t>(q.used | POSITION_NOTED | q.used_wrap << 15))
+
+
 cdef inline void publish_packed(const guest_memory_t *memory, virtqueue_t *q) noexcept nogil:
     cdef inflight_packed_t *inflight = <inflight_packed_t *>q.inflight
+    cdef vring_packed_desc_t *entry = &packed_table(q)[q.first]
     if inflight != NULL:
         inflight.used_idx = q.used
         inflight.used_wrap_counter = q.used_wrap
-    store_u16(&packed_table(q)[q.first].flags, q.first_flags)
+    entry.id = q.first_id
+    entry.len = q.first_len
+    store_u16(&entry.flags, q.first_flags)
+    note_position(q)
     if inflight != NULL:
         inflight.old_used_idx = q.used
         inflight.old_used_wrap_counter = q.used_wrap
     if memory.log != NULL:
         log_bytes(memory, q.desc, 16 * <uint64_t>q.size)
+        log_bytes(memory, q.device, sizeof(vring_packed_event_t))
 
 
 cdef inline void publish_used(const guest_memory_t *memory, virtqueue_t *q) noexcept nogil:

@@ -118,7 +118,7 @@ cdef bint must_look(const pump_t *pump) noexcept nogil:
     """Whether something may be to do soon that no descriptor will tell of."""
     cdef const nic_t *nic = pump.nic
     cdef const port_t *port
-    cdef uint32_t served = 0, word, i
+    cdef uint32_t served = pump.wakers, word, i
     if pump.needs_poll or nic.wire.tx_waiting or nic.txq_head != nic.txq_tail:
         return True
     for word in range(nic.words):
@@ -267,6 +267,14 @@ cdef class Pump:
         if number not in self.drivers:
             raise ConfigError(f"port {number}: give one that `add` returned")
         return &self.c.port[number]
+
+    def add_wakers(self, int number) -> None:
+        """So many more drivers of this process call `Nic.wake` after their doorbells; below 0: fewer.
+
+        For the sake of the others, which do not, the loop only naps.
+        """
+        with self.nic.quiesced():
+            self.c.wakers += number
 
     def set_link(self, uint32_t number, bint up):
         """Plugs the guest's cable in or out: its device shows the carrier, and frames to it are lost."""

@@ -14,8 +14,8 @@ from libc.string cimport memset
 from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap
 
 from cdna.abi cimport (
-    CONTEXT_ASSIGNED, CONTEXT_FAULTED, CONTEXT_FREE, CONTEXT_RUNNING, MAX_CONTEXTS, MAX_FRAME, MAX_RING, MAX_TSO_FRAME,
-    MIN_RING, PAGE_SIZE, TAKES_CSUM, VNET_HEADER, completion_t, context_page_t, desc_t,
+    CONTEXT_ASSIGNED, CONTEXT_FAULTED, CONTEXT_FREE, CONTEXT_RUNNING, MAX_CONTEXTS, MAX_FRAME, MAX_RING,
+    MAX_TSO_FRAME, MIN_RING, PAGE_SIZE, PROTECTION_TABLE, TAKES_CSUM, VNET_HEADER, completion_t, context_page_t, desc_t,
 )
 from cdna.cpu cimport load_u32, sched_yield, store_u32, swap_u32
 from cdna.memory cimport Memory, SharedRegion
@@ -176,7 +176,7 @@ cdef class Nic:
         longest = max(tx_ring, rx_ring)
         if seq_modulus & (seq_modulus - 1) or not 2 * longest <= seq_modulus <= 1 << 32:
             raise ConfigError(f"seq_modulus {seq_modulus}: give a power of two from {2 * longest} to 2**32")
-        self._check_mac(mac, index)
+        self._check_mac(mac, index, protection == PROTECTION_TABLE)
         with self.quiesced():
             if context.state != CONTEXT_FREE:
                 raise ConfigError(f"context {index} is taken by domain {context.owner}: revoke it first")
@@ -297,24 +297,32 @@ cdef class Nic:
                 return True
         return False
 
-    def _check_mac(self, bytes mac, uint32_t index):
+    def _check_mac(self, bytes mac, uint32_t index, bint table=False):
+        """table: for a guest with a memory table, several of which may have one address."""
         if len(mac) != 6 or mac[0] & 1 or not any(mac):
             raise ConfigError(f"MAC address {mac.hex(':')}: give six bytes of a unicast address, "
                               f"for example 02:00:00:00:00:01")
         cdef uint64_t wanted = int.from_bytes(mac, "little")
         cdef uint32_t i
         for i in range(self.c.contexts):
-            if i != index and self.c.context[i].state != CONTEXT_FREE and self.c.context[i].mac == wanted:
+            if i == index or self.c.context[i].state == CONTEXT_FREE or self.c.context[i].mac != wanted:
+                continue
+            # A guest that migrates has a context of its address at both ends, and runs at one of them.
+            if not (table and self.c.context[i].protection == PROTECTION_TABLE):
                 raise ConfigError(
                     f"MAC address {mac.hex(':')} is context {i}'s already: give each context its own")
 
     cdef void _rebuild_mac_table(self) noexcept:
-        """Fills the table anew from the contexts; the engine stands still."""
+        """Fills the table anew from the contexts; the engine stands still.
+
+        A virtio guest is found while it has a receive queue: before and after that it may be elsewhere.
+        """
         cdef nic_t *nic = self.c
         cdef uint32_t i, slot
         memset(nic.mac_table, 0, (nic.mac_mask + 1) * sizeof(mac_entry_t))
         for i in range(nic.contexts):
-            if nic.context[i].state == CONTEXT_FREE:
+            if nic.context[i].state == CONTEXT_FREE or \
+                    (nic.context[i].protection == PROTECTION_TABLE and not nic.context[i].present):
                 continue
             slot = mac_slot(nic, nic.context[i].mac)
             while nic.mac_table[slot].key:

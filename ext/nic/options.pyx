@@ -5,7 +5,7 @@ Each function sets one of them; the engine stands still meanwhile.
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from cdna.abi cimport MAX_TSO_FRAME
+from cdna.abi cimport MAX_TSO_FRAME, PROTECTION_TABLE
 from cdna.cpu cimport cycles
 from cdna.nic.context cimport MULTICAST_FILTERS, context_t
 from cdna.nic.device cimport Nic
@@ -16,7 +16,7 @@ from cdna.nic.device import check_coalesce, check_takes
 
 
 def mac(Nic nic, uint32_t index, value):
-    nic._check_mac(value, index)
+    nic._check_mac(value, index, nic.c.context[index].protection == PROTECTION_TABLE)
     nic.c.context[index].mac = int.from_bytes(value, "little")
     nic._rebuild_mac_table()
 

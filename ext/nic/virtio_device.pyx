@@ -17,6 +17,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from cdna.abi cimport CONTEXT_FAULTED, CONTEXT_FREE, CONTEXT_RUNNING, PROTECTION_TABLE
+from cdna.cpu cimport store_u16
 from cdna.epoll cimport EPOLL_CTL_DEL, EPOLLET, EPOLLIN, epoll_ctl, watch
 from cdna.nic.context cimport context_t, nic_t
 from cdna.nic.device cimport Nic
@@ -26,10 +27,14 @@ from cdna.nic.guest_memory cimport user_bytes
 from cdna.nic.ring cimport clear_bit, set_bit
 from cdna.nic.switch cimport forward_flat
 from cdna.nic.virtqueue cimport (
-    ask_for_kicks, inflight_packed_t, inflight_split_t, packed_table, virtio_t, virtqueue_t, used_ring, write,
+    POSITION_NOTED, ask_for_kicks, inflight_packed_t, inflight_split_t, packed_available, packed_table, take,
+    used_ring, virtio_t, virtqueue_t, write,
 )
 from cdna.nic.wire_queue cimport flush_wire
-from cdna.virtio cimport VIRTIO_MAX_PAIRS, VIRTIO_MAX_RING
+from cdna.virtio cimport (
+    VIRTIO_MAX_PAIRS, VIRTIO_MAX_RING, VRING_DESC_F_NEXT, VRING_PACKED_DESC_F_USED, vring_packed_desc_t,
+    vring_packed_event_t,
+)
 
 from cdna.abi import Takes
 from cdna.errors import ConfigError, whole
@@ -68,6 +73,41 @@ def _event_descriptor(fd, what):
     if not found.startswith("anon_inode:[eventfd"):
         raise ConfigError(f"{what}: {found} is no eventfd")
     fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_NONBLOCK)
+
+
+cdef inline bint _is_used(const virtqueue_t *q) noexcept nogil:
+    """Whether the slot where a packed ring stands was used in this lap."""
+    cdef uint16_t flags = packed_table(q)[q.last_avail].flags
+    return (flags >> 7 & 1) == q.avail_wrap and flags >> 15 == q.avail_wrap
+
+
+cdef void recover_packed(virtqueue_t *q) noexcept nogil:
+    """Where a packed ring stands whose device may have died in service.
+
+    Behind the position that was noted there may be used slots: shown and not noted, or not yet shown, as the
+    one before them is not. That one is given back with nothing in it, so that the driver gets at the others.
+    Of chains in the ring, only the first slot tells that they were used: a device that died just then may take
+    up the rest of such a chain as a buffer.
+    """
+    cdef uint16_t noted = (<vring_packed_event_t *>q.device).off_wrap
+    cdef vring_packed_desc_t *first
+    cdef uint32_t left = q.size
+    if q.size <= POSITION_NOTED and noted & POSITION_NOTED and (noted & (POSITION_NOTED - 1)) < q.size:
+        q.last_avail = noted & (POSITION_NOTED - 1)
+        q.avail_wrap = noted >> 15
+    if packed_available(q, q.last_avail, q.avail_wrap):
+        first = &packed_table(q)[q.last_avail]
+        take(q, 1)
+        if first.flags & VRING_DESC_F_NEXT or not _is_used(q):
+            q.last_avail = <uint16_t>(first - packed_table(q))  # as it was: nothing behind it was used
+            if q.last_avail == q.size - 1:
+                q.avail_wrap ^= 1
+            return
+        first.len = 0
+        store_u16(&first.flags, first.flags ^ <uint16_t>VRING_PACKED_DESC_F_USED)
+    while left and _is_used(q):
+        take(q, 1)
+        left -= 1
 
 
 cdef class VirtioDevice:
@@ -262,6 +302,8 @@ cdef class VirtioDevice:
         self._set_position(q, base)
 
     cdef void _set_position(self, virtqueue_t *q, uint32_t base) noexcept:
+        if q.packed and base >> 16:     # what another device took and did not use is to be done again
+            base >>= 16
         q.last_avail = base & 0x7FFF if q.packed else <uint16_t>base
         q.avail_wrap = base >> 15 & 1
 
@@ -331,12 +373,13 @@ cdef class VirtioDevice:
         if q.packed:
             if q.inflight != NULL and packed.version == 1 and packed.desc_num == q.size:
                 self._resume_packed(q, packed)
-            elif q.inflight != NULL:
-                packed.version = 1
-                packed.desc_num = q.size
+            else:
+                recover_packed(q)
             q.used = q.last_avail
             q.used_wrap = q.avail_wrap
             if q.inflight != NULL:
+                packed.version = 1
+                packed.desc_num = q.size
                 packed.used_idx = packed.old_used_idx = q.used
                 packed.used_wrap_counter = packed.old_used_wrap_counter = q.used_wrap
         else:
@@ -372,6 +415,8 @@ cdef class VirtioDevice:
         with self.nic.quiesced():
             if q.started:
                 q.started = 0
+                if q.inflight != NULL:
+                    q.inflight.version = 0      # the base that is returned holds from now on
                 self._unwatch(q)
                 if q.unsignalled:       # moderation held it back
                     self._interrupt(q)
@@ -451,8 +496,12 @@ cdef class VirtioDevice:
             elif q.ready and i >> 1 < <int>v.active:
                 v.receiveq[v.receiving] = i
                 v.receiving += 1
-        if self._context() == NULL:
+        cdef context_t *context = self._context()
+        if context == NULL:
             return
+        if context.present != (v.receiving != 0):
+            context.present = v.receiving != 0
+            self.nic._rebuild_mac_table()
         if v.receiving or v.sending:
             set_bit(self.nic.c.virtio, self.index)
         else:
@@ -519,7 +568,7 @@ cdef class VirtioDevice:
         with self.nic.quiesced():
             self.reset()
             self.closed = True
-            if self._context() != NULL:
+            if self._context() != NULL:     # `reset` has made it absent
                 self._context().virtio = NULL
             self.memory.close()
 

@@ -129,6 +129,15 @@ class TestFrontends:
                 took = time.monotonic() - start
             assert 1e6 < bits < took * 4e6 + 2e6  # a full bucket's worth comes at once
 
+    def test_no_privilege_is_needed(self, path: Path, contexts: list[str], tmp_path: Path) -> None:
+        with (
+            Serve(path, *contexts, unprivileged=True) as server,
+            attach(tmp_path / "a.sock") as alice,
+            attach(tmp_path / "b.sock") as bob,
+        ):
+            talk(alice, bob)
+            assert server.end(signal.SIGTERM)[0] == 0
+
     def test_capture(self, server: Serve, tmp_path: Path) -> None:
         capture = subprocess.Popen(
             [*CDNA, "capture", "a", "--socket", str(server.path), "-w", "-", "-c", "20"],

@@ -264,9 +264,16 @@ class PackedRing(Vring):
 
     @property
     def base(self) -> int:
-        """For SET_VRING_BASE: where the driver expects the next used descriptor, twice."""
-        half = self.last_used | self.used_wrap << 15
+        """For SET_VRING_BASE: the first descriptor that the device has not used, twice."""
+        at, wrap = self.last_used, self.used_wrap
+        while self._is_used(at, wrap):
+            at, wrap = self._behind(at, wrap, self._slots[int(self.table["id"][at])])
+        half = at | wrap << 15
         return half | half << 16
+
+    def _is_used(self, at: int, wrap: bool) -> bool:
+        flags = int(self.table["flags"][at])
+        return bool(flags & AVAIL) == bool(flags & USED) == wrap
 
     def room(self) -> int:
         return self._left
@@ -307,10 +314,7 @@ class PackedRing(Vring):
 
     def take(self) -> list[Used]:
         found = []
-        while True:
-            flags = int(self.table["flags"][self.last_used])
-            if not bool(flags & AVAIL) == bool(flags & USED) == self.used_wrap:
-                break
+        while self._is_used(self.last_used, self.used_wrap):
             id, length = int(self.table["id"][self.last_used]), int(self.table["len"][self.last_used])
             slots = self._slots.pop(id)
             self._free.append(id)

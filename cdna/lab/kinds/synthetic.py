@@ -10,6 +10,7 @@ import os
 import select
 import threading
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from cdna.errors import ConfigError
@@ -64,6 +65,8 @@ class SyntheticMember(Member[SyntheticPlan]):
         except Exception:
             vmm.destroy_guest(guest)
             raise
+        if self.shared.pump is not None:
+            self.shared.pump.add_wakers(1)
         if self.up:
             self._worker.start()
 
@@ -77,13 +80,7 @@ class SyntheticMember(Member[SyntheticPlan]):
 
     def change(self, plan: SyntheticPlan, given: set[str]) -> None:
         if "protection" in given:
-            self.plan, before = plan, self.plan
-            try:
-                self.reset()
-            except Exception:
-                self.plan = before
-                self._start(None)
-                raise
+            self._restart(plan)
         else:
             super().change(plan, given)
 
@@ -96,17 +93,27 @@ class SyntheticMember(Member[SyntheticPlan]):
         self.up = up
 
     def reset(self) -> None:
-        plan, index = self.plan, self.context.index
+        self._restart(self.plan)
+
+    def _restart(self, plan: SyntheticPlan) -> None:
+        """Gives the guest the same context and a driver anew, as `plan` says, or as before if that fails."""
+        planned, before, index = self.plan, self._keeping_mac(), self.context.index
         self.earlier = Counter(self.counters())
-        self.plan = self._keeping_mac()
         self.remove()
         try:
+            self.plan = replace(plan, mac=before.mac)
             self._start(index)
+        except Exception:
+            self.plan, plan = before, planned
+            self._start(index)
+            raise
         finally:
             self.plan = plan
 
     def remove(self) -> None:
         self._worker.stop()
+        if self.shared.pump is not None:
+            self.shared.pump.add_wakers(-1)
         self.shared.machine.vmm.destroy_guest(self.context.guest)
 
 
