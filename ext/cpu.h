@@ -46,7 +46,18 @@ static inline void prefetch_write(const void *p) { __builtin_prefetch(p, 1, 3); 
 /* Reads a word that somebody else may be writing, exactly once. */
 static inline uint64_t read_once_u64(const volatile uint64_t *p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
 
-/* memcpy whose common small cases cost no call: a frame of 64 to 128 bytes is two vector moves. */
+#if defined(__x86_64__)
+#include <cpuid.h>
+#define CDNA_LONG_COPY 256 /* bytes */
+static int moves_long; /* 1: "enhanced rep movsb", which need not fetch the lines that it writes whole */
+__attribute__((constructor)) static inline void look_for_long_moves(void) {
+    unsigned a, b, c, d;
+    moves_long = __get_cpuid_count(7, 0, &a, &b, &c, &d) && b >> 9 & 1;
+}
+#endif
+
+/* memcpy whose common small cases cost no call: a frame of 64 to 128 bytes is two vector moves. Buffers may overlap,
+ * as a guest may have posted such; what they then hold is that guest's affair. */
 static inline void copy_bytes(void *to, const void *from, size_t n) {
     if (n >= 64 && n <= 128) {
         struct line { uint8_t byte[64]; } head, tail;
@@ -54,9 +65,15 @@ static inline void copy_bytes(void *to, const void *from, size_t n) {
         __builtin_memcpy(&tail, (const uint8_t *)from + n - 64, 64);
         __builtin_memcpy(to, &head, 64);
         __builtin_memcpy((uint8_t *)to + n - 64, &tail, 64);
-    } else {
-        memmove(to, from, n);   /* a guest may have posted buffers that overlap */
+        return;
     }
+#if defined(__x86_64__)
+    if (n >= CDNA_LONG_COPY && moves_long) {
+        __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(n) : : "memory");
+        return;
+    }
+#endif
+    memmove(to, from, n);
 }
 
 /* A cycle counter of constant rate: the time stamp counter, or nanoseconds where there is none. */

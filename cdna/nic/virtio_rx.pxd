@@ -15,8 +15,9 @@ from cdna.nic.context cimport context_t, nic_t
 from cdna.nic.dma cimport MAX_PIECES, piece_t
 from cdna.nic.flow_hash cimport flow_hash, rss_hash, toeplitz_t
 from cdna.nic.guest_memory cimport guest_bytes, log_bytes
-from cdna.nic.ring cimport set_bit, stop_context
+from cdna.nic.ring cimport set_bit
 from cdna.nic.virtio_chain cimport chain_t, read_chain
+from cdna.nic.virtio_signal cimport stop_guest
 from cdna.nic.virtqueue cimport (
     BEYOND_RING, avail_ring, packed_available, publish_used, read_words, split_available, split_head, take, use,
     virtio_t, virtqueue_t,
@@ -142,7 +143,7 @@ cdef inline void scatter_pieces(const piece_t *to, const piece_t *piece, uint32_
 
 cdef inline bint rx_stop(nic_t *nic, context_t *context, const virtqueue_t *q, uint32_t fault,
                          uint32_t found) noexcept nogil:
-    stop_context(nic, context, fault, RING_RX, q.last_avail, 0, found)
+    stop_guest(nic, context, q, RING_RX, fault, found)
     return False
 
 

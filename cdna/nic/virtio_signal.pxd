@@ -17,6 +17,14 @@ from cdna.nic.virtqueue cimport (
 )
 
 
+cdef inline void stop_guest(nic_t *nic, context_t *context, const virtqueue_t *q, uint32_t ring, uint32_t fault,
+                            uint32_t found) noexcept nogil:
+    """Stops a context by the next buffer of a queue. Where its memory has gone, that was why."""
+    if load_u32(&context.virtio.memory.gone):
+        fault = FAULT_MEMORY_GONE
+    stop_context(nic, context, fault, ring, q.last_avail, 0, found)
+
+
 cdef inline void tell_fault(virtio_t *v) noexcept nogil:
     """Writes the error descriptors of a guest whose context was stopped."""
     cdef uint64_t one = 1

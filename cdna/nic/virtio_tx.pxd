@@ -19,10 +19,10 @@ from cdna.nic.demux cimport header_t, parse_header
 from cdna.nic.dma cimport FRAME_PIECES, gather, piece_t
 from cdna.nic.gathered cimport work
 from cdna.nic.guest_memory cimport guest_bytes
-from cdna.nic.ring cimport clear_bit, set_bit, stop_context
+from cdna.nic.ring cimport clear_bit, set_bit
 from cdna.nic.switch cimport forward, forward_flat
 from cdna.nic.virtio_chain cimport chain_t, read_chain
-from cdna.nic.virtio_signal cimport tx_available
+from cdna.nic.virtio_signal cimport stop_guest, tx_available
 from cdna.nic.virtqueue cimport (
     BEYOND_RING, packed_available, publish_used, read_words, split_available, split_head, take,
     use, virtio_t, virtqueue_t,
@@ -141,7 +141,7 @@ cdef inline int tx_pieces(nic_t *nic, context_t *context, const vnet_header_t *v
 
 cdef inline int tx_stop(nic_t *nic, context_t *context, const virtqueue_t *q, uint32_t fault,
                         uint32_t found) noexcept nogil:
-    stop_context(nic, context, fault, RING_TX, q.last_avail, 0, found)
+    stop_guest(nic, context, q, RING_TX, fault, found)
     return TX_STOPPED
 
 

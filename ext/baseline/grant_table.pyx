@@ -6,7 +6,6 @@ used, and kept in the active entry. Xen's spin locks are left out (one host proc
 after unmapping: both would make the baseline slower.
 """
 
-from libc.string cimport memcpy
 
 from cdna.abi cimport PAGE_SHIFT, PAGE_SIZE
 from cdna.baseline.atomics cimport and_u16, cas_u32, or_u16
@@ -24,7 +23,7 @@ from cdna.baseline.public cimport (
     PTE_WRITE,
     XEN_ENOSYS, gnttab_copy_ptr_t,
 )
-from cdna.cpu cimport compiler_barrier
+from cdna.cpu cimport compiler_barrier, copy_bytes
 from cdna.memory cimport page_t
 
 from cdna.errors import ConfigError
@@ -221,8 +220,8 @@ cdef inline int copy_one(xen_t *xen, xen_domain_t *domain, const gnttab_copy_t *
         return status
     status = acquire_side(xen, domain, &op.dest, op.flags & GNTCOPY_dest_gref, False, &dest)
     if status == GNTST_okay:
-        memcpy(xen.memory.base + frame_maddr(dest.frame) + op.dest.offset,
-               xen.memory.base + frame_maddr(source.frame) + op.source.offset, op.len)
+        copy_bytes(xen.memory.base + frame_maddr(dest.frame) + op.dest.offset,
+                   xen.memory.base + frame_maddr(source.frame) + op.source.offset, op.len)
         release_side(xen, &dest)
     release_side(xen, &source)
     return status

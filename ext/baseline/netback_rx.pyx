@@ -7,7 +7,6 @@ one's place, transfers the old one, and writes the new one's M2P entry.
 """
 
 from libc.stdint cimport int16_t, uint64_t
-from libc.string cimport memcpy
 
 from cdna.abi cimport PAGE_SHIFT, PAGE_SIZE
 from cdna.baseline.multicall cimport hypercall, multicall, set_call
@@ -25,7 +24,7 @@ from cdna.baseline.public cimport (
     XENMEM_increase_reservation,
     gnttab_copy_t, netif_rx_entry_t, netif_rx_request_t,
 )
-from cdna.cpu cimport compiler_barrier, fence, lowest_bit, store_u32
+from cdna.cpu cimport compiler_barrier, copy_bytes, fence, lowest_bit, store_u32
 
 
 cdef inline uint32_t slots_of(const netback_t *nb, const packet_t *p) noexcept nogil:
@@ -164,8 +163,8 @@ cdef inline uint32_t copy_to_pages(netback_t *nb, uint32_t index) noexcept nogil
                 room = PAGE_SIZE
             chunk = p.piece[i].len - done
             chunk = chunk if chunk < room else room
-            memcpy(nb.memory + q.piece[q.pieces - 1].maddr + PAGE_SIZE - room,
-                   nb.memory + p.piece[i].maddr + done, chunk)
+            copy_bytes(nb.memory + q.piece[q.pieces - 1].maddr + PAGE_SIZE - room,
+                       nb.memory + p.piece[i].maddr + done, chunk)
             q.piece[q.pieces - 1].len += chunk
             done += chunk
             room -= chunk

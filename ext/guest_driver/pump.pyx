@@ -80,7 +80,7 @@ cdef int round_of(pump_t *pump) noexcept nogil:
     cdef port_t *port
     cdef uint32_t i
     cdef int n = 0, moved
-    if pump.used_ports == 0:            # virtio guests, whose rings the engine looks at, or drivers with doorbells
+    if pump.used_ports == 0:            # the engine looks at rings and doorbells itself
         return engine_poll(pump.nic, ALONE_BUDGET)
     note(pump, event, epoll_wait(pump.epoll, event, EVENTS, 0))
     if pump.rescan:

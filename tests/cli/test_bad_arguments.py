@@ -10,6 +10,8 @@ from tests.cli.conftest import Cdna
 
 # option, value, what the line has to say besides
 COMPARE = [
+    ("--guest", "rock", "synthetic or vm"),
+    ("--load", "tcp", "leave it out"),
     ("--guests", "0", "1 to 63"),
     ("--guests", "64", "1 to 63"),
     ("--guests", "-1", "1 to 63"),

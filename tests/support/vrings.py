@@ -45,7 +45,7 @@ class GuestMemory:
         MAPPED.add(self.map)
         self.bytes = np.frombuffer(self.map, np.uint8)
         self.size = size
-        part = size // regions
+        part = size // regions // mmap.PAGESIZE * mmap.PAGESIZE
         user_addr = 0x7F00_0000_0000
         self.regions = [
             MemoryRegion(guest_addr + i * (part + GAP), part, user_addr + i * part, i * part)
