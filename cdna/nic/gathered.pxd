@@ -21,6 +21,9 @@ from cdna.nic.switch cimport forward_flat
 from cdna.nic.vnet cimport keeps_offload, offload_fault, read_vnet
 from cdna.nic.wire_queue cimport wire_has_room
 
+cdef enum:
+    ROUND_SEGMENTS = 64         # of one frame before others have their turn; so many frames has a round
+
 cdef struct gathered_t:         # what `gather_frame` found
     uint32_t used               # descriptors
     uint32_t len                # bytes in the segment buffer
@@ -79,10 +82,11 @@ cdef inline int gather_frame(nic_t *nic, context_t *context, gathered_t *g) noex
 
 
 cdef inline int segment(nic_t *nic, context_t *context) noexcept nogil:
-    """Goes on with the segmentation under way: 1 done, 0 the wire has no room, -1 the context stopped."""
+    """Goes on with the segmentation under way: 1 done, 0 to be continued, -1 the context stopped."""
     cdef segmentation_t *segmentation = <segmentation_t *>nic.tso
     cdef uint32_t len
-    while True:
+    cdef int _
+    for _ in range(ROUND_SEGMENTS):
         if context.state != CONTEXT_RUNNING:
             nic.tso_context = NULL
             return -1
@@ -95,6 +99,10 @@ cdef inline int segment(nic_t *nic, context_t *context) noexcept nogil:
         if not forward_flat(nic, context, nic.tso_frame, nic.tso_ready, segmentation.flags, NULL):
             return 0
         nic.tso_ready = 0
+    if segmentation.segments:
+        return 0
+    nic.tso_context = NULL
+    return 1
 
 
 cdef inline int finish(nic_t *nic, context_t *context, uint32_t used) noexcept nogil:

@@ -21,6 +21,10 @@ cdef struct region_t:
     uint64_t user_addr          # where the frontend's process has it; ring addresses are given so
     uint8_t *base               # of guest_addr here
 
+cdef struct mapping_t:          # of a file: whole pages of it, in a hugetlbfs huge ones
+    uint8_t *base
+    uint64_t size
+
 cdef struct guest_memory_t:
     region_t region[64]         # VIRTIO_MAX_REGIONS
     uint32_t regions
@@ -29,7 +33,9 @@ cdef struct guest_memory_t:
     uint64_t log_size           # bytes
     uint8_t *inflight           # the inflight area, or NULL
     uint64_t inflight_size
-    guest_memory_t *next        # of all tables, for the signal handler
+    # For the signal handler: what is mapped, region[i] at i, then the log and the inflight area; and all tables.
+    mapping_t mapping[66]
+    guest_memory_t *next
 
 
 cdef inline uint8_t *guest_run(const guest_memory_t *memory, uint64_t addr, uint32_t len, uint32_t *hint,

@@ -152,7 +152,9 @@ cdef inline int split_available(virtqueue_t *q) noexcept nogil:
     if n == 0:
         q.seen_avail = load_u16(&avail_ring(q).idx)
         n = q.seen_avail - q.last_avail
-    return n if n <= q.size else BEYOND_RING
+    if n > q.size:
+        return BEYOND_RING
+    return n
 
 
 cdef inline bint has_available(virtqueue_t *q) noexcept nogil:

@@ -52,6 +52,7 @@ cdef enum:
     # twice as many never runs out of buffers.
     ENGINE_BUDGET = 16
     ALONE_BUDGET = 64           # of the engine, where there are no taps
+    ENGINE_ROUNDS = 32          # between two looks at the taps: a virtio guest may never stop sending
     EVENTS = 64
     MOVES = 3                   # of a frame from guest to guest: from a tap, by the engine, to a tap
     NAP_NS = 50_000             # while something may happen that no descriptor tells of
@@ -79,7 +80,7 @@ cdef int round_of(pump_t *pump) noexcept nogil:
     cdef epoll_event event[EVENTS]
     cdef port_t *port
     cdef uint32_t i
-    cdef int n = 0, moved
+    cdef int n = 0, moved, rounds = 0
     if pump.used_ports == 0:            # the engine looks at rings and doorbells itself
         return engine_poll(pump.nic, ALONE_BUDGET)
     note(pump, event, epoll_wait(pump.epoll, event, EVENTS, 0))
@@ -92,8 +93,9 @@ cdef int round_of(pump_t *pump) noexcept nogil:
         if port.readable and port.driver != NULL:
             n += from_tap(port)
     moved = 1
-    while moved and not load_u32(&pump.nic.pause):
+    while moved and rounds < ENGINE_ROUNDS and not load_u32(&pump.nic.pause):
         moved = engine_poll(pump.nic, ENGINE_BUDGET)
+        rounds += 1
         n += moved
         for i in range(pump.ports):
             port = &pump.port[i]
@@ -119,7 +121,7 @@ cdef bint must_look(const pump_t *pump) noexcept nogil:
     cdef const nic_t *nic = pump.nic
     cdef const port_t *port
     cdef uint32_t served = pump.wakers, word, i
-    if pump.needs_poll or nic.wire.tx_waiting or nic.txq_head != nic.txq_tail:
+    if pump.needs_poll or nic.wire.tx_waiting or nic.txq_head != nic.txq_tail or nic.tso_context != NULL:
         return True
     for word in range(nic.words):
         if nic.tx_active[word] or nic.unreported[word] or nic.updated[word] & nic.enabled[word]:

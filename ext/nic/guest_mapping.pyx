@@ -5,11 +5,11 @@ puts zeros of our own in the place of the mapping and marks the table; the engin
 guest's context at its next look (`virtio_signal.pxd`). A fault anywhere else is left to who handled it before.
 """
 
+import fcntl
 import os
-import stat
 from typing import NamedTuple
 
-from libc.errno cimport errno
+from libc.errno cimport EINVAL, errno
 from libc.signal cimport SIGBUS
 from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
@@ -20,7 +20,7 @@ from posix.mman cimport (
 )
 
 from cdna.cpu cimport load_u32, store_u32
-from cdna.nic.guest_memory cimport guest_memory_t, region_t
+from cdna.nic.guest_memory cimport guest_memory_t, mapping_t, region_t
 from cdna.virtio cimport VIRTIO_MAX_REGIONS
 
 from cdna.errors import ConfigError
@@ -40,13 +40,15 @@ cdef extern from "<signal.h>" nogil:
         SA_SIGINFO
         SA_ONSTACK
 
-cdef extern from "<sys/vfs.h>" nogil:
-    struct statfs_t "statfs":
-        long f_type
-    int fstatfs(int fd, statfs_t *buf)
-
 cdef enum:
-    FUSE_SUPER_MAGIC = 0x65735546       # linux/magic.h
+    LOG = VIRTIO_MAX_REGIONS            # in `guest_memory_t.mapping`
+    INFLIGHT = LOG + 1
+    MAPPINGS = INFLIGHT + 1
+
+# Bytes that one guest may have mapped, and all together. A file may be all holes, but addresses are few: some of
+# the 2**47 that a process has are left to other guests, and to the NIC itself.
+MAX_MAPPED = 1 << 42
+MAX_MAPPED_BY_ALL = 1 << 46
 
 
 class Region(NamedTuple):
@@ -65,27 +67,18 @@ cdef guest_memory_t *_tables = NULL     # all that are mapped; changed while the
 cdef sigaction_t _before
 
 
-cdef bint within(const uint8_t *at, const uint8_t *base, uint64_t size) noexcept nogil:
-    return base != NULL and <uint64_t>(at - base) < size
-
-
-cdef bint put_zeros(uint8_t *base, uint64_t size) noexcept nogil:
-    """Replaces the pages of a mapping by zeros of ours."""
-    cdef uint64_t slack = <uintptr_t>base & 4095
-    return mmap(base - slack, size + slack, PROT_READ | PROT_WRITE,
+cdef bint put_zeros(const mapping_t *mapping) noexcept nogil:
+    """Replaces a mapping by zeros of ours: all of it, as of huge pages no part can be."""
+    return mmap(mapping.base, mapping.size, PROT_READ | PROT_WRITE,
                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) != MAP_FAILED
 
 
 cdef bint replaced(guest_memory_t *memory, const uint8_t *at) noexcept nogil:
-    """Whether `at` lies in this table's memory, which is zeros then."""
+    """Whether `at` lies in a mapping of this table, which is zeros then."""
     cdef uint32_t i
-    for i in range(memory.regions):
-        if within(at, memory.region[i].base, memory.region[i].size):
-            return put_zeros(memory.region[i].base, memory.region[i].size)
-    if within(at, memory.log, memory.log_size):
-        return put_zeros(memory.log, memory.log_size)
-    if within(at, memory.inflight, memory.inflight_size):
-        return put_zeros(memory.inflight, memory.inflight_size)
+    for i in range(MAPPINGS):
+        if <uint64_t>(at - memory.mapping[i].base) < memory.mapping[i].size:
+            return put_zeros(&memory.mapping[i])
     return False
 
 
@@ -114,37 +107,60 @@ cdef _handle_sigbus():
 
 # --- one mapping ------------------------------------------------------------------------------------------
 
-cdef _map(int fd, uint64_t size, uint64_t offset, str what):
-    """(address of the first byte, address and length of the mapping). ConfigError: it cannot be mapped."""
-    cdef statfs_t filesystem
-    cdef uint64_t block, start, length
-    cdef void *base
+_mapped = 0                             # bytes, of all guests
+
+
+def _size_of(int fd, str what):
+    """(bytes, bytes of a page) of a memory file. ConfigError: it is none.
+
+    Only memory files have seals; who asks for them asks no file system, which might make the NIC wait.
+    """
     try:
+        fcntl.fcntl(fd, fcntl.F_GET_SEALS)
         found = os.fstat(fd)
     except OSError as error:
-        raise ConfigError(f"{what}: {error.strerror}") from None
-    if not stat.S_ISREG(found.st_mode):
-        raise ConfigError(f"{what}: no memory file; give a memfd, or a file in a tmpfs or hugetlbfs")
-    if fstatfs(fd, &filesystem) < 0 or filesystem.f_type == FUSE_SUPER_MAGIC:
-        raise ConfigError(f"{what}: a file that a process serves; it could make the NIC wait")
-    if size == 0 or offset > <uint64_t>found.st_size or size > <uint64_t>found.st_size - offset:
-        raise ConfigError(f"{what}: {size} bytes from {offset} in a file of {found.st_size}")
+        if error.errno != EINVAL:
+            raise ConfigError(f"{what}: {error.strerror}") from None
+        raise ConfigError(f"{what}: no memory file; give a memfd, or a file in a tmpfs or hugetlbfs") from None
+    block = max(found.st_blksize, 4096)         # of a hugetlbfs: a huge page
+    return found.st_size, block if block & (block - 1) == 0 else 4096
+
+
+cdef _map(int fd, uint64_t size, uint64_t offset, str what, held):
+    """(address of the first byte, address and length of the mapping). ConfigError: it cannot be mapped.
+
+    held: bytes that its guest has mapped already.
+    """
+    global _mapped
+    cdef uint64_t block, start, length
+    cdef void *base
+    end, block = _size_of(fd, what)
+    if size == 0 or offset > end or size > end - offset:
+        raise ConfigError(f"{what}: {size} bytes from {offset} in a file of {end}")
     if offset & 4095:
         raise ConfigError(f"{what}: it begins at {offset} of its file; give a whole number of pages of 4096 bytes")
-    block = max(found.st_blksize, 4096)         # of a hugetlbfs: a huge page
-    if block & (block - 1):
-        block = 4096
     start = offset & ~(block - 1)
     length = (offset - start + size + block - 1) & ~(block - 1)
+    if held + length > MAX_MAPPED or _mapped + length > MAX_MAPPED_BY_ALL:
+        raise ConfigError(f"{what}: {size} bytes more; a guest maps up to {MAX_MAPPED >> 40} TiB, all guests "
+                          f"{MAX_MAPPED_BY_ALL >> 40}")
     base = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, start)
     if base == MAP_FAILED:
         raise ConfigError(f"{what}: cannot be mapped: {os.strerror(errno)}")
+    _mapped += length
     return <uintptr_t>base + (offset - start), <uintptr_t>base, length
 
 
 cdef _unmap(tuple mapped):
+    global _mapped
     _, base, length = mapped
     munmap(<void *><uintptr_t>base, <size_t>length)
+    _mapped -= length
+
+
+def _length(mapped) -> int:
+    """Bytes of a mapping; None: there is none."""
+    return mapped[2] if mapped is not None else 0
 
 
 cdef bint _overlap(uint64_t a, uint64_t a_size, uint64_t b, uint64_t b_size) noexcept:
@@ -187,17 +203,21 @@ cdef class GuestMapping:
         regions = list(regions)
         _check(regions)
         maps = []
+        held = _length(self._log) + _length(self._inflight)
         try:
             for i, region in enumerate(regions):
-                maps.append(_map(region.fd, region.size, region.offset, f"memory region {i}"))
+                mapped = _map(region.fd, region.size, region.offset, f"memory region {i}", held)
+                maps.append(mapped)
+                held += _length(mapped)
         except ConfigError:
             for mapped in maps:
                 _unmap(mapped)
             raise
+        memset(self.c.region, 0, sizeof(self.c.region))
+        memset(self.c.mapping, 0, LOG * sizeof(mapping_t))
+        self.c.regions = 0
         for mapped in self._maps:
             _unmap(mapped)
-        memset(self.c.region, 0, sizeof(self.c.region))
-        self.c.regions = 0
         self._maps = []
         store_u32(&self.c.gone, 0)
         for region, mapped in zip(regions, maps):
@@ -209,12 +229,25 @@ cdef class GuestMapping:
         entry.user_addr = region.user_addr
         entry.base = <uint8_t *><uintptr_t>mapped[0]
         entry.size = region.size
+        self._place(self.c.regions, mapped)
         self.c.regions += 1
         self._maps.append(mapped)
 
+    cdef _place(self, uint32_t which, mapped):
+        """Tells the signal handler of a mapping, or that there is none any more."""
+        cdef mapping_t *entry = &self.c.mapping[which]
+        entry.size = 0
+        if mapped is not None:
+            entry.base = <uint8_t *><uintptr_t>mapped[1]
+            entry.size = mapped[2]
+
+    def _held(self):
+        """Bytes that are mapped."""
+        return sum(map(_length, [*self._maps, self._log, self._inflight]))
+
     def add(self, region):
         _check([*(Region(*known, -1, 0) for known in self.regions()), region])
-        self._append(region, _map(region.fd, region.size, region.offset, "memory region"))
+        self._append(region, _map(region.fd, region.size, region.offset, "memory region", self._held()))
 
     def remove(self, guest_addr, size, user_addr):
         cdef uint32_t i
@@ -223,12 +256,15 @@ cdef class GuestMapping:
         if wanted not in known:
             raise ConfigError(f"memory region at {guest_addr:#x}: there is none of {size} bytes")
         i = known.index(wanted)
-        _unmap(self._maps.pop(i))
+        mapped = self._maps.pop(i)
         self.c.regions -= 1
         while i < self.c.regions:
             self.c.region[i] = self.c.region[i + 1]
+            self.c.mapping[i] = self.c.mapping[i + 1]
             i += 1
         memset(&self.c.region[self.c.regions], 0, sizeof(region_t))
+        self._place(self.c.regions, None)
+        _unmap(mapped)
 
     def regions(self):
         """(guest address, bytes, user address) of each region."""
@@ -237,9 +273,10 @@ cdef class GuestMapping:
 
     def set_log(self, int fd, uint64_t size, uint64_t offset):
         """Maps the dirty log: a bit for each 4 KiB of guest addresses; fd -1: there is none any more."""
-        mapped = _map(fd, size, offset, "dirty log") if fd >= 0 else None
+        mapped = _map(fd, size, offset, "dirty log", self._held()) if fd >= 0 else None
         self.c.log = NULL
         self.c.log_size = 0
+        self._place(LOG, mapped)
         if self._log is not None:
             _unmap(self._log)
         self._log = mapped
@@ -249,9 +286,10 @@ cdef class GuestMapping:
 
     cdef uint8_t *map_inflight(self, int fd, uint64_t size, uint64_t offset) except? NULL:
         """Maps the inflight area; fd -1: there is none any more."""
-        mapped = _map(fd, size, offset, "inflight area") if fd >= 0 else None
+        mapped = _map(fd, size, offset, "inflight area", self._held()) if fd >= 0 else None
         self.c.inflight = NULL
         self.c.inflight_size = 0
+        self._place(INFLIGHT, mapped)
         if self._inflight is not None:
             _unmap(self._inflight)
         self._inflight = mapped

@@ -17,7 +17,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from cdna.abi cimport CONTEXT_FAULTED, CONTEXT_FREE, CONTEXT_RUNNING, PROTECTION_TABLE
-from cdna.cpu cimport store_u16
+from cdna.cpu cimport load_u16, store_u16
 from cdna.epoll cimport EPOLL_CTL_DEL, EPOLLET, EPOLLIN, epoll_ctl, watch
 from cdna.nic.context cimport context_t, nic_t
 from cdna.nic.device cimport Nic
@@ -77,7 +77,7 @@ def _event_descriptor(fd, what):
 
 cdef inline bint _is_used(const virtqueue_t *q) noexcept nogil:
     """Whether the slot where a packed ring stands was used in this lap."""
-    cdef uint16_t flags = packed_table(q)[q.last_avail].flags
+    cdef uint16_t flags = load_u16(&packed_table(q)[q.last_avail].flags)
     return (flags >> 7 & 1) == q.avail_wrap and flags >> 15 == q.avail_wrap
 
 
@@ -89,7 +89,7 @@ cdef void recover_packed(virtqueue_t *q) noexcept nogil:
     Of chains in the ring, only the first slot tells that they were used: a device that died just then may take
     up the rest of such a chain as a buffer.
     """
-    cdef uint16_t noted = (<vring_packed_event_t *>q.device).off_wrap
+    cdef uint16_t noted = load_u16(&(<vring_packed_event_t *>q.device).off_wrap)
     cdef vring_packed_desc_t *first
     cdef uint32_t left = q.size
     if q.size <= POSITION_NOTED and noted & POSITION_NOTED and (noted & (POSITION_NOTED - 1)) < q.size:
@@ -214,11 +214,14 @@ cdef class VirtioDevice:
         return (size + INFLIGHT_ALIGNMENT - 1) // INFLIGHT_ALIGNMENT * INFLIGHT_ALIGNMENT
 
     cdef _place_inflight(self, int queue):
+        """Finds a queue's part of the area, where it has one: it may be for rings of the other format."""
         cdef virtqueue_t *q = &self.c.queue[queue]
         q.inflight = NULL
-        if self._inflight is not None and queue < self._inflight[0] and q.size <= self._inflight[1]:
-            q.inflight = <inflight_split_t *>(
-                self.c.memory.inflight + <uint64_t>(queue * self._inflight_bytes(self._inflight[1])))
+        if self._inflight is None or queue >= self._inflight[0] or q.size > self._inflight[1]:
+            return
+        part = self._inflight_bytes(self._inflight[1])
+        if (queue + 1) * part <= self.c.memory.inflight_size:
+            q.inflight = <inflight_split_t *>(self.c.memory.inflight + <uint64_t>(queue * part))
 
     # --- features -----------------------------------------------------------------------------------------
 
@@ -383,7 +386,7 @@ cdef class VirtioDevice:
                 packed.used_idx = packed.old_used_idx = q.used
                 packed.used_wrap_counter = packed.old_used_wrap_counter = q.used_wrap
         else:
-            q.used = used_ring(q).idx
+            q.used = load_u16(&used_ring(q).idx)
             q.last_avail = q.seen_avail = q.used
             if q.inflight != NULL:
                 q.inflight.version = 1
@@ -397,15 +400,14 @@ cdef class VirtioDevice:
 
     cdef void _resume_packed(self, virtqueue_t *q, inflight_packed_t *packed) noexcept:
         """From the inflight area; its last step may not have reached the ring."""
-        cdef uint16_t at = packed.old_used_idx, flags
-        cdef bint wrap = packed.old_used_wrap_counter != 0
-        if at >= q.size or packed.used_idx >= q.size:
+        cdef uint16_t at = load_u16(&packed.old_used_idx), last = load_u16(&packed.used_idx), flags
+        cdef bint wrap = packed.old_used_wrap_counter != 0, last_wrap = packed.used_wrap_counter != 0
+        if at >= q.size or last >= q.size:
             return
-        flags = packed_table(q)[at].flags
-        if (at != packed.used_idx or wrap != packed.used_wrap_counter) and \
-                (flags >> 7 & 1) == wrap and (flags >> 15) == wrap:
-            at = packed.used_idx
-            wrap = packed.used_wrap_counter != 0
+        flags = load_u16(&packed_table(q)[at].flags)
+        if (at != last or wrap != last_wrap) and (flags >> 7 & 1) == wrap and (flags >> 15) == wrap:
+            at = last
+            wrap = last_wrap
         q.last_avail = at
         q.avail_wrap = wrap
 

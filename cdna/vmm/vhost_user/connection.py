@@ -6,11 +6,11 @@ far are its own. Whoever closes the connection, they are closed with it.
 
 from __future__ import annotations
 
-import os
 import select
 import socket
 
 from cdna.sockets import peer
+from cdna.vmm.vhost_user.descriptors import Discard
 from cdna.vmm.vhost_user.messages import (
     FLAG_REPLY,
     HEADER,
@@ -31,9 +31,10 @@ FDS_READ = 2 * MAX_REGIONS  # room for more than any message has, so that a surp
 class Connection:
     """A nonblocking stream socket. `timeout`: seconds that a message may take from first byte to last."""
 
-    def __init__(self, sock: socket.socket, timeout: float) -> None:
+    def __init__(self, sock: socket.socket, timeout: float, discard: Discard) -> None:
         sock.setblocking(False)
         self.sock = sock
+        self._discard = discard
         self.fd = sock.fileno()
         self.pid, self.uid = peer(sock)
         self.deadline: float | None = None  # of the message that has begun
@@ -114,6 +115,5 @@ class Connection:
 
     def close(self) -> None:
         """Closes the socket and what came for a message that never became whole."""
-        while self._fds:
-            os.close(self._fds.pop())
-        self.sock.close()
+        self._discard.close(self._fds)
+        self._discard.close_socket(self.sock)

@@ -22,6 +22,7 @@ from cdna.abi import ContextState
 from cdna.virtio import Feature
 from cdna.vmm.vhost_user.backend import Backend
 from cdna.vmm.vhost_user.connection import Connection
+from cdna.vmm.vhost_user.descriptors import Discard
 from cdna.vmm.vhost_user.endpoint import CONNECT_AGAIN, Connecting, Listening
 from cdna.vmm.vhost_user.features import PROTOCOL_FEATURES, names
 from cdna.vmm.vhost_user.messages import Gone, Message, ProtocolError, ProtocolFeature
@@ -63,6 +64,7 @@ class VhostUserGuest:
         self.protocol_features = protocol if features & PROTOCOL_FEATURES else 0
         self.link_up = True
         self.last_error: str | None = None
+        self.discard = Discard()
         self._endpoint = endpoint
         self._uids = {0, os.geteuid(), *uids}
         self._stall = stall
@@ -199,14 +201,18 @@ class VhostUserGuest:
             self._admit(sock, now)
         except OSError as error:
             log.warning("guest %r: a frontend lost: %s", self.name, error)
-            sock.close()
+            self.discard.close_socket(sock)
 
     def _admit(self, sock: socket.socket, now: float) -> None:
-        connection = Connection(sock, self._stall)
+        connection = Connection(sock, self._stall, self.discard)
         who = f"process {connection.pid}, user {connection.uid}"
         if connection.uid not in self._uids:
             log.warning("guest %r: %s refused: this user may not attach here", self.name, who)
-            sock.close()
+            connection.close()
+            return
+        if self.discard.is_full:
+            log.warning("guest %r: %s refused: descriptors that frontends sent before do not close", self.name, who)
+            connection.close()
             return
         if self._backend is not None and self._backend.connection.has_hung_up():
             while self._backend is not None:  # what it sent before it went
@@ -215,7 +221,7 @@ class VhostUserGuest:
             log.warning(
                 "guest %r: %s refused: process %d is attached", self.name, who, self._backend.connection.pid
             )
-            sock.close()
+            connection.close()
             return
         self._endpoint.due = None
         self._backend = Backend(self, connection)
@@ -243,11 +249,13 @@ class VhostUserGuest:
 
     def _carry_out(self, backend: Backend, message: Message) -> None:
         try:
+            if message.fds and self.discard.is_full:
+                raise ProtocolError("descriptors that came before do not close")
             self._collect_fault()
             backend.handle(message)
             self._forget_fault()
         finally:
-            message.close()
+            self.discard.close(message.fds)
 
     def _end(self, level: int, reason: str) -> None:
         """Ends the connection; nothing of the frontend is kept."""

@@ -16,6 +16,7 @@ from cdna.errors import ConfigError
 from cdna.nic.virtio_device import Region
 from cdna.virtio import Feature, VirtioLimits
 from cdna.vmm.vhost_user import inflight, messages
+from cdna.vmm.vhost_user.descriptors import is_unix_stream
 from cdna.vmm.vhost_user.features import LOG_ALL, PACKED, names
 from cdna.vmm.vhost_user.messages import (
     CONFIG_HEAD,
@@ -308,8 +309,9 @@ class Handlers:
     # --- requests of ours ---------------------------------------------------------------------------------
 
     def set_backend_req_fd(self, message: Message) -> None:
-        channel = socket.socket(fileno=message.fds[0])  # OSError: it is no socket
-        message.fds.clear()  # it is the channel's now
+        if not is_unix_stream(message.fds[0]):
+            raise ConfigError("no Unix stream socket")
+        channel = socket.socket(fileno=message.fds.pop())  # it is the channel's now
         channel.setblocking(False)
         self.close_channel()
         self._channel = channel
@@ -327,7 +329,7 @@ class Handlers:
 
     def close_channel(self) -> None:
         if self._channel is not None:
-            self._channel.close()
+            self.guest.discard.close_socket(self._channel)
             self._channel = None
 
 

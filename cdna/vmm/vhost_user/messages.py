@@ -37,7 +37,6 @@ Payloads, beside a single u64 (what its bits are, the request says):
 
 from __future__ import annotations
 
-import os
 import struct
 from enum import IntEnum
 from typing import NamedTuple
@@ -158,7 +157,7 @@ class Gone(Exception):
 
 
 class Message:
-    """One whole message, and the owner of the descriptors that came with it: who keeps one takes it out."""
+    """One whole message. Who keeps a descriptor that came with it takes it out; the others are discarded."""
 
     def __init__(self, request: int, flags: int, payload: bytes, fds: list[int]) -> None:
         self.request = request
@@ -169,11 +168,6 @@ class Message:
     @property
     def wants_reply(self) -> bool:
         return bool(self.flags & FLAG_NEED_REPLY)
-
-    def close(self) -> None:
-        """Closes the descriptors that nobody has taken."""
-        while self.fds:
-            os.close(self.fds.pop())
 
 
 class VringState(NamedTuple):

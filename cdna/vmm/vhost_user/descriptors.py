@@ -1,0 +1,95 @@
+"""Descriptors that a frontend has sent, and that nobody keeps.
+
+To close one may take as long as somebody else likes: a TCP socket may linger until its peer has read, a file
+may ask the process that serves its file system, a Unix socket may have such descriptors unread. What is not
+sure to be quick is closed in a thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import struct
+import termios
+import threading
+
+WAITING = 64  # descriptors that one guest may have in closing
+_INT = struct.Struct("i")
+
+
+def is_unix_stream(fd: int) -> bool:
+    """Whether it is a socket that a frontend may give for requests of ours."""
+    try:
+        sock = socket.socket(fileno=fd)
+    except OSError:
+        return False
+    found = sock.family == socket.AF_UNIX and sock.type == socket.SOCK_STREAM
+    sock.detach()
+    return found
+
+
+def closes_at_once(fd: int) -> bool:
+    """Whether it is memory or an eventfd. What is asked here does not reach whoever serves the file."""
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(fd, fcntl.F_GET_SEALS)  # which only memory files have
+        return True
+    with contextlib.suppress(OSError):
+        return os.readlink(f"/proc/self/fd/{fd}").startswith("anon_inode:[eventfd")
+    return False
+
+
+def has_unread(sock: socket.socket) -> bool:
+    """Whether something may be left in a stream socket, to which nothing comes any more."""
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
+    try:
+        (unread,) = _INT.unpack(fcntl.ioctl(sock, termios.FIONREAD, bytes(_INT.size)))
+    except OSError:
+        return True
+    return bool(unread)
+
+
+class Discard:
+    """Closes what the frontends of one guest have sent; no call waits."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so many are in closing that no more should be taken."""
+        return self._waiting >= WAITING
+
+    def close(self, fds: list[int]) -> None:
+        """Takes them all out of the list."""
+        slow = []
+        while fds:
+            fd = fds.pop()
+            if closes_at_once(fd):
+                os.close(fd)
+            else:
+                slow.append(fd)
+        if slow:
+            self._start(slow)
+
+    def close_socket(self, sock: socket.socket) -> None:
+        """Ends a stream socket's connection."""
+        if has_unread(sock):
+            self._start([sock.detach()])
+        else:
+            sock.close()
+
+    def _start(self, fds: list[int]) -> None:
+        with self._lock:
+            self._waiting += len(fds)
+        threading.Thread(target=self._close, args=(fds,), name="cdna-close", daemon=True).start()
+
+    def _close(self, fds: list[int]) -> None:
+        for fd in fds:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+            with self._lock:
+                self._waiting -= 1

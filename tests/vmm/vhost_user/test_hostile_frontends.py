@@ -1,0 +1,170 @@
+"""A frontend that means harm: it loses its own connection or context, and nobody else waits for it."""
+
+import contextlib
+import fcntl
+import os
+import select
+import socket
+import struct
+
+import pytest
+
+from cdna.abi import ContextState
+from cdna.vmm.vhost_user.messages import SINGLE_REGION, TABLE_HEAD, Inflight, Request
+from tests.support.frames import OUTSIDE, frame
+from tests.support.vhost_frontend import ALL_PACKED, SPLIT
+from tests.support.vhost_host import check_traffic, mac, until
+from tests.support.vrings import Buffer, PackedRing
+
+HUGE = 2 << 20  # bytes of a huge page
+TIB = 1 << 40
+
+
+def region(guest_addr, size, user_addr, offset):
+    return struct.pack("=QQQQ", guest_addr, size, user_addr, offset)
+
+
+# --- memory -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def huge_file():
+    """Of huge pages, of which the machine need not have any."""
+    try:
+        fd = os.memfd_create("huge", os.MFD_CLOEXEC | os.MFD_HUGETLB)
+        os.ftruncate(fd, 2 * HUGE)
+    except OSError as error:
+        pytest.skip(f"no huge pages: {error}")
+    yield fd
+    os.close(fd)
+
+
+def test_huge_pages_that_go(host, guest, huge_file):
+    """A region that is no whole number of them goes as a whole, and the process stays."""
+    memory, neighbour = host.memory(), host.add("other", 11)
+    other = host.attach(neighbour)
+    frontend = host.connect(guest, memory)
+    frontend.negotiate(SPLIT)
+    odd = region(TIB, 2 * HUGE - 8192, TIB, 4096)
+    payload = TABLE_HEAD.pack(2, 0) + region(*memory.regions[0]) + odd
+    frontend.send(Request.SET_MEM_TABLE, payload, [memory.fd, huge_file])
+    driver = host.driver(memory, frontend.features)
+    for queue, ring in enumerate(driver.queues):
+        frontend.start(queue, ring)
+    frontend.sync()
+    os.ftruncate(huge_file, 0)
+    driver.tx[0].add([Buffer(TIB + HUGE, 100)])
+    host.step()
+    assert guest.context.state == ContextState.CONTEXT_FAULTED
+    check_traffic(host, neighbour, other)
+
+
+def test_addresses_are_left_for_others(host, guest, frontend):
+    """A file of holes costs its owner nothing, but the NIC's process has 2^47 addresses."""
+    fd = os.memfd_create("holes", os.MFD_CLOEXEC)
+    os.ftruncate(fd, 1 << 46)
+    frontend.negotiate(SPLIT)
+    add = Request.ADD_MEM_REG
+    assert frontend.acknowledged(add, SINGLE_REGION.pack(0, 4 * TIB, 0, 0), [fd]) == 0
+    assert frontend.acknowledged(add, SINGLE_REGION.pack(1 << 50, 4096, 1 << 50, 0), [fd]) != 0
+    assert frontend.ended()
+    os.close(fd)
+    check_traffic(host, guest, host.attach(guest))
+
+
+def test_a_file_that_is_not_in_memory(host, frontend, tmp_path):
+    """Its pages come when a disk, or a process, has found them; the engine would wait."""
+    with open(tmp_path / "file", "w+b") as file:
+        file.truncate(1 << 20)
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(file, fcntl.F_GET_SEALS)
+            pytest.skip("the temporary directory is in memory")
+        frontend.negotiate(SPLIT)
+        frontend.send(Request.ADD_MEM_REG, SINGLE_REGION.pack(0, 1 << 20, 0, 0), [file.fileno()])
+        assert frontend.ended()
+    assert "no memory file" in host.lines()[-1]
+
+
+def test_an_inflight_area_that_is_too_small_for_the_other_format(host, guest, frontend):
+    """Made for split rings, used by packed ones, whose part of it is twice as long."""
+    fd = os.memfd_create("area", os.MFD_CLOEXEC)
+    os.ftruncate(fd, 4096)
+    frontend.negotiate(SPLIT)
+    frontend.set_inflight(Inflight(128, 0, 2, 2), fd)
+    frontend.put(Request.SET_FEATURES, ALL_PACKED)
+    frontend.features = ALL_PACKED
+    frontend.give_memory()
+    for queue in range(2):
+        ring = PackedRing(frontend.memory, 2)
+        frontend.start(queue, ring)
+        ring.close()
+    frontend.sync()
+    host.step()
+    assert os.pread(fd, 4096 - 128, 128) == bytes(4096 - 128)
+    os.close(fd)
+
+
+# --- descriptors that are slow to close -------------------------------------------------------------------
+
+
+@pytest.fixture
+def lingering():
+    """A TCP socket whose closing waits until its peer has read, which it does not."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    sock = socket.create_connection(listener.getsockname())
+    peer, _ = listener.accept()
+    listener.close()
+    sock.setblocking(False)
+    poller = select.poll()
+    poller.register(sock, select.POLLOUT)
+    while poller.poll(300):  # until the peer takes no more
+        with contextlib.suppress(BlockingIOError):
+            sock.send(bytes(1 << 20))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 1000))
+    yield sock
+    peer.close()  # ends the wait
+
+
+@pytest.mark.parametrize("request_", [Request.SET_LOG_FD, Request.SET_BACKEND_REQ_FD, Request.GET_FEATURES])
+def test_closing_a_descriptor_makes_nobody_wait(host, guest, frontend, lingering, request_):
+    neighbour = host.add("other", 11)
+    frontend.negotiate(SPLIT)
+    with host.server.lock:  # the server's thread stands still, so that the NIC's is the last one
+        frontend.send(request_, b"", [lingering.fileno()])
+        lingering.close()
+    check_traffic(host, neighbour, host.attach(neighbour))
+    host.detach(guest, frontend)
+
+
+def test_descriptors_that_were_never_read_make_nobody_wait(host, guest, frontend, lingering):
+    neighbour = host.add("other", 11)
+    with host.server.lock:
+        frontend.send(Request.POSTCOPY_ADVISE)  # ends the connection
+        frontend.send(Request.SET_LOG_FD, b"", [lingering.fileno()])
+        lingering.close()
+    assert frontend.ended()
+    check_traffic(host, neighbour, host.attach(neighbour))
+
+
+# --- work for the engine ----------------------------------------------------------------------------------
+
+
+def test_a_frame_of_many_segments_takes_turns(host):
+    """A thousand segments for the NIC to cut, and another guest's frame passes between them."""
+    one, two = host.add("one", 11), host.add("two", 12)
+    greedy, other = host.attach(one), host.attach(two)
+    headers = frame(OUTSIDE, mac(one), 0, 14)[:12] + bytes.fromhex(
+        "0800450000280000400040060000" + "0a000001" + "0a000002" + "0001000200000000000000005010ffff00000000"
+    )
+    large = headers + bytes(1000 * 8)
+    greedy.send([large], header=struct.pack("<BBHHHH", 1, 1, 54, 8, 34, 16))
+    host.step(1)
+    assert 0 < len(host.wire.get()) <= 64
+    mine = frame(OUTSIDE, mac(two), 1, 60)
+    other.send([mine])
+    host.step(2)
+    assert mine in host.wire.get()
+    until(lambda: host.step(1) or greedy.reclaim())
+    host.step(20)
+    assert not one.context.stats()["tx_drop_invalid"]
+    assert one.context.stats()["tx_frames"] == 1000
