@@ -32,8 +32,8 @@ cdef inline bint is_tag(uint32_t ethertype) noexcept nogil:
 cdef inline void parse_header(header_t *header, const uint8_t *frame) noexcept nogil:
     """Reads the header of a frame in NIC memory; at least 18 bytes can be read there.
 
-    In aligned words: the copy was just made in pieces of 16 bytes and more, and a word across two of them waits
-    until both have left the store buffer.
+    In aligned words: the copy was just made in pieces of 16 bytes and more, and a word across two of them
+    waits until both have left the store buffer.
     """
     cdef uint64_t first = (<const uint64_t *>frame)[0], second = (<const uint64_t *>frame)[1]
     cdef uint32_t ethertype = <uint32_t>frame[12] << 8 | frame[13]

@@ -33,7 +33,7 @@ cdef struct guest_memory_t:
     uint64_t log_size           # bytes
     uint8_t *inflight           # the inflight area, or NULL
     uint64_t inflight_size
-    # For the signal handler: what is mapped, region[i] at i, then the log and the inflight area; and all tables.
+    # For the signal handler: what is mapped, region[i] at i, then log and inflight area; and all tables.
     mapping_t mapping[66]
     guest_memory_t *next
 

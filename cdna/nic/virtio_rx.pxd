@@ -19,8 +19,8 @@ from cdna.nic.ring cimport set_bit
 from cdna.nic.virtio_chain cimport chain_t, read_chain
 from cdna.nic.virtio_signal cimport stop_guest
 from cdna.nic.virtqueue cimport (
-    BEYOND_RING, avail_ring, packed_available, publish_used, read_words, split_available, split_head, take, use,
-    virtio_t, virtqueue_t,
+    BEYOND_RING, avail_ring, packed_available, publish_used, read_words, split_available, split_head, take,
+    use, virtio_t, virtqueue_t,
 )
 from cdna.nic.vnet cimport write_vnet
 from cdna.virtio cimport (

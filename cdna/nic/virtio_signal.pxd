@@ -10,15 +10,16 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from cdna.abi cimport CONTEXT_FAULTED, CONTEXT_RUNNING, FAULT_MEMORY_GONE
 from cdna.cpu cimport load_u32, lowest_bit
+from cdna.eventfd cimport signal_eventfd
 from cdna.nic.context cimport context_t, nic_t
 from cdna.nic.ring cimport clear_bit, set_bit, stop_context
 from cdna.nic.virtqueue cimport (
-    ask_for_kicks, call, has_available, prefetch_available, publish_used, virtio_t, virtqueue_t, write,
+    ask_for_kicks, call, has_available, prefetch_available, publish_used, virtio_t, virtqueue_t,
 )
 
 
-cdef inline void stop_guest(nic_t *nic, context_t *context, const virtqueue_t *q, uint32_t ring, uint32_t fault,
-                            uint32_t found) noexcept nogil:
+cdef inline void stop_guest(nic_t *nic, context_t *context, const virtqueue_t *q, uint32_t ring,
+                            uint32_t fault, uint32_t found) noexcept nogil:
     """Stops a context by the next buffer of a queue. Where its memory has gone, that was why."""
     if load_u32(&context.virtio.memory.gone):
         fault = FAULT_MEMORY_GONE
@@ -27,12 +28,11 @@ cdef inline void stop_guest(nic_t *nic, context_t *context, const virtqueue_t *q
 
 cdef inline void tell_fault(virtio_t *v) noexcept nogil:
     """Writes the error descriptors of a guest whose context was stopped."""
-    cdef uint64_t one = 1
     cdef uint32_t i
     v.told = 1
     for i in range(2 * v.pairs):
         if v.queue[i].err_fd >= 0:
-            write(v.queue[i].err_fd, &one, 8)
+            signal_eventfd(v.queue[i].err_fd)
 
 
 cdef inline bint tx_available(virtio_t *v) noexcept nogil:

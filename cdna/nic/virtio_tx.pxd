@@ -292,12 +292,12 @@ cdef inline int tx_queue(nic_t *nic, context_t *context, virtqueue_t *q, int bud
 cdef inline int virtio_turn(nic_t *nic, context_t *context, int budget, bint *stuck) noexcept nogil:
     """As `transmit.turn`, of a virtio guest: its queues take turns within the context's."""
     cdef virtio_t *v = context.virtio
-    cdef uint32_t i
+    cdef uint32_t _
     cdef int n = 0, done = TX_SENT
     if load_u32(&v.memory.gone):        # no turn: the look at the rings stops it
         clear_bit(nic.tx_active, context.index)
         return 0
-    for i in range(v.sending):
+    for _ in range(v.sending):
         n += tx_queue(nic, context, &v.queue[v.transmitq[v.tx_cursor]], budget - n, &done)
         if done != TX_SENT or nic.tso_context == context or (n >= budget and may_send(context)):
             break                       # it goes on with this queue

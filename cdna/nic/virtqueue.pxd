@@ -139,7 +139,8 @@ cdef inline vring_used_t *used_ring(const virtqueue_t *q) noexcept nogil:
 
 cdef inline bint is_available(uint16_t flags, bint wrap) noexcept nogil:
     """Whether a packed descriptor of this lap was made available (2.8.1)."""
-    return (flags & VRING_PACKED_DESC_F_AVAIL != 0) == wrap and (flags & VRING_PACKED_DESC_F_USED != 0) != wrap
+    return (flags & VRING_PACKED_DESC_F_AVAIL != 0) == wrap and \
+        (flags & VRING_PACKED_DESC_F_USED != 0) != wrap
 
 
 cdef inline bint packed_available(const virtqueue_t *q, uint32_t index, bint wrap) noexcept nogil:
@@ -346,7 +347,7 @@ cdef inline void ask_for_kicks(virtqueue_t *q, bint wanted) noexcept nogil:
                   VRING_PACKED_EVENT_FLAG_ENABLE if wanted else VRING_PACKED_EVENT_FLAG_DISABLE)
     elif not q.event_idx:
         store_u16(&used.flags, 0 if wanted else VRING_USED_F_NO_NOTIFY)
-    elif wanted:                        # an event index that stands still is seldom passed: nothing to do else
+    elif wanted:                        # one that stands still is seldom passed: else nothing to do
         store_u16(<uint16_t *>&used.ring[q.size], q.last_avail)
     if wanted:
         fence()                         # before the look at the ring

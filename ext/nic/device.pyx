@@ -15,7 +15,8 @@ from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED, MAP_SHARED, PROT_R
 
 from cdna.abi cimport (
     CONTEXT_ASSIGNED, CONTEXT_FAULTED, CONTEXT_FREE, CONTEXT_RUNNING, MAX_CONTEXTS, MAX_FRAME, MAX_RING,
-    MAX_TSO_FRAME, MIN_RING, PAGE_SIZE, PROTECTION_TABLE, TAKES_CSUM, VNET_HEADER, completion_t, context_page_t, desc_t,
+    MAX_TSO_FRAME, MIN_RING, PAGE_SIZE, PROTECTION_TABLE, TAKES_CSUM, VNET_HEADER, completion_t,
+    context_page_t, desc_t,
 )
 from cdna.cpu cimport load_u32, sched_yield, store_u32, swap_u32
 from cdna.memory cimport Memory, SharedRegion

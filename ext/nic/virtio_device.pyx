@@ -1,7 +1,7 @@
 """virtio-net as a device (virtio 1.2, 5.1): the rings of one context's guest, as a frontend sets them up.
 
-Everything here is control, and changes nothing while the engine runs: each method has it stand still. What the
-engine does with the rings is in `virtqueue.pxd`, `virtio_tx.pxd`, `virtio_rx.pxd` and `virtio_signal.pxd`.
+Everything here is control, and changes nothing while the engine runs: each method has it stand still. What
+the engine does with the rings is in `virtqueue.pxd`, `virtio_tx.pxd`, `virtio_rx.pxd` and `virtio_signal.pxd`.
 
       set_size, set_addresses, set_base          start            enable
     ------------------------------------> known ------> started --------> ready: the engine serves it
@@ -12,14 +12,15 @@ engine does with the rings is in `virtqueue.pxd`, `virtio_tx.pxd`, `virtio_rx.px
 import fcntl
 import os
 
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
-from cdna.abi cimport CONTEXT_FAULTED, CONTEXT_FREE, CONTEXT_RUNNING, PROTECTION_TABLE
+from cdna.abi cimport CONTEXT_FREE, PROTECTION_TABLE
 from cdna.cpu cimport load_u16, store_u16
 from cdna.epoll cimport EPOLL_CTL_DEL, EPOLLET, EPOLLIN, epoll_ctl, watch
-from cdna.nic.context cimport context_t, nic_t
+from cdna.eventfd cimport signal_eventfd
+from cdna.nic.context cimport context_t
 from cdna.nic.device cimport Nic
 from cdna.nic.flow_hash cimport RSS_KEY, toeplitz_init, toeplitz_t
 from cdna.nic.guest_mapping cimport GuestMapping
@@ -28,7 +29,7 @@ from cdna.nic.ring cimport clear_bit, set_bit
 from cdna.nic.switch cimport forward_flat
 from cdna.nic.virtqueue cimport (
     POSITION_NOTED, ask_for_kicks, inflight_packed_t, inflight_split_t, packed_available, packed_table, take,
-    used_ring, virtio_t, virtqueue_t, write,
+    used_ring, virtio_t, virtqueue_t,
 )
 from cdna.nic.wire_queue cimport flush_wire
 from cdna.virtio cimport (
@@ -86,8 +87,8 @@ cdef void recover_packed(virtqueue_t *q) noexcept nogil:
 
     Behind the position that was noted there may be used slots: shown and not noted, or not yet shown, as the
     one before them is not. That one is given back with nothing in it, so that the driver gets at the others.
-    Of chains in the ring, only the first slot tells that they were used: a device that died just then may take
-    up the rest of such a chain as a buffer.
+    Of chains in the ring, only the first slot tells that they were used: a device that died just then may
+    take up the rest of such a chain as a buffer.
     """
     cdef uint16_t noted = load_u16(&(<vring_packed_event_t *>q.device).off_wrap)
     cdef vring_packed_desc_t *first
@@ -113,8 +114,8 @@ cdef void recover_packed(virtqueue_t *q) noexcept nogil:
 cdef class VirtioDevice:
     """The device side of the context `index`, which the VMM has assigned with the protection "table".
 
-    pairs: how many receive and transmit queues it can have. Queue 2i is receiveq(i + 1), 2i + 1 transmitq(i + 1)
-    (5.1.2). Errors of every method: ConfigError, and nothing has changed.
+    pairs: how many receive and transmit queues it can have. Queue 2i is receiveq(i + 1), 2i + 1 is
+    transmitq(i + 1) (5.1.2). Errors of every method: ConfigError, and nothing has changed.
     """
 
     cdef virtio_t *c
@@ -296,7 +297,7 @@ cdef class VirtioDevice:
                 raise ConfigError(f"queue {queue}: its ring is outside the guest's memory, or not aligned")
 
     def set_base(self, queue, base):
-        """Where to begin: an index of a split ring; of a packed one indices and wrap counters, as `stop` returns."""
+        """Where to begin: an index of a split ring, of a packed one what `stop` returns."""
         cdef virtqueue_t *q = self._queue(queue)
         self._not_started(q, queue)
         base = whole(f"base of queue {queue}", base, 0, (1 << 32) - 1)
@@ -339,9 +340,8 @@ cdef class VirtioDevice:
             q.err_fd = _exchanged(q.err_fd, fd)
 
     cdef void _interrupt(self, virtqueue_t *q) noexcept:
-        cdef uint64_t one = 1
         if q.call_fd >= 0:
-            write(q.call_fd, &one, 8)
+            signal_eventfd(q.call_fd)
 
     cdef _watch(self, virtqueue_t *q):
         if q.started and q.kick_fd >= 0 and self.nic.c.epoll_fd >= 0:
@@ -352,7 +352,7 @@ cdef class VirtioDevice:
             epoll_ctl(self.nic.c.epoll_fd, EPOLL_CTL_DEL, q.kick_fd, NULL)
 
     def start(self, queue):
-        """Begins to serve a ring, as soon as it is enabled too. Errors: no size, no addresses, outside memory."""
+        """Begins to serve a ring, as soon as it is enabled too. It needs a size, and addresses in memory."""
         cdef virtqueue_t *q = self._queue(queue)
         if q.started:
             return
@@ -446,8 +446,8 @@ cdef class VirtioDevice:
     def set_rss(self, types, key, table, unclassified):
         """Distributes received frames as the driver says (VIRTIO_NET_CTRL_MQ_RSS_CONFIG, 5.1.6.5.7.1).
 
-        types: a sum of HashType. key: 40 bytes. table: receive queues, counted from 0, a power of two of them up
-        to 128. unclassified: the queue of frames that have no hash.
+        types: a sum of HashType. key: 40 bytes. table: receive queues, counted from 0, a power of two of them,
+        up to 128. unclassified: the queue of frames that have no hash.
         """
         if len(table) not in (1, 2, 4, 8, 16, 32, 64, 128):
             raise ConfigError(f"an RSS table of {len(table)} entries: give a power of two, up to 128")
@@ -530,8 +530,8 @@ cdef class VirtioDevice:
     def info(self, queue) -> dict:
         """State of a ring, and how many buffers it has used and interrupts it has sent."""
         cdef virtqueue_t *q = self._queue(queue)
-        return {"size": q.size, "started": bool(q.started), "enabled": bool(q.enabled), "ready": bool(q.ready),
-                "avail": q.last_avail, "used": q.used, "frames": q.frames, "calls": q.calls,
+        return {"size": q.size, "started": bool(q.started), "enabled": bool(q.enabled),
+                "ready": bool(q.ready), "avail": q.last_avail, "used": q.used, "frames": q.frames, "calls": q.calls,
                 "packed": bool(q.packed)}
 
     def reset(self):

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import select
+import signal
 import socket
 import struct
 
@@ -144,6 +145,49 @@ def test_descriptors_that_were_never_read_make_nobody_wait(host, guest, frontend
         lingering.close()
     assert frontend.ended()
     check_traffic(host, neighbour, host.attach(neighbour))
+
+
+# --- eventfds ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def late():
+    """Not empty if somebody waited for seconds: the alarm ends the wait."""
+    rang = []
+    before = signal.signal(signal.SIGALRM, lambda *_: rang.append(True))
+    signal.setitimer(signal.ITIMER_REAL, 5, 1)
+    yield rang
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def fill(fd):
+    """What an eventfd takes no more behind waits, for all who have it: the flag is the open file's."""
+    fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) & ~os.O_NONBLOCK)
+    with contextlib.suppress(BlockingIOError):
+        os.eventfd_write(fd, (1 << 64) - 2)
+
+
+def drain(ring):
+    for fd in (ring.call_fd, ring.err_fd):
+        os.set_blocking(fd, False)
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(fd)
+
+
+def test_an_eventfd_that_is_made_to_wait(host, guest, late):
+    """Of interrupts, and of a fault."""
+    attached = host.attach(guest)
+    for ring in attached.driver.queues:
+        drain(ring)
+        fill(ring.call_fd)
+        fill(ring.err_fd)
+    check_traffic(host, guest, attached)
+    attached.tx[0].add([Buffer(TIB, 100)])
+    host.step()
+    assert guest.context.state == ContextState.CONTEXT_FAULTED
+    host.detach(guest, attached)
+    assert not late
 
 
 # --- work for the engine ----------------------------------------------------------------------------------

@@ -1,0 +1,4 @@
+"""Adding to an eventfd that a guest has, too, without ever waiting (`ext/eventfd.h`)."""
+
+cdef extern from "eventfd.h" nogil:
+    void signal_eventfd(int fd)
