@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cdna.vm.host import HostNetwork
@@ -87,6 +88,11 @@ class Cdna(Scene):
     @property
     def server(self) -> int:
         return self._server.pid
+
+    @property
+    def control(self) -> Path:
+        """The server's control socket."""
+        return self._server.control
 
 
 class Bridge(Scene):
