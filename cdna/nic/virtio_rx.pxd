@@ -8,7 +8,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from cdna.abi cimport (
-    COMPLETION_F_CSUM_OK, FAULT_AVAIL, RING_RX, VNET_HEADER, offload_t, vnet_header_t,
+    COMPLETION_F_CSUM_OK, FAULT_AVAIL, FAULT_CHAIN, RING_RX, VNET_HEADER, offload_t, vnet_header_t,
 )
 from cdna.cpu cimport copy_bytes, load_u16, prefetch_read, prefetch_write
 from cdna.nic.context cimport context_t, nic_t
@@ -182,6 +182,13 @@ cdef inline bint rx_merged(nic_t *nic, context_t *context, virtqueue_t *q, const
         buffer[count].len = chain.len - before
         offset += chain.slots if q.packed else 1
         count += 1
+    before = 0
+    for i in range(chain.n):
+        if before >= total:
+            break
+        before += chain.piece[i].len
+        if i >= 8 + total // 256:       # next to nothing in each, and each may be a page that is not there yet
+            return rx_stop(nic, context, q, FAULT_CHAIN, i)
     set_header(v, &vnet, piece, flags, offload)
     vnet.num_buffers = count
     source[0].data = <const uint8_t *>&vnet

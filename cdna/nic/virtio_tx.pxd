@@ -299,7 +299,8 @@ cdef inline int virtio_turn(nic_t *nic, context_t *context, int budget, bint *st
         return 0
     for _ in range(v.sending):
         n += tx_queue(nic, context, &v.queue[v.transmitq[v.tx_cursor]], budget - n, &done)
-        if done != TX_SENT or nic.tso_context == context or (n >= budget and may_send(context)):
+        if done != TX_SENT or nic.tso_context == context or context.state != CONTEXT_RUNNING or \
+                (n >= budget and may_send(context)):
             break                       # it goes on with this queue
         v.tx_cursor = v.tx_cursor + 1 if v.tx_cursor + 1 < v.sending else 0
         if not may_send(context):

@@ -19,6 +19,7 @@ index, in a packed ring by the flags of the first of them, which are written las
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from cdna.cpu cimport fence, load_u16, prefetch_read, read_once_u64, store_u16
+from cdna.eventfd cimport signal_eventfd
 from cdna.nic.guest_memory cimport guest_memory_t, log_bytes, log_range
 from cdna.virtio cimport (
     VRING_AVAIL_F_NO_INTERRUPT, VRING_DESC_F_WRITE, VRING_PACKED_DESC_F_AVAIL, VRING_PACKED_DESC_F_USED,
@@ -26,9 +27,6 @@ from cdna.virtio cimport (
     VRING_USED_F_NO_NOTIFY, vring_avail_t, vring_desc_t, vring_packed_desc_t, vring_packed_event_t,
     vring_used_elem_t, vring_used_t,
 )
-
-cdef extern from "<unistd.h>" nogil:
-    ssize_t write(int fd, const void *buf, size_t count)
 
 cdef enum:
     BEYOND_RING = -1            # more made available than the ring holds
@@ -324,7 +322,6 @@ cdef inline bint wants_call(virtqueue_t *q) noexcept nogil:
 
 cdef inline uint32_t call(virtqueue_t *q, uint64_t now) noexcept nogil:
     """The used buffer notification, if the driver wants one. Returns how many were sent."""
-    cdef uint64_t one = 1
     cdef bint wanted = wants_call(q)
     q.unsignalled = 0
     if not wanted:
@@ -332,7 +329,7 @@ cdef inline uint32_t call(virtqueue_t *q, uint64_t now) noexcept nogil:
     q.signalled_at = now
     if q.call_fd < 0:
         return 0
-    write(q.call_fd, &one, 8)
+    signal_eventfd(q.call_fd)
     q.calls += 1
     return 1
 

@@ -2,7 +2,8 @@
 
 A file that shrinks under a mapping raises SIGBUS in whoever touches it next, which is the engine. The handler
 puts zeros of our own in the place of the mapping and marks the table; the engine goes on, and stops that
-guest's context at its next look (`virtio_signal.pxd`). A fault anywhere else is left to who handled it before.
+guest's context at its next look (`virtio_signal.pxd`). A fault anywhere else is left to who handled it
+before.
 """
 
 import fcntl
@@ -45,8 +46,8 @@ cdef enum:
     INFLIGHT = LOG + 1
     MAPPINGS = INFLIGHT + 1
 
-# Bytes that one guest may have mapped, and all together. A file may be all holes, but addresses are few: some of
-# the 2**47 that a process has are left to other guests, and to the NIC itself.
+# Bytes that one guest may have mapped, and all together. A file may be all holes, but addresses are few: some
+# of the 2**47 that a process has are left to other guests, and to the NIC itself.
 MAX_MAPPED = 1 << 42
 MAX_MAPPED_BY_ALL = 1 << 46
 
@@ -121,7 +122,8 @@ def _size_of(int fd, str what):
     except OSError as error:
         if error.errno != EINVAL:
             raise ConfigError(f"{what}: {error.strerror}") from None
-        raise ConfigError(f"{what}: no memory file; give a memfd, or a file in a tmpfs or hugetlbfs") from None
+        raise ConfigError(
+            f"{what}: no memory file; give a memfd, or a file in a tmpfs or hugetlbfs") from None
     block = max(found.st_blksize, 4096)         # of a hugetlbfs: a huge page
     return found.st_size, block if block & (block - 1) == 0 else 4096
 
@@ -138,7 +140,7 @@ cdef _map(int fd, uint64_t size, uint64_t offset, str what, held):
     if size == 0 or offset > end or size > end - offset:
         raise ConfigError(f"{what}: {size} bytes from {offset} in a file of {end}")
     if offset & 4095:
-        raise ConfigError(f"{what}: it begins at {offset} of its file; give a whole number of pages of 4096 bytes")
+        raise ConfigError(f"{what}: it begins at {offset} of its file; give a whole number of pages of 4096")
     start = offset & ~(block - 1)
     length = (offset - start + size + block - 1) & ~(block - 1)
     if held + length > MAX_MAPPED or _mapped + length > MAX_MAPPED_BY_ALL:
@@ -174,12 +176,15 @@ def _check(regions):
     for i, region in enumerate(regions):
         for start in (region.guest_addr, region.user_addr):
             if not 0 < region.size <= (1 << 64) - 1 - start:
-                raise ConfigError(f"memory region {i}: {region.size} bytes at {start:#x} are none, or wrap around")
+                raise ConfigError(
+                    f"memory region {i}: {region.size} bytes at {start:#x} are none, or wrap around")
         for other in regions[:i]:
             if _overlap(region.guest_addr, region.size, other.guest_addr, other.size):
-                raise ConfigError(f"memory region {i}: guest address {region.guest_addr:#x} is in another region")
+                raise ConfigError(
+                    f"memory region {i}: guest address {region.guest_addr:#x} is in another region")
             if _overlap(region.user_addr, region.size, other.user_addr, other.size):
-                raise ConfigError(f"memory region {i}: user address {region.user_addr:#x} is in another region")
+                raise ConfigError(
+                    f"memory region {i}: user address {region.user_addr:#x} is in another region")
 
 
 cdef class GuestMapping:

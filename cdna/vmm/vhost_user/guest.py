@@ -211,7 +211,9 @@ class VhostUserGuest:
             connection.close()
             return
         if self.discard.is_full:
-            log.warning("guest %r: %s refused: descriptors that frontends sent before do not close", self.name, who)
+            log.warning(
+                "guest %r: %s refused: descriptors that frontends sent before do not close", self.name, who
+            )
             connection.close()
             return
         if self._backend is not None and self._backend.connection.has_hung_up():
