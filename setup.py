@@ -78,6 +78,7 @@ CONTROL = {
     "public",
     "traffic",
     "hypercall",
+    "control_queue",
 }
 WARNINGS = ["-Wno-address-of-packed-member"]  # the packed structs of cdna.abi are aligned by layout
 

@@ -109,6 +109,7 @@ cpdef enum Takes:               # what a receiver does itself: `context_t.takes`
 cpdef enum Ring:
     RING_TX = 0             # guest to wire
     RING_RX = 1             # wire to guest
+    RING_CONTROL = 2        # virtio: commands to the device
 
 cpdef enum Protection:
     PROTECTION_VALIDATED = 0    # the VMM validates, pins, stamps and writes the ring (section 3.3)

@@ -56,6 +56,7 @@ class Takes(IntEnum):
 class Ring(IntEnum):
     RING_TX = 0
     RING_RX = 1
+    RING_CONTROL = 2
 
 class Protection(IntEnum):
     PROTECTION_VALIDATED = 0

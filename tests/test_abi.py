@@ -79,7 +79,7 @@ ENUMS = {
         "TAKES_USO4": 32,
         "TAKES_USO6": 64,
     },
-    "Ring": {"RING_TX": 0, "RING_RX": 1},
+    "Ring": {"RING_TX": 0, "RING_RX": 1, "RING_CONTROL": 2},
     "Protection": {
         "PROTECTION_VALIDATED": 0,
         "PROTECTION_IOMMU": 1,

@@ -1,6 +1,9 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+MAX_MAPPED: int
+MAX_MAPPED_BY_ALL: int
+
 class Region(NamedTuple):
     guest_addr: int
     size: int

@@ -3,6 +3,7 @@ from typing import Any
 
 from cdna.nic.device import Nic
 
+MAX_MULTICAST: int
 OPTIONS: dict[str, Callable[[Nic, int, Any], None]]
 
 def mac(nic: Nic, index: int, value: Any) -> None: ...

@@ -187,7 +187,7 @@ cdef inline bint rx_merged(nic_t *nic, context_t *context, virtqueue_t *q, const
         if before >= total:
             break
         before += chain.piece[i].len
-        if i >= 8 + total // 256:       # next to nothing in each, and each may be a page that is not there yet
+        if i >= 8 + total // 256:       # next to nothing in each, and each may be a page yet to be made
             return rx_stop(nic, context, q, FAULT_CHAIN, i)
     set_header(v, &vnet, piece, flags, offload)
     vnet.num_buffers = count

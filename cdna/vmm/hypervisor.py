@@ -69,6 +69,7 @@ class Context:
         self.guest = guest
         self.index = index
         self.settings = settings
+        self.options: dict[str, Any] = settings.options()  # as they are now: `set` changes them
         self.event_fd = event_fd
         self.revoked = False
         self.on_revoke: Callable[[], None] | None = None  # called once, when the context was taken away
@@ -92,6 +93,10 @@ class Context:
     def set(self, **options: object) -> None:
         """Changes `ContextSettings` while running: all that are not about rings and protection."""
         self.vmm.set_options(self, options)
+
+    def adopt(self, options: dict[str, Any]) -> None:
+        """Applies what its guest has chosen within `options`, which stay the operator's. Parsed values."""
+        self.vmm.adopt_options(self, options)
 
     def __repr__(self) -> str:
         return f"<Context {self.index} of {self.guest.name!r}, {self.state.name}>"
@@ -214,6 +219,7 @@ class Hypervisor:
         if settings.strategy == abi.IommuStrategy.IOMMU_DIRECT_MAP and io_pages:
             self.tables.map_guest(index, guest.first_page, guest.pages)
         context = Context(self, guest, index, settings, event_fd)
+        context.options["mac"] = self.nic.info(index)["mac"]
         self.contexts[index] = context
         guest.contexts.append(context)
         self._tell_watchers(context)
@@ -288,8 +294,19 @@ class Hypervisor:
         parsed = ContextSettings.parse_options(options)
         for name, value in parsed.items():
             self.nic.set_option(context.index, name, value)
+            context.options[name] = value
         if "mac" in parsed:
             with self._lock:
+                self._tell_watchers(context)
+
+    def adopt_options(self, context: Context, options: dict[str, Any]) -> None:
+        """As `set_options`, but by the guest's choice. Of a context that was revoked it does nothing."""
+        with self._lock, self.nic.quiesced():
+            if context.revoked:
+                return
+            for name, value in options.items():
+                self.nic.set_option(context.index, name, value)
+            if "mac" in options:
                 self._tell_watchers(context)
 
     def serve(self, path: str | os.PathLike[str], policy: Policy | None = None, **options: Any) -> Server:

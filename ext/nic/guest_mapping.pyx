@@ -10,6 +10,7 @@ import fcntl
 import os
 from typing import NamedTuple
 
+cimport cython
 from libc.errno cimport EINVAL, errno
 from libc.signal cimport SIGBUS
 from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
@@ -187,6 +188,7 @@ def _check(regions):
                     f"memory region {i}: user address {region.user_addr:#x} is in another region")
 
 
+@cython.no_gc_clear             # `__dealloc__` has to find what is mapped
 cdef class GuestMapping:
     """The memory table of one guest. Whoever calls has the engine stand still.
 

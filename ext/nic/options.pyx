@@ -14,6 +14,8 @@ from cdna.nic.wire cimport cycles_per_second
 from cdna.errors import ConfigError
 from cdna.nic.device import check_coalesce, check_takes
 
+MAX_MULTICAST = <int>MULTICAST_FILTERS      # exact addresses of one context
+
 
 def mac(Nic nic, uint32_t index, value):
     nic._check_mac(value, index, nic.c.context[index].protection == PROTECTION_TABLE)

@@ -1,7 +1,7 @@
 """virtio-net as a device (virtio 1.2, 5.1): the rings of one context's guest, as a frontend sets them up.
 
 Everything here is control, and changes nothing while the engine runs: each method has it stand still. What
-the engine does with the rings is in `virtqueue.pxd`, `virtio_tx.pxd`, `virtio_rx.pxd` and `virtio_signal.pxd`.
+the engine does with rings is in `virtqueue.pxd`, `virtio_tx.pxd`, `virtio_rx.pxd` and `virtio_signal.pxd`.
 
       set_size, set_addresses, set_base          start            enable
     ------------------------------------> known ------> started --------> ready: the engine serves it
@@ -9,36 +9,32 @@ the engine does with the rings is in `virtqueue.pxd`, `virtio_tx.pxd`, `virtio_r
                                             stop, reset          enable(False), an address outside the memory
 """
 
-import fcntl
 import os
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from cdna.abi cimport CONTEXT_FREE, PROTECTION_TABLE
-from cdna.cpu cimport load_u16, store_u16
+from cdna.cpu cimport load_u16
 from cdna.epoll cimport EPOLL_CTL_DEL, EPOLLET, EPOLLIN, epoll_ctl, watch
 from cdna.eventfd cimport signal_eventfd
 from cdna.nic.context cimport context_t
 from cdna.nic.device cimport Nic
 from cdna.nic.flow_hash cimport RSS_KEY, toeplitz_init, toeplitz_t
 from cdna.nic.guest_mapping cimport GuestMapping
-from cdna.nic.guest_memory cimport user_bytes
 from cdna.nic.ring cimport clear_bit, set_bit
 from cdna.nic.switch cimport forward_flat
 from cdna.nic.virtqueue cimport (
-    POSITION_NOTED, ask_for_kicks, inflight_packed_t, inflight_split_t, packed_available, packed_table, take,
-    used_ring, virtio_t, virtqueue_t,
+    ask_for_kicks, inflight_packed_t, inflight_split_t, packed_table, used_ring, virtio_t, virtqueue_t,
 )
+from cdna.nic.virtqueue_setup cimport locate, position, recover_packed, set_position
 from cdna.nic.wire_queue cimport flush_wire
-from cdna.virtio cimport (
-    VIRTIO_MAX_PAIRS, VIRTIO_MAX_RING, VRING_DESC_F_NEXT, VRING_PACKED_DESC_F_USED, vring_packed_desc_t,
-    vring_packed_event_t,
-)
+from cdna.virtio cimport VIRTIO_MAX_PAIRS, VIRTIO_MAX_RING
 
 from cdna.abi import Takes
 from cdna.errors import ConfigError, whole
+from cdna.nic.event_fd import event_descriptor, exchanged
 from cdna.nic.guest_mapping import Region
 from cdna.virtio import Feature
 
@@ -60,55 +56,11 @@ _TAKES = (
     (Feature.VIRTIO_NET_F_GUEST_USO6, Takes.TAKES_USO6),
 )
 
+GUEST_OFFLOADS = 1 << Feature.VIRTIO_NET_F_GUEST_CSUM | sum(1 << feature for feature, _ in _TAKES)
+
 
 cdef bint _has(uint64_t features, int bit) noexcept:
     return features >> bit & 1
-
-
-def _event_descriptor(fd, what):
-    """Has the engine's writes to `fd` never wait. ConfigError: it is no eventfd."""
-    try:
-        found = os.readlink(f"/proc/self/fd/{fd}")
-    except OSError as error:
-        raise ConfigError(f"{what}: {error.strerror}") from None
-    if not found.startswith("anon_inode:[eventfd"):
-        raise ConfigError(f"{what}: {found} is no eventfd")
-    fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_NONBLOCK)
-
-
-cdef inline bint _is_used(const virtqueue_t *q) noexcept nogil:
-    """Whether the slot where a packed ring stands was used in this lap."""
-    cdef uint16_t flags = load_u16(&packed_table(q)[q.last_avail].flags)
-    return (flags >> 7 & 1) == q.avail_wrap and flags >> 15 == q.avail_wrap
-
-
-cdef void recover_packed(virtqueue_t *q) noexcept nogil:
-    """Where a packed ring stands whose device may have died in service.
-
-    Behind the position that was noted there may be used slots: shown and not noted, or not yet shown, as the
-    one before them is not. That one is given back with nothing in it, so that the driver gets at the others.
-    Of chains in the ring, only the first slot tells that they were used: a device that died just then may
-    take up the rest of such a chain as a buffer.
-    """
-    cdef uint16_t noted = load_u16(&(<vring_packed_event_t *>q.device).off_wrap)
-    cdef vring_packed_desc_t *first
-    cdef uint32_t left = q.size
-    if q.size <= POSITION_NOTED and noted & POSITION_NOTED and (noted & (POSITION_NOTED - 1)) < q.size:
-        q.last_avail = noted & (POSITION_NOTED - 1)
-        q.avail_wrap = noted >> 15
-    if packed_available(q, q.last_avail, q.avail_wrap):
-        first = &packed_table(q)[q.last_avail]
-        take(q, 1)
-        if first.flags & VRING_DESC_F_NEXT or not _is_used(q):
-            q.last_avail = <uint16_t>(first - packed_table(q))  # as it was: nothing behind it was used
-            if q.last_avail == q.size - 1:
-                q.avail_wrap ^= 1
-            return
-        first.len = 0
-        store_u16(&first.flags, first.flags ^ <uint16_t>VRING_PACKED_DESC_F_USED)
-    while left and _is_used(q):
-        take(q, 1)
-        left -= 1
 
 
 cdef class VirtioDevice:
@@ -120,7 +72,7 @@ cdef class VirtioDevice:
 
     cdef virtio_t *c
     cdef Nic nic
-    cdef GuestMapping memory
+    cdef readonly GuestMapping memory
     cdef readonly int index
     cdef readonly int pairs
     cdef bint closed
@@ -241,7 +193,6 @@ cdef class VirtioDevice:
         cdef virtqueue_t *q
         cdef bint packed = _has(features, Feature.VIRTIO_F_RING_PACKED)
         cdef bint modern = _has(features, Feature.VIRTIO_F_VERSION_1)
-        cdef uint32_t takes = 0
         if packed and not modern:
             raise ConfigError("features: RING_PACKED needs VERSION_1")
         for i in range(2 * self.pairs):
@@ -251,20 +202,33 @@ cdef class VirtioDevice:
         v.features = features
         v.mergeable = _has(features, Feature.VIRTIO_NET_F_MRG_RXBUF)
         v.header = 12 if modern or v.mergeable else 10
-        v.checksums = _has(features, Feature.VIRTIO_NET_F_GUEST_CSUM)
-        if v.checksums:
-            takes = Takes.TAKES_CSUM
-            for feature, bit in _TAKES:
-                if _has(features, feature):
-                    takes |= <uint32_t>bit
-        if self._context() != NULL:
-            self._context().takes = takes
+        self._take(features)
         for i in range(2 * self.pairs):
             q = &v.queue[i]
             q.packed = packed
             q.event_idx = _has(features, Feature.VIRTIO_F_EVENT_IDX)
             q.in_order = _has(features, Feature.VIRTIO_F_IN_ORDER)
             q.indirect = _has(features, Feature.VIRTIO_F_INDIRECT_DESC)
+
+    cdef _take(self, uint64_t offloads):
+        """What may be left to do in frames for the guest."""
+        cdef uint32_t takes = 0
+        self.c.checksums = _has(offloads, Feature.VIRTIO_NET_F_GUEST_CSUM)
+        if self.c.checksums:
+            takes = Takes.TAKES_CSUM
+            for feature, bit in _TAKES:
+                if _has(offloads, feature):
+                    takes |= <uint32_t>bit
+        if self._context() != NULL:
+            self._context().takes = takes
+
+    def set_offloads(self, offloads):
+        """Those of the accepted GUEST_ features that count from now on, by their bits (5.1.6.5.8)."""
+        offloads = whole("offloads", offloads, 0, (1 << 64) - 1)
+        if offloads & ~(self.features & GUEST_OFFLOADS):
+            raise ConfigError(f"offloads {offloads:#x}: not all of them were accepted as features")
+        with self.nic.quiesced():
+            self._take(offloads)
 
     # --- rings --------------------------------------------------------------------------------------------
 
@@ -303,31 +267,25 @@ cdef class VirtioDevice:
         base = whole(f"base of queue {queue}", base, 0, (1 << 32) - 1)
         if q.packed and (base & 0x7FFF) >= max(q.size, 1):
             raise ConfigError(f"base of queue {queue} {base:#x}: index {base & 0x7FFF} in a ring of {q.size}")
-        self._set_position(q, base)
-
-    cdef void _set_position(self, virtqueue_t *q, uint32_t base) noexcept:
-        if q.packed and base >> 16:     # what another device took and did not use is to be done again
-            base >>= 16
-        q.last_avail = base & 0x7FFF if q.packed else <uint16_t>base
-        q.avail_wrap = base >> 15 & 1
+        set_position(q, base)
 
     def set_kick(self, queue, fd):
         """The descriptor by which the driver says that buffers are available; taken over. -1: none."""
         cdef virtqueue_t *q = self._queue(queue)
         if fd >= 0:
-            _event_descriptor(fd, f"kick descriptor of queue {queue}")
+            event_descriptor(fd, f"kick descriptor of queue {queue}")
         with self.nic.quiesced():
             self._unwatch(q)
-            q.kick_fd = _exchanged(q.kick_fd, fd)
+            q.kick_fd = exchanged(q.kick_fd, fd)
             self._watch(q)
 
     def set_call(self, queue, fd):
         """The descriptor by which the driver is told of used buffers; taken over. -1: none, it polls."""
         cdef virtqueue_t *q = self._queue(queue)
         if fd >= 0:
-            _event_descriptor(fd, f"call descriptor of queue {queue}")
+            event_descriptor(fd, f"call descriptor of queue {queue}")
         with self.nic.quiesced():
-            q.call_fd = _exchanged(q.call_fd, fd)
+            q.call_fd = exchanged(q.call_fd, fd)
             if q.ready:
                 self._interrupt(q)      # what was used before is told of again
 
@@ -335,9 +293,9 @@ cdef class VirtioDevice:
         """The descriptor by which the frontend is told that its context was stopped; taken over. -1: none."""
         cdef virtqueue_t *q = self._queue(queue)
         if fd >= 0:
-            _event_descriptor(fd, f"error descriptor of queue {queue}")
+            event_descriptor(fd, f"error descriptor of queue {queue}")
         with self.nic.quiesced():
-            q.err_fd = _exchanged(q.err_fd, fd)
+            q.err_fd = exchanged(q.err_fd, fd)
 
     cdef void _interrupt(self, virtqueue_t *q) noexcept:
         if q.call_fd >= 0:
@@ -361,7 +319,7 @@ cdef class VirtioDevice:
         if q.packed and q.last_avail >= q.size:
             raise ConfigError(f"queue {queue}: it cannot begin at index {q.last_avail} of {q.size}")
         with self.nic.quiesced():
-            self._locate(q)
+            locate(self.c.memory, q)
             if q.desc == NULL:
                 raise ConfigError(f"queue {queue}: its ring is outside the guest's memory, or not aligned")
             self._place_inflight(queue)
@@ -425,9 +383,7 @@ cdef class VirtioDevice:
                 self._refresh()
                 if not any(self.c.queue[i].started for i in range(2 * self.pairs)):
                     self._revive()
-        if q.packed:
-            return q.last_avail | q.avail_wrap << 15 | q.used << 16 | <uint64_t>q.used_wrap << 31
-        return q.last_avail
+        return position(q)
 
     def enable(self, queue, on):
         """Lets frames through a started ring, or not."""
@@ -446,8 +402,8 @@ cdef class VirtioDevice:
     def set_rss(self, types, key, table, unclassified):
         """Distributes received frames as the driver says (VIRTIO_NET_CTRL_MQ_RSS_CONFIG, 5.1.6.5.7.1).
 
-        types: a sum of HashType. key: 40 bytes. table: receive queues, counted from 0, a power of two of them,
-        up to 128. unclassified: the queue of frames that have no hash.
+        types: a sum of HashType. key: 40 bytes. table: receive queues, counted from 0, a power of two of
+        them, up to 128. unclassified: the queue of frames that have no hash.
         """
         if len(table) not in (1, 2, 4, 8, 16, 32, 64, 128):
             raise ConfigError(f"an RSS table of {len(table)} entries: give a power of two, up to 128")
@@ -467,21 +423,9 @@ cdef class VirtioDevice:
 
     # --- addresses ----------------------------------------------------------------------------------------
 
-    cdef void _locate(self, virtqueue_t *q) noexcept:
-        """Looks up where the parts of a ring are; `desc` is NULL where one is not in memory."""
-        cdef uint64_t n = q.size
-        cdef uint8_t *desc = user_bytes(self.c.memory, q.desc_user, 16 * n)
-        cdef uint8_t *driver = user_bytes(self.c.memory, q.driver_user, 4 if q.packed else 6 + 2 * n)
-        cdef uint8_t *device = user_bytes(self.c.memory, q.device_user, 4 if q.packed else 6 + 8 * n)
-        cdef bint aligned = not (<uintptr_t>desc & 15 or <uintptr_t>driver & 1 or <uintptr_t>device & 3)
-        q.desc = q.driver = q.device = NULL
-        q.hint = 0
-        if n and aligned and desc != NULL and driver != NULL and device != NULL:
-            q.desc, q.driver, q.device = desc, driver, device
-
     cdef _look_up(self):
         for i in range(2 * self.pairs):
-            self._locate(&self.c.queue[i])
+            locate(self.c.memory, &self.c.queue[i])
         self._refresh()
 
     cdef _refresh(self):
@@ -531,7 +475,8 @@ cdef class VirtioDevice:
         """State of a ring, and how many buffers it has used and interrupts it has sent."""
         cdef virtqueue_t *q = self._queue(queue)
         return {"size": q.size, "started": bool(q.started), "enabled": bool(q.enabled),
-                "ready": bool(q.ready), "avail": q.last_avail, "used": q.used, "frames": q.frames, "calls": q.calls,
+                "ready": bool(q.ready), "avail": q.last_avail, "used": q.used, "frames": q.frames,
+                "calls": q.calls,
                 "packed": bool(q.packed)}
 
     def reset(self):
@@ -578,10 +523,3 @@ cdef class VirtioDevice:
         if self.c != NULL:
             free(self.c.rss.key)
         free(self.c)
-
-
-def _exchanged(int old, int new) -> int:
-    """`new`, after closing `old`."""
-    if old >= 0:
-        os.close(old)
-    return new

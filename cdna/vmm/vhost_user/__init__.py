@@ -11,6 +11,7 @@ This package is control only. What moves frames is the engine, out of the guest'
     message      `backend`      checked against a table: size, descriptors, feature; then `handlers`
     rings        `rings`        what the frontend said of each virtqueue, and the moment when it starts
     guest        `guest`        the context that outlives connections
+    commands     `control`      of the guest's driver, where its frontend leaves them to us; `net_control`
     thread       `server`       one for all sockets of the process; it waits for nobody
 """
 

@@ -41,10 +41,12 @@ OFFERED = mask(
         Feature.VIRTIO_NET_F_MTU,
         Feature.VIRTIO_NET_F_STATUS,
         Feature.VIRTIO_NET_F_MQ,
+        Feature.VIRTIO_NET_F_RSS,
         Feature.VIRTIO_NET_F_CTRL_VQ,
         Feature.VIRTIO_NET_F_CTRL_RX,
         Feature.VIRTIO_NET_F_CTRL_VLAN,
         Feature.VIRTIO_NET_F_CTRL_MAC_ADDR,
+        Feature.VIRTIO_NET_F_CTRL_GUEST_OFFLOADS,
         Feature.VIRTIO_NET_F_GUEST_ANNOUNCE,
         Feature.VHOST_F_LOG_ALL,
         Feature.VHOST_USER_F_PROTOCOL_FEATURES,
@@ -69,6 +71,8 @@ OFFERED_PROTOCOL = mask(
 
 LOG_ALL = 1 << Feature.VHOST_F_LOG_ALL
 PACKED = 1 << Feature.VIRTIO_F_RING_PACKED
+CTRL_VQ = 1 << Feature.VIRTIO_NET_F_CTRL_VQ
+PAIRS = 1 << Feature.VIRTIO_NET_F_MQ | 1 << Feature.VIRTIO_NET_F_RSS  # there is more than one pair with these
 PROTOCOL_FEATURES = 1 << Feature.VHOST_USER_F_PROTOCOL_FEATURES
 
 

@@ -11,20 +11,22 @@ link without a carrier, and comes back when it can.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
 import time
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from cdna.abi import ContextState
 from cdna.virtio import Feature
 from cdna.vmm.vhost_user.backend import Backend
 from cdna.vmm.vhost_user.connection import Connection
+from cdna.vmm.vhost_user.control import ControlRing
 from cdna.vmm.vhost_user.descriptors import Discard
 from cdna.vmm.vhost_user.endpoint import CONNECT_AGAIN, Connecting, Listening
-from cdna.vmm.vhost_user.features import PROTOCOL_FEATURES, names
+from cdna.vmm.vhost_user.features import CTRL_VQ, PROTOCOL_FEATURES, names
 from cdna.vmm.vhost_user.messages import Gone, Message, ProtocolError, ProtocolFeature
 from cdna.vmm.vhost_user.net_config import net_config
 
@@ -62,6 +64,7 @@ class VhostUserGuest:
         self.mtu = mtu
         self.features = features  # offered
         self.protocol_features = protocol if features & PROTOCOL_FEATURES else 0
+        self.control = ControlRing(self, self._commands) if features & CTRL_VQ else None
         self.link_up = True
         self.last_error: str | None = None
         self.discard = Discard()
@@ -94,6 +97,7 @@ class VhostUserGuest:
                 "features": [],
                 "protocol_features": [],
                 "queues": [],
+                "control": None,
             }
             if backend is not None:
                 told["peer"] = backend.connection.pid
@@ -101,6 +105,9 @@ class VhostUserGuest:
                 told["features"] = names(backend.rings.features, Feature)
                 told["protocol_features"] = names(backend.protocol, ProtocolFeature)
                 told["queues"] = [self.device.info(queue) for queue in range(self.device.queues)]
+                if self.control is not None and self.control.ready:
+                    net = self.control.net
+                    told["control"] = {"commands": net.commands, "refused": net.refused}
             return told
 
     def _state(self) -> str:
@@ -112,10 +119,14 @@ class VhostUserGuest:
 
     def config_space(self) -> bytes:
         mac = bytes.fromhex(self.context.mac.replace(":", ""))
-        return net_config(mac, self.link_up, self.pairs, self.mtu)
+        announce = self.control is not None and self.control.net.announcing
+        return net_config(mac, self.link_up, announce, self.pairs, self.mtu)
 
-    def quiesced(self) -> AbstractContextManager[None]:
-        return self.context.vmm.nic.quiesced()
+    @contextlib.contextmanager
+    def quiesced(self) -> Iterator[None]:
+        """The engine stands still, and no context comes or goes."""
+        with self.context.vmm.contexts_locked(), self.context.vmm.nic.quiesced():
+            yield
 
     def set_link(self, up: bool) -> None:
         """Plugs the cable in or out. ResourceError: up again, and another listens at the path meanwhile."""
@@ -161,6 +172,8 @@ class VhostUserGuest:
         times = [self._endpoint.due]
         if self._backend is not None:
             times.append(self._backend.connection.deadline)
+            if self.control is not None:
+                times.append(self.control.due)
         return min((at for at in times if at is not None), default=None)
 
     def tick(self, now: float) -> None:
@@ -173,6 +186,8 @@ class VhostUserGuest:
         connection = self._backend.connection if self._backend is not None else None
         if connection is not None and connection.deadline is not None and now >= connection.deadline:
             self._end(logging.WARNING, f"the frontend stalls after {connection.awaited}")
+        if self.control is not None and self.control.due is not None and now >= self.control.due:
+            self._commands(now)
 
     def _open(self) -> None:
         self._endpoint.open()
@@ -248,6 +263,20 @@ class VhostUserGuest:
         except Exception:
             log.exception("guest %r: a mistake of the VMM's", self.name)
             self._end(logging.WARNING, "a mistake of the VMM's")
+
+    def _commands(self, now: float) -> None:
+        """The control queue was kicked, or is to be looked at."""
+        if self._backend is None or self.control is None:
+            return
+        try:
+            self.control.turn(now)
+        except Exception:
+            log.exception("guest %r: a mistake of the VMM's", self.name)
+            self._end(logging.WARNING, "a mistake of the VMM's")
+
+    def config_changed(self) -> bool:
+        """Tells the frontend. False: it does not listen."""
+        return self._backend is not None and self._backend.config_changed()
 
     def _carry_out(self, backend: Backend, message: Message) -> None:
         try:

@@ -84,7 +84,7 @@ class Handlers:
     def __init__(self, guest: VhostUserGuest) -> None:
         self.guest = guest
         self.device = guest.device
-        self.rings = Rings(guest.device)
+        self.rings = Rings(guest.device, guest.control)
         self.protocol = 0  # protocol features that the frontend accepted
         self.status = 0  # virtio's device status
         self.regions: set[tuple[int, ...]] = set()  # guest address, size, user address of each
@@ -242,40 +242,45 @@ class Handlers:
         self.rings.enable(state.queue, bool(state.num))
 
     def set_vring_kick(self, message: Message) -> None:
-        self.rings.kick(self._vring_fd(message, self.device.set_kick))
+        index, fd = self._vring_fd(message)
+        self.rings.target(index).set_kick(index, fd)
+        message.fds.clear()  # it is the device's now
+        self.rings.kick(index)
 
     def set_vring_call(self, message: Message) -> None:
-        self._vring_fd(message, self.device.set_call)
+        index, fd = self._vring_fd(message)
+        self.rings.target(index).set_call(index, fd)
+        message.fds.clear()
 
     def set_vring_err(self, message: Message) -> None:
-        self._vring_fd(message, self.device.set_err)
+        index, fd = self._vring_fd(message)
+        self.rings.target(index).set_err(index, fd)
+        message.fds.clear()
 
-    def _vring_fd(self, message: Message, give: Callable[[int, int], None]) -> int:
-        """Gives the descriptor of SET_VRING_KICK or its kin, -1 for none, to the queue that is returned."""
+    def _vring_fd(self, message: Message) -> tuple[int, int]:
+        """Queue and descriptor of SET_VRING_KICK and its kin; -1: none."""
         word = messages.u64(message.payload)
-        index, name = word & VRING_INDEX_MASK, name_of(message.request)
-        if index >= self.device.queues:
-            raise ProtocolError(f"{name}: queue {index}, and the last one is {self.device.queues - 1}")
+        name = name_of(message.request)
         if bool(word & VRING_NO_FD) == bool(message.fds):
             given = "a descriptor" if message.fds else "no descriptor"
             raise ProtocolError(f"{name}: {given}, and the payload says the contrary")
-        give(index, message.fds[0] if message.fds else -1)
-        message.fds.clear()  # it is the device's now
-        return index
+        return word & VRING_INDEX_MASK, message.fds[0] if message.fds else -1
 
     # --- what was begun when a backend died -----------------------------------------------------------------
 
     def get_inflight_fd(self, message: Message) -> Reply:
         wanted = messages.Inflight(*INFLIGHT.unpack_from(message.payload))
-        inflight.check_shape(wanted.queues, wanted.queue_size, self.device.queues)
+        inflight.check_shape(wanted.queues, wanted.queue_size, self.rings.queues)
         size = inflight.area_size(wanted.queues, wanted.queue_size, bool(self.rings.features & PACKED))
         payload = INFLIGHT.pack(size, 0, wanted.queues, wanted.queue_size)
         return Reply(payload.ljust(len(message.payload), b"\0"), (inflight.make_area(size),))
 
     def set_inflight_fd(self, message: Message) -> None:
         area = messages.Inflight(*INFLIGHT.unpack_from(message.payload))
-        inflight.check_shape(area.queues, area.queue_size, self.device.queues)
-        self.device.set_inflight(message.fds[0], area.size, area.offset, area.queues, area.queue_size)
+        inflight.check_shape(area.queues, area.queue_size, self.rings.queues)
+        # Commands need none: one that was begun is carried out again.
+        queues = min(area.queues, self.device.queues)
+        self.device.set_inflight(message.fds[0], area.size, area.offset, queues, area.queue_size)
 
     # --- the network device -------------------------------------------------------------------------------
 

@@ -9,6 +9,9 @@ once:
 A started ring moves frames while it is enabled: by SET_VRING_ENABLE, or from its start where
 VHOST_USER_F_PROTOCOL_FEATURES was not negotiated. A ring that a change of the memory table left without
 memory waits where it stands, and goes on when its memory is there again.
+
+Behind the pairs comes the control queue, for frontends that leave it to us: index 2 of a driver that knows of
+one pair only, else that behind the last pair (virtio 1.2, 5.1.2).
 """
 
 from __future__ import annotations
@@ -18,11 +21,12 @@ from typing import TYPE_CHECKING
 
 from cdna.errors import ConfigError
 from cdna.virtio import VirtioLimits
-from cdna.vmm.vhost_user.features import PROTOCOL_FEATURES
+from cdna.vmm.vhost_user.features import CTRL_VQ, PAIRS, PROTOCOL_FEATURES
 from cdna.vmm.vhost_user.messages import VHOST_VRING_F_LOG, VringAddr
 
 if TYPE_CHECKING:
     from cdna.nic.virtio_device import VirtioDevice
+    from cdna.vmm.vhost_user.control import ControlRing
 
 
 @dataclass
@@ -41,11 +45,33 @@ class Ring:
 class Rings:
     """The virtqueues of one device. Methods raise ConfigError for what the device cannot do."""
 
-    def __init__(self, device: VirtioDevice) -> None:
+    def __init__(self, device: VirtioDevice, control: ControlRing | None) -> None:
         self.device = device
+        self.control = control  # None: not offered
         self.features = 0  # that the driver accepted
         self.have_memory = False  # a memory table came: rings outside it are a mistake from then on
-        self._rings = [Ring(index) for index in range(device.queues)]
+        self._rings = self._none()
+
+    def _none(self) -> list[Ring]:
+        return [Ring(index) for index in range(self.queues)]
+
+    @property
+    def queues(self) -> int:
+        """How many a frontend may speak of."""
+        return self.device.queues + (self.control is not None)
+
+    @property
+    def _control_index(self) -> int:
+        one_pair = self.features & CTRL_VQ and not self.features & PAIRS
+        return 2 if one_pair else self.device.queues
+
+    def target(self, index: int) -> VirtioDevice | ControlRing:
+        """What serves the queue of this number. ConfigError: there is none."""
+        if self.control is not None and index == self._control_index:
+            return self.control
+        if index < self.device.queues:
+            return self.device
+        raise ConfigError(f"queue {index}: this device has queues 0 to {self.device.queues - 1}")
 
     @property
     def any_running(self) -> bool:
@@ -58,8 +84,7 @@ class Rings:
         return ring
 
     def _ring(self, index: int) -> Ring:
-        if index >= len(self._rings):
-            raise ConfigError(f"queue {index}: this device has queues 0 to {len(self._rings) - 1}")
+        self.target(index)
         return self._rings[index]
 
     # --- what messages say --------------------------------------------------------------------------------
@@ -67,10 +92,12 @@ class Rings:
     def set_features(self, features: int) -> None:
         """What the driver accepted; rings that were started without being told follow the rule above."""
         self.device.set_features(features)
+        if self.control is not None:
+            self.control.set_features(features)
         self.features = features
         for ring in self._rings:
             if ring.running:
-                self.device.enable(ring.index, self._enabled(ring))
+                self.target(ring.index).enable(ring.index, self._enabled(ring))
 
     def set_size(self, index: int, size: int) -> None:
         ring = self._stopped(index, "size")
@@ -101,14 +128,14 @@ class Rings:
         ring = self._ring(index)
         ring.enabled = on
         if ring.running:
-            self.device.enable(index, on)
+            self.target(index).enable(index, on)
 
     def disable_all(self) -> None:
         """Until the next SET_VRING_ENABLE, or the next start."""
         for ring in self._rings:
             ring.enabled = None
             if ring.running:
-                self.device.enable(ring.index, False)
+                self.target(ring.index).enable(ring.index, False)
 
     # --- starting and stopping ----------------------------------------------------------------------------
 
@@ -128,12 +155,13 @@ class Rings:
 
     def _start(self, ring: Ring) -> None:
         assert ring.addresses is not None
-        self.device.set_size(ring.index, ring.size)
+        target = self.target(ring.index)
+        target.set_size(ring.index, ring.size)
         self._give_addresses(ring, ring.addresses)
-        self.device.set_base(ring.index, ring.base)
-        self.device.start(ring.index)
+        target.set_base(ring.index, ring.base)
+        target.start(ring.index)
         ring.running = True
-        self.device.enable(ring.index, self._enabled(ring))
+        target.enable(ring.index, self._enabled(ring))
 
     def _enabled(self, ring: Ring) -> bool:
         if ring.enabled is None:
@@ -142,30 +170,36 @@ class Rings:
 
     def _give_addresses(self, ring: Ring, at: VringAddr) -> None:
         log = at.log if at.flags & VHOST_VRING_F_LOG else None
-        self.device.set_addresses(ring.index, at.desc, at.avail, at.used, log)
+        self.target(ring.index).set_addresses(ring.index, at.desc, at.avail, at.used, log)
 
     def stop(self, index: int) -> int:
         """Stops a ring until the next kick. Returns its base; of one that never ran, the one it was given."""
         ring = self._ring(index)
+        target = self.target(index)
         if ring.running:
-            ring.base = self.device.stop(index)
+            ring.base = target.stop(index)
             ring.running = False
         ring.kicked = False
-        self.device.set_kick(index, -1)
+        target.set_kick(index, -1)
         return ring.base
 
     def stop_all(self) -> None:
         for ring in self._rings:
-            self.stop(ring.index)
+            if ring.index < self.device.queues or ring.index == self._control_index:
+                self.stop(ring.index)
 
     def memory_changed(self) -> list[int]:
         """Starts what waited for memory. Returns the rings that run and have none now."""
         self.start_ready()
-        infos = {ring.index: self.device.info(ring.index) for ring in self._rings if ring.running}
+        if self.control is not None:
+            self.control.look()
+        infos = {ring.index: self.target(ring.index).info(ring.index) for ring in self._rings if ring.running}
         return [index for index, info in infos.items() if info["enabled"] and not info["ready"]]
 
     def reset(self) -> None:
         """Device and rings as at the beginning; the memory stays."""
         self.device.reset()
+        if self.control is not None:
+            self.control.reset()
         self.features = 0
-        self._rings = [Ring(index) for index in range(self.device.queues)]
+        self._rings = self._none()

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 from cdna.abi import Protection
 from cdna.errors import ConfigError, whole
 from cdna.nic.virtio_device import VirtioDevice
-from cdna.virtio import Feature, VirtioLimits
+from cdna.virtio import VirtioLimits
 from cdna.vmm.settings import ContextSettings
 from cdna.vmm.vhost_user.endpoint import Connecting, Listening
-from cdna.vmm.vhost_user.features import OFFERED, OFFERED_PROTOCOL, check_offer
+from cdna.vmm.vhost_user.features import OFFERED, OFFERED_PROTOCOL, PAIRS, check_offer
 from cdna.vmm.vhost_user.guest import VhostUserGuest
 from cdna.vmm.vhost_user.handlers import MIN_MTU
 
@@ -90,7 +90,7 @@ class VhostUserServer:
         mtu = whole(f"guest {name!r}: mtu", mtu, MIN_MTU, MAX_MTU)
         check_offer(features, protocol)
         if pairs == 1:
-            features &= ~(1 << Feature.VIRTIO_NET_F_MQ)
+            features &= ~PAIRS
         path, uids = os.fspath(path), tuple(uids)
         endpoint = Connecting(path) if client else Listening(path, bool(uids))
         with self.lock:
@@ -155,10 +155,13 @@ class VhostUserServer:
 
     # --- for guests -----------------------------------------------------------------------------------------
 
-    def watch(self, fd: int, act: Callable[[float], None]) -> None:
-        """Calls `act` with the time, under the lock, whenever the descriptor is readable. Twice is once."""
+    def watch(self, fd: int, act: Callable[[float], None], *, edge: bool = False) -> None:
+        """Calls `act` with the time, under the lock, whenever the descriptor is readable. Twice is once.
+
+        edge: when it becomes so, or is written again; nobody has to read it.
+        """
         if fd not in self._ready:
-            self._epoll.register(fd, select.EPOLLIN)
+            self._epoll.register(fd, select.EPOLLIN | (select.EPOLLET if edge else 0))
         self._ready[fd] = act
 
     def unwatch(self, fd: int) -> None:
