@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from scapy.layers.inet import IP, UDP
+from scapy.layers.l2 import Ether
+from scapy.packet import Raw
+
 from cdna.guest_driver.driver import Driver
 from cdna.machine import Machine
 
@@ -48,3 +52,12 @@ class Neighbours:
             assert source.send(expected) == frames
             self.machine.step(3)
             assert receive_all(to) == expected
+
+
+def flows(to: bytes, source: bytes, count: int) -> list[bytes]:
+    """Datagrams, each of a flow of its own."""
+    head = Ether(dst=to.hex(":"), src=source.hex(":"), type=0x800)
+    return [
+        bytes(head / IP(src="10.0.0.1", dst="10.0.0.2") / UDP(sport=1000 + i, dport=2000) / Raw(bytes(20)))
+        for i in range(count)
+    ]

@@ -5,6 +5,9 @@ import logging
 
 import pytest
 
+from cdna import ContextSettings
+from tests.support.control_driver import ControlDriver
+from tests.support.vhost_frontend import SPLIT
 from tests.support.vhost_host import VhostHost
 
 
@@ -37,3 +40,26 @@ def guest(host):
 def frontend(host, guest):
     """A frontend that has connected and said nothing."""
     return host.connect(guest)
+
+
+@pytest.fixture
+def drivers():
+    made = []
+    yield made
+    for driver in made:
+        driver.close()
+
+
+@pytest.fixture
+def control(host, drivers):
+    """Makes a guest with its control queue at the backend: (guest, attached, driver)."""
+
+    def make(wanted=SPLIT, *, pairs=1, settings=None, name="guest", number=10, **options):
+        address = f"02:00:00:00:00:{number:02x}"
+        settings = ContextSettings(protection="table", **{"mac": address, **(settings or {})})
+        guest = host.add(name, number, settings=settings, **options)
+        attached = host.attach(guest, wanted, pairs=pairs)
+        drivers.append(ControlDriver(host, guest, attached).start())
+        return guest, attached, drivers[-1]
+
+    return make

@@ -4,22 +4,15 @@ import itertools
 import struct
 
 import pytest
-from scapy.layers.inet import IP, TCP, UDP
+from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
 from cdna.virtio import Feature
 from cdna.vmm.vhost_user.messages import Request
-from tests.support.frames import BROADCAST, OUTSIDE, frame
+from tests.support.frames import BROADCAST, OUTSIDE, flows, frame
 from tests.support.vhost_frontend import ALL_PACKED, LEGACY, MRG_RXBUF, SPLIT
-from tests.support.vhost_host import check_traffic, incoming, mac, outgoing, until
-
-
-def less(wanted, *features):
-    for feature in features:
-        wanted &= ~(1 << feature)
-    return wanted
-
+from tests.support.vhost_host import check_traffic, incoming, less, mac, outgoing, until
 
 EVENT_IDX, IN_ORDER = Feature.VIRTIO_F_EVENT_IDX, Feature.VIRTIO_F_IN_ORDER
 RINGS = {
@@ -204,15 +197,6 @@ def test_a_running_engine(host, guest):
 
 
 # --- queues -----------------------------------------------------------------------------------------------
-
-
-def flows(to, source, count):
-    """Datagrams, each of a flow of its own."""
-    head = Ether(dst=to.hex(":"), src=source.hex(":"), type=0x800)
-    return [
-        bytes(head / IP(src="10.0.0.1", dst="10.0.0.2") / UDP(sport=1000 + i, dport=2000) / Raw(bytes(20)))
-        for i in range(count)
-    ]
 
 
 @pytest.mark.parametrize("wanted", [SPLIT, ALL_PACKED], ids=["split", "packed"])
