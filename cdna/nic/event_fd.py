@@ -8,14 +8,19 @@ import os
 from cdna.errors import ConfigError
 
 
+def is_eventfd(fd: int) -> bool:
+    """Whether it is one. OSError: there is no such descriptor."""
+    return os.readlink(f"/proc/self/fd/{fd}").startswith("anon_inode:[eventfd")
+
+
 def event_descriptor(fd: int, what: str) -> None:
     """Has writes to `fd` never wait. ConfigError: it is no eventfd."""
     try:
-        found = os.readlink(f"/proc/self/fd/{fd}")
+        found = is_eventfd(fd)
     except OSError as error:
         raise ConfigError(f"{what}: {error.strerror}") from None
-    if not found.startswith("anon_inode:[eventfd"):
-        raise ConfigError(f"{what}: {found} is no eventfd")
+    if not found:
+        raise ConfigError(f"{what}: {os.readlink(f'/proc/self/fd/{fd}')} is no eventfd")
     fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_NONBLOCK)
 
 

@@ -15,6 +15,8 @@ import struct
 import termios
 import threading
 
+from cdna.nic.event_fd import is_eventfd
+
 WAITING = 64  # descriptors that one guest may have in closing
 _INT = struct.Struct("i")
 
@@ -36,7 +38,7 @@ def closes_at_once(fd: int) -> bool:
         fcntl.fcntl(fd, fcntl.F_GET_SEALS)  # which only memory files have
         return True
     with contextlib.suppress(OSError):
-        return os.readlink(f"/proc/self/fd/{fd}").startswith("anon_inode:[eventfd")
+        return is_eventfd(fd)
     return False
 
 
