@@ -8,7 +8,7 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from cdna.errors import ResourceError
 
@@ -20,6 +20,11 @@ def peer(sock: socket.socket) -> tuple[int, int]:
     raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize(_PEERCRED))
     pid, uid, _ = struct.unpack(_PEERCRED, raw)
     return pid, uid
+
+
+def may_connect(uid: int, others: Collection[int] = ()) -> bool:
+    """Whether a peer's user is root, this process's own, or one of `others`."""
+    return uid in (0, os.geteuid()) or uid in others
 
 
 def listen(path: str, others: bool = False, kind: socket.SocketKind = socket.SOCK_SEQPACKET) -> socket.socket:

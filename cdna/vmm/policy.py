@@ -15,6 +15,7 @@ from typing import Any
 
 from cdna.abi import IommuStrategy, Protection
 from cdna.errors import ConfigError
+from cdna.vmm.control_time import SHARE
 from cdna.vmm.hypercall import Malformed
 from cdna.vmm.settings import PROTECTIONS, ContextSettings, parse_protection
 
@@ -48,7 +49,8 @@ class Policy:
     uids: users that may connect, beside root and the VMM's own. protections: of PROTECTIONS; "none" gives a
     guest all of machine memory by DMA. max_memory: bytes of one guest. max_guests: connected at a time; None:
     as many as there are contexts. choices: settings that a guest may choose. settings: those that all of them
-    get, whatever they choose, for example {"vlan": 7, "rate": 1e9}.
+    get, whatever they choose, for example {"vlan": 7, "rate": 1e9}. control_share: of the time, that
+    attaching and taking back the guests of one user may take.
     """
 
     uids: Collection[int] = ()
@@ -57,6 +59,7 @@ class Policy:
     max_guests: int | None = None
     choices: Collection[str] = HARMLESS
     settings: Mapping[str, Any] = field(default_factory=dict)
+    control_share: float = SHARE
 
     def modes(self) -> list[tuple[Protection, IommuStrategy]]:
         return [parse_protection(name) for name in self.protections]

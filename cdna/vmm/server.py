@@ -10,7 +10,8 @@ What a connection goes through:
     end          whoever closes, whatever was malformed: the context revoked, pins dropped, pages freed
 
 One thread serves all connections and waits for none of them. A guest that floods its socket gets one
-message carried out in each turn, as everybody does.
+message carried out in each turn, as everybody does. Attaching makes the NIC stand still: who does that again
+and again, under whatever name, is a user, and a user's requests wait while they have taken too much time.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import select
 import socket
@@ -28,7 +30,8 @@ from typing import TYPE_CHECKING, Any
 
 from cdna.abi import ContextState, Protection
 from cdna.errors import CdnaError, ConfigError, ResourceError
-from cdna.sockets import listen, peer, remove
+from cdna.sockets import listen, may_connect, peer, remove
+from cdna.vmm.control_time import Clock, ControlTime
 from cdna.vmm.hypercall import HypercallBuffer, Malformed, Served
 from cdna.vmm.policy import REQUEST_BYTES, VERSION, Policy, Request, parse_request
 
@@ -52,6 +55,7 @@ class _Connection:
         self.pid, self.uid = peer(sock)
         self.guest: Guest | None = None
         self.context: Context | None = None
+        self.rests_until: float | None = None  # not read before; None: it has its turns
 
     def __str__(self) -> str:
         name = f"guest {self.guest.name!r}" if self.guest else "a guest to be"
@@ -59,13 +63,27 @@ class _Connection:
 
 
 class Server:
-    """Serves guests of other processes on a socket at `path`, until `close`. `Hypervisor.serve` makes it."""
+    """Serves guests of other processes on a socket at `path`, until `close`. `Hypervisor.serve` makes it.
 
-    def __init__(self, vmm: Hypervisor, path: str | os.PathLike[str], policy: Policy) -> None:
+    clock, cost: those of `ControlTime`.
+    """
+
+    def __init__(
+        self,
+        vmm: Hypervisor,
+        path: str | os.PathLike[str],
+        policy: Policy,
+        *,
+        clock: Clock = time.monotonic,
+        cost: Clock = time.thread_time,
+    ) -> None:
         self.vmm = vmm
         self.path = os.fspath(path)
         self.policy = policy
+        self._clock = clock
+        self._cost = cost
         self._connections: dict[int, _Connection] = {}
+        self._times: dict[int, ControlTime] = {}  # by user: of those that may connect
         self._buffer = HypercallBuffer(vmm.tables)
         self._listener = listen(self.path, bool(policy.uids))
         self._inode = os.stat(self.path).st_ino
@@ -108,10 +126,8 @@ class Server:
 
     def _run(self) -> None:
         while True:
-            ready = self._epoll.poll(None if self._listen_at is None else RETRY)
-            if self._listen_at is not None and time.monotonic() >= self._listen_at:
-                self._epoll.register(self._listener, select.EPOLLIN)
-                self._listen_at = None
+            ready = self._epoll.poll(self._timeout(self._clock()))
+            self._go_on(self._clock())
             for fd, _ in ready:
                 if fd == self._wake_fd:
                     return
@@ -119,6 +135,23 @@ class Server:
                     self._accept()
                 elif fd in self._connections:
                     self._turn(self._connections[fd])
+
+    def _timeout(self, now: float) -> float | None:
+        """Seconds until something is due; None: nothing is."""
+        due = [c.rests_until for c in self._connections.values() if c.rests_until is not None]
+        if self._listen_at is not None:
+            due.append(self._listen_at)
+        return math.ceil(max(0.0, min(due) - now) * 1000) / 1000 if due else None
+
+    def _go_on(self, now: float) -> None:
+        """Listens again, where that was left for a while."""
+        if self._listen_at is not None and now >= self._listen_at:
+            self._epoll.register(self._listener, select.EPOLLIN)
+            self._listen_at = None
+        for connection in self._connections.values():
+            if connection.rests_until is not None and now >= connection.rests_until:
+                connection.rests_until = None
+                self._epoll.register(connection.fd, select.EPOLLIN)
 
     def _turn(self, connection: _Connection) -> None:
         """The next message of a connection; whatever goes wrong ends this one and no other."""
@@ -158,7 +191,7 @@ class Server:
         except OSError as error:  # out of descriptors: who waits goes on waiting
             log.warning("no more guests on %s for now: %s", self.path, error)
             self._epoll.unregister(self._listener)
-            self._listen_at = time.monotonic() + RETRY
+            self._listen_at = self._clock() + RETRY
             return
         try:
             self._admit(sock)
@@ -170,10 +203,13 @@ class Server:
         """Checks who has connected, and listens to them from now on."""
         sock.setblocking(False)
         connection = _Connection(sock)
-        if connection.uid not in {0, os.geteuid(), *self.policy.uids}:
+        if not may_connect(connection.uid, self.policy.uids):
             log.warning("%s refused: this user may not connect to %s", connection, self.path)
             sock.close()
             return
+        if connection.uid not in self._times:
+            times = ControlTime(self.policy.control_share, clock=self._clock, cost=self._cost)
+            self._times[connection.uid] = times
         waiting = [c for c in self._connections.values() if c.guest is None]
         if len(waiting) >= WAITING:  # the one that has been idle longest makes room
             log.warning("%s sent away: it made no request, and others wait", waiting[0])
@@ -182,6 +218,12 @@ class Server:
         self._connections[connection.fd] = connection
 
     def _request(self, connection: _Connection) -> bool:
+        spending = self._times[connection.uid]
+        due = spending.due()
+        if due is not None:
+            connection.rests_until = due
+            self._epoll.unregister(connection.fd)
+            return True
         try:
             payload = connection.sock.recv(REQUEST_BYTES + 1)
         except BlockingIOError:
@@ -189,7 +231,8 @@ class Server:
         if not payload:
             return False
         try:
-            self._attach(connection, parse_request(payload, self.policy))
+            with spending.spent():
+                self._attach(connection, parse_request(payload, self.policy))
         except (CdnaError, OSError) as error:
             log.warning("%s refused: %.200s", connection, error)
             self._take_back(connection)
@@ -223,9 +266,11 @@ class Server:
         """Ends a connection; what it had goes back."""
         if self._connections.pop(connection.fd, None) is None:
             return
-        self._epoll.unregister(connection.fd)
+        if connection.rests_until is None:
+            self._epoll.unregister(connection.fd)
         try:
-            self._take_back(connection)
+            with self._times[connection.uid].spent():
+                self._take_back(connection)
         except Exception:  # the others are served whatever happens here
             log.exception("%s was not taken back whole", connection)
         connection.sock.close()

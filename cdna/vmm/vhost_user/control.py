@@ -7,7 +7,6 @@ others wait in its ring.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -83,7 +82,7 @@ class ControlRing(ControlQueue):
 
     def look(self) -> None:
         """Has the server look at the ring, kicked or not."""
-        self.due = time.monotonic()
+        self.due = self._server.clock()
 
     def turn(self, now: float) -> None:
         """Carries out what is there, as much as has its turn."""

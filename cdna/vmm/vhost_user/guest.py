@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import socket
-import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from cdna.abi import ContextState
+from cdna.sockets import may_connect
 from cdna.virtio import Feature
+from cdna.vmm.control_time import ControlTime
 from cdna.vmm.vhost_user.backend import Backend
 from cdna.vmm.vhost_user.connection import Connection
 from cdna.vmm.vhost_user.control import ControlRing
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from cdna.vmm.vhost_user.server import VhostUserServer
 
 log = logging.getLogger("cdna.vhost_user")
+
+TELL_AGAIN = 60.0  # seconds without a rest, until the next one is told of
 
 
 class VhostUserGuest:
@@ -69,9 +71,14 @@ class VhostUserGuest:
         self.last_error: str | None = None
         self.discard = Discard()
         self._endpoint = endpoint
-        self._uids = {0, os.geteuid(), *uids}
+        self._uids = uids
         self._stall = stall
         self._backend: Backend | None = None
+        self._time = ControlTime(server.control_share, clock=server.clock, cost=server.cost)
+        self._rests_since: float | None = None  # nothing that it says is read; None: it has its turns
+        self._rests_until = 0.0
+        self._tell_of_rests_at = 0.0
+        self._kicked = False  # the control queue was, during a rest
 
     # --- what others ask ----------------------------------------------------------------------------------
 
@@ -168,7 +175,9 @@ class VhostUserGuest:
         self._close()
 
     def due(self) -> float | None:
-        """When `tick` has something to do, as time.monotonic() counts; None: never."""
+        """When `tick` has something to do, as the server's clock counts; None: never."""
+        if self._rests_since is not None:
+            return self._rests_until
         times = [self._endpoint.due]
         if self._backend is not None:
             times.append(self._backend.connection.deadline)
@@ -178,6 +187,10 @@ class VhostUserGuest:
 
     def tick(self, now: float) -> None:
         """Does what is due."""
+        if self._rests_since is not None:
+            if now >= self._rests_until:
+                self._go_on(now)
+            return  # messages are read before commands, of which there may always be some
         if self._endpoint.due is not None and now >= self._endpoint.due:
             if self._endpoint.fd is not None:  # out of descriptors before
                 self._endpoint.due = None
@@ -191,7 +204,7 @@ class VhostUserGuest:
 
     def _open(self) -> None:
         self._endpoint.open()
-        if self._endpoint.fd is not None:
+        if self._endpoint.fd is not None and self._rests_since is None:
             self.server.watch(self._endpoint.fd, self._arrival)
 
     def _close(self) -> None:
@@ -199,10 +212,50 @@ class VhostUserGuest:
             self.server.unwatch(self._endpoint.fd)
         self._endpoint.close()
 
+    # --- how much of the server's time it takes -------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _spending(self, now: float) -> Iterator[None]:
+        """What happens within is at the guest's cost, whichever frontend asked for it."""
+        with self._time.spent():
+            yield
+        due = self._time.due()
+        if due is None or self._rests_since is not None:
+            return
+        if now >= self._tell_of_rests_at:
+            log.warning("guest %r: so many requests that they have to wait", self.name)
+        self._tell_of_rests_at = now + TELL_AGAIN
+        self._rests_since, self._rests_until = now, due
+        for fd in (self._endpoint.fd, self._backend.connection.fd if self._backend is not None else None):
+            if fd is not None:
+                self.server.unwatch(fd)
+
+    def _go_on(self, now: float) -> None:
+        """The rest is over: what came meanwhile is read."""
+        assert self._rests_since is not None
+        rested, self._rests_since = now - self._rests_since, None
+        if self._endpoint.fd is not None and self._endpoint.due is None:
+            self.server.watch(self._endpoint.fd, self._arrival)
+        if self._backend is not None:
+            connection = self._backend.connection
+            self.server.watch(connection.fd, self._turn)
+            if connection.deadline is not None:
+                connection.deadline += rested
+        if self.control is not None and self._kicked:
+            self._kicked = False
+            self.control.look()
+
     # --- frontends come -------------------------------------------------------------------------------------
 
     def _arrival(self, now: float) -> None:
         """A frontend may have come to the endpoint."""
+        if self._backend is not None and self._backend.connection.has_hung_up():
+            self._turn(now)  # what the one before sent before it went; who has come goes on waiting
+            return
+        with self._spending(now):
+            self._take(now)
+
+    def _take(self, now: float) -> None:
         try:
             sock = self._endpoint.take(now)
         except OSError as error:  # who waits goes on waiting
@@ -221,7 +274,7 @@ class VhostUserGuest:
     def _admit(self, sock: socket.socket, now: float) -> None:
         connection = Connection(sock, self._stall, self.discard)
         who = f"process {connection.pid}, user {connection.uid}"
-        if connection.uid not in self._uids:
+        if not may_connect(connection.uid, self._uids):
             log.warning("guest %r: %s refused: this user may not attach here", self.name, who)
             connection.close()
             return
@@ -231,9 +284,6 @@ class VhostUserGuest:
             )
             connection.close()
             return
-        if self._backend is not None and self._backend.connection.has_hung_up():
-            while self._backend is not None:  # what it sent before it went
-                self._turn(now)
         if self._backend is not None:
             log.warning(
                 "guest %r: %s refused: process %d is attached", self.name, who, self._backend.connection.pid
@@ -249,9 +299,11 @@ class VhostUserGuest:
 
     def _turn(self, now: float) -> None:
         """The next message. Whatever goes wrong ends this connection and nothing else."""
-        backend = self._backend
-        if backend is None:
-            return
+        if self._backend is not None:
+            with self._spending(now):
+                self._next_message(self._backend, now)
+
+    def _next_message(self, backend: Backend, now: float) -> None:
         try:
             message = backend.connection.receive(now)
             if message is not None:
@@ -268,11 +320,15 @@ class VhostUserGuest:
         """The control queue was kicked, or is to be looked at."""
         if self._backend is None or self.control is None:
             return
-        try:
-            self.control.turn(now)
-        except Exception:
-            log.exception("guest %r: a mistake of the VMM's", self.name)
-            self._end(logging.WARNING, "a mistake of the VMM's")
+        if self._rests_since is not None:
+            self._kicked = True
+            return
+        with self._spending(now):
+            try:
+                self.control.turn(now)
+            except Exception:
+                log.exception("guest %r: a mistake of the VMM's", self.name)
+                self._end(logging.WARNING, "a mistake of the VMM's")
 
     def config_changed(self) -> bool:
         """Tells the frontend. False: it does not listen."""
@@ -307,7 +363,7 @@ class VhostUserGuest:
             log.exception("guest %r: what the frontend had was not taken back whole", self.name)
         backend.connection.close()
         if self._endpoint.fd is None and self.link_up:
-            self._endpoint.due = time.monotonic() + CONNECT_AGAIN
+            self._endpoint.due = self.server.clock() + CONNECT_AGAIN
 
     def _collect_fault(self) -> None:
         """Has a fault reported before a message ends it."""

@@ -1,7 +1,8 @@
 """All vhost-user sockets of this process, served by one thread that waits for none of them.
 
 Each ready connection gets one message carried out in each turn, so a frontend that floods its socket delays
-nobody by more than that. What other threads ask (`add`, `remove`, `VhostUserGuest.set_link` ...) happens
+nobody by more than that; and one that takes more than a tenth of the time is read no faster (`ControlTime`).
+What other threads ask (`add`, `remove`, `VhostUserGuest.set_link` ...) happens
 between two turns, under `lock`.
 """
 
@@ -21,6 +22,7 @@ from cdna.abi import Protection
 from cdna.errors import ConfigError, whole
 from cdna.nic.virtio_device import VirtioDevice
 from cdna.virtio import VirtioLimits
+from cdna.vmm.control_time import SHARE, Clock
 from cdna.vmm.settings import ContextSettings
 from cdna.vmm.vhost_user.endpoint import Connecting, Listening
 from cdna.vmm.vhost_user.features import OFFERED, OFFERED_PROTOCOL, PAIRS, check_offer
@@ -40,10 +42,23 @@ MAX_MTU = 65535
 
 
 class VhostUserServer:
-    """Serves virtual machines and DPDK programs, a socket each, until `close`."""
+    """Serves virtual machines and DPDK programs, a socket each, until `close`.
 
-    def __init__(self, vmm: Hypervisor) -> None:
+    control_share: of the time, that the requests of one guest may take. clock, cost: those of `ControlTime`.
+    """
+
+    def __init__(
+        self,
+        vmm: Hypervisor,
+        *,
+        control_share: float = SHARE,
+        clock: Clock = time.monotonic,
+        cost: Clock = time.thread_time,
+    ) -> None:
         self.vmm = vmm
+        self.control_share = control_share
+        self.clock = clock
+        self.cost = cost
         self.lock = threading.RLock()
         self._guests: list[VhostUserGuest] = []
         self._ready: dict[int, Callable[[float], None]] = {}  # by descriptor: what to do when it is readable
@@ -181,13 +196,13 @@ class VhostUserServer:
             with self.lock:
                 if self._closing:
                     return
-                timeout = self._timeout(time.monotonic())
+                timeout = self._timeout(self.clock())
             ready = self._epoll.poll(timeout)
             with self.lock:
                 self._turn([fd for fd, _ in ready])
 
     def _turn(self, ready: list[int]) -> None:
-        now = time.monotonic()
+        now = self.clock()
         for fd in ready:
             act = self._ready.get(fd)  # none: an earlier one of this turn ended it
             if act is not None:
