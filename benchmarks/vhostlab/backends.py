@@ -49,6 +49,7 @@ class Setup:
     burst: int = 32
     poll: str = "busy"  # ours; DPDK knows no other
     context: str = ""  # more of our contexts' settings, such as ",queues=4"
+    options: tuple[str, ...] = ()  # more of ours, such as ("--sandbox", "off")
     frontend: str = ""  # more of virtio-user's settings, such as ",packed_vq=1"
     megabytes: int = 256
     mbufs: int = 16384  # of each testpmd
@@ -160,7 +161,7 @@ class CdnaServe(Backend):
     def start(self) -> None:
         self.socket = self.place / "control.sock"
         command = cdna("serve", "--socket", str(self.socket), "--cpu", str(self.setup.engine))
-        command += ["--poll", self.setup.poll, "--wire", self._wire()]
+        command += ["--poll", self.setup.poll, "--wire", self._wire(), *self.setup.options]
         for port in range(self.ports):
             command += [
                 "--context",

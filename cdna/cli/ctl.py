@@ -11,6 +11,7 @@ from cdna.cli import output
 from cdna.cli.exits import DONE
 from cdna.cli.running import Socket
 from cdna.errors import ConfigError
+from cdna.lab import values
 from cdna.lab.control import ControlClient
 from cdna.lab.guest_plans import context_settings
 
@@ -45,7 +46,7 @@ def list_guests(json: Json = False, socket: Socket = None) -> int:
 
     reply = _ask(socket, "list")
     if json:
-        return _show_json({"guests": reply["guests"], "wire": reply["wire"]})
+        return _show_json({key: reply.get(key) for key in ("guests", "wire", "sandbox")})
     style, wire = output.style(), reply["wire"]
     faults = "".join(
         f"{guest['guest']} is stopped: {guest['fault']}\n" for guest in reply["guests"] if guest["fault"]
@@ -124,13 +125,15 @@ def add(
         "protection": protection,
         "mtu": mtu,
     }
-    given = {key: value for key, value in settings.items() if value is not None}
+    given: dict[str, Any] = {key: value for key, value in settings.items() if value is not None}
     if ":" in name:
         if len(given) > 1:
             raise ConfigError(f"{name:.60}: give its settings behind it, such as {name:.60},rate=1G")
         given = context_settings("context", name)
         if "path" in given:
             given["path"] = os.path.abspath(given["path"])  # of this directory, not the server's
+        if "user" in given:  # which the server, in its sandbox, has no file to look up in
+            given["user"] = [str(uid) for uid in values.users(f"{name:.60}: user", given["user"])]
     guest = _ask(socket, "add", settings=given)["guest"]
     where = " ".join(guest["addresses"]) or guest.get("socket") or guest["kind"]
     output.show(f"{guest['guest']}: {where}, {guest['mac']}\n")

@@ -26,6 +26,7 @@ from cdna.sockets import is_left_over
 
 if TYPE_CHECKING:
     from cdna.lab.lab import Lab
+    from cdna.sandbox import Needs
 
 INTERVAL = 1.0  # seconds between two looks at the counters
 MAX_SECONDS = 1e9
@@ -44,6 +45,8 @@ Metrics = Annotated[_Text, typer.Option(metavar="HOST:PORT|PATH", help="Serve me
 JsonFile = Annotated[_Text, typer.Option(metavar="FILE", help="Write the final totals as JSON.")]
 
 Say = Callable[["Lab", str], None]
+# What a sandbox leaves to a lab, from its plan, where its control socket is and where its totals go.
+Confine = Callable[[LabPlan, str, Path | None], "Needs"]
 
 
 def run(
@@ -54,21 +57,29 @@ def run(
     socket: _Text = None,
     seconds: float = math.inf,
     json_to: Path | None = None,
+    confine: Confine | None = None,
 ) -> None:
     """Runs a lab until it is told to end, then shows its totals. say: called when it is in service.
 
     namespaces: whether it may have to make network namespaces, for which a user other than root enters a user
-    namespace.
+    namespace. confine: with it, this process enters a sandbox when everything is open, and stays there.
     """
     with ExitStack() as undo:
-        ends = undo.enter_context(_stop_signals())
+        ends = undo.enter_context(stop_signals())
         path = socket or plan.socket or undo.enter_context(_default_socket())
-        result = _run(plan, say, namespaces, path, seconds, ends)
+        sandbox = None if confine is None else partial(confine, plan, path, json_to)
+        result = _run(plan, say, namespaces, path, seconds, ends, sandbox)
         _write(result, json_to)
 
 
 def _run(
-    plan: LabPlan, say: Say, namespaces: bool, path: str, seconds: float, ends: threading.Event
+    plan: LabPlan,
+    say: Say,
+    namespaces: bool,
+    path: str,
+    seconds: float,
+    ends: threading.Event,
+    sandbox: "Callable[[], Needs] | None",
 ) -> dict[str, Any]:
     """Runs the lab until it is told to end. Returns the final totals."""
     with ExitStack() as undo:
@@ -81,12 +92,15 @@ def _run(
         from cdna.lab.commands import handlers
         from cdna.lab.lab import Lab  # numpy among what it needs: not before the user namespace
 
+        needs = None if sandbox is None else sandbox()
         lab = undo.enter_context(Lab(plan))
         if plan.metrics is not None:
             from cdna.lab.metrics_server import MetricsServer
 
             undo.enter_context(MetricsServer(plan.metrics, lab))
         undo.enter_context(ControlServer(path, {**handlers(lab, user_fd), **capture_handlers(lab)}))
+        if needs is not None:
+            lab.confine(needs)
         started = time.monotonic()
         say(lab, path)
         notify("READY=1")
@@ -159,7 +173,7 @@ def _default_socket() -> Iterator[str]:
 
 
 @contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
+def stop_signals() -> Iterator[threading.Event]:
     """An event that is set by what ends a program politely, however often: `timeout` sends SIGTERM twice."""
     ends = threading.Event()
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -1,8 +1,11 @@
 """`cdna serve`: one NIC for virtual machines, DPDK programs and other guests, a socket a context."""
 
 import logging
+import os
 import sys
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,11 +16,12 @@ from cdna.cli.running import Cpu, For, JsonFile, Metrics, Socket, Wire, check_al
 from cdna.errors import ConfigError
 from cdna.lab import values
 from cdna.lab.guest_plans import NAMESPACE, context_settings, guest_plan
-from cdna.lab.plan import NETS, POLLS, WIRE, LabPlan, host_addresses, with_addresses
+from cdna.lab.plan import NETS, POLLS, SANDBOXES, WIRE, LabPlan, host_addresses, with_addresses
 from cdna.lab.plan_file import read_plan
 
 if TYPE_CHECKING:
     from cdna.lab.lab import Lab
+    from cdna.sandbox import Needs
 
 PROGRAM = "cdna serve"
 
@@ -51,6 +55,17 @@ def serve(
     cpu: Cpu = None,
     socket: Socket = None,
     metrics: Metrics = None,
+    sandbox: Annotated[
+        _Text,
+        typer.Option(metavar="on|log|off", help="Keep to what serving needs: on, where the kernel can."),
+    ] = None,
+    sandbox_path: Annotated[
+        _Texts,
+        typer.Option(metavar="DIR", help="Contexts that are added later may have their sockets there, too."),
+    ] = None,
+    user: Annotated[
+        _Text, typer.Option(metavar="USER[:GROUP]", help="Become this user when everything is open.")
+    ] = None,
     json: JsonFile = None,
 ) -> int:
     """Serve contexts of one NIC to virtual machines, DPDK programs and other guests."""
@@ -64,6 +79,8 @@ def serve(
         changes["cpu"] = values.cpu("--cpu", cpu)
     if poll is not None:
         changes["poll"] = values.one_of("--poll", poll, POLLS)
+    if sandbox is not None:
+        changes["sandbox"] = values.one_of("--sandbox", sandbox, SANDBOXES)
     logging.basicConfig(format=f"{PROGRAM}: %(message)s", level=logging.INFO)
     run(
         replace(plan, **changes),
@@ -72,8 +89,25 @@ def serve(
         socket=socket,
         seconds=seconds_of(seconds),
         json_to=None if json is None else output.file_to_write("--json", json),
+        confine=partial(_confine, user, sandbox_path or [], socket is None and plan.socket is None),
     )
     return DONE
+
+
+def _confine(
+    user: _Text, paths: list[str], default: bool, plan: LabPlan, socket: str, json_to: Path | None
+) -> "Needs":
+    """What the sandbox leaves this server."""
+    from cdna.sandbox import needs_of
+    from cdna.sandbox.privileges import user_of
+
+    for path in paths:
+        if not os.path.isdir(path):
+            raise ConfigError(f"--sandbox-path {path!r:.80}: no such directory; make it first")
+    if user is not None and plan.sandbox == "off":
+        raise ConfigError("--user and --sandbox off: a user is part of the sandbox; give one of the two")
+    become = None if user is None else user_of("--user", user)
+    return needs_of(plan, socket, user=become, json_to=json_to, paths=paths, own_directory=default)
 
 
 def _plan(contexts: list[str], wire: _Text, net: _Text, host: _Text) -> LabPlan:
@@ -98,5 +132,7 @@ def _plan(contexts: list[str], wire: _Text, net: _Text, host: _Text) -> LabPlan:
 def _say(lab: "Lab", path: str) -> None:
     for note in lab.notes:
         print(f"{PROGRAM}: {note}", file=sys.stderr)
+    if lab.sandbox is not None:
+        print(f"{PROGRAM}: {lab.sandbox}", file=sys.stderr)
     number = len(lab.members)
     output.show(f"serving: {number} context{'' if number == 1 else 's'}, socket {path}\n")

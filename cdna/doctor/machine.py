@@ -139,6 +139,30 @@ def sealing(host: Host) -> Finding:
     )
 
 
+def sandbox(host: Host) -> Finding:
+    """What `cdna serve` confines itself with."""
+    library, landlock = host.trial("libseccomp"), host.trial("landlock")
+    kills = "kill_process" in (host.read("proc/sys/kernel/seccomp/actions_avail") or "")
+    there = [
+        name
+        for name, is_there in (("seccomp", kills and library.works), ("Landlock", landlock.works))
+        if is_there
+    ]
+    if len(there) == 2:
+        return Finding("sandbox", "ok", " and ".join(there), "a server keeps to what it needs, or ends")
+    lost = "a server does without" + (
+        " and says so" if there else ", says so, and is confined by its user alone"
+    )
+    if kills and not library.works:
+        return Finding(
+            "sandbox", "missing", "no libseccomp", f"seccomp needs it; {lost}", host.install("libseccomp2")
+        )
+    found = f"{there[0]} alone" if there else "neither seccomp nor Landlock"
+    return Finding(
+        "sandbox", "missing", found, f"not in this kernel, or not turned on when it was booted; {lost}"
+    )
+
+
 def io_uring(host: Host) -> Finding:
     trial = host.trial("io-uring")
     if trial.works:

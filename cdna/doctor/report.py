@@ -18,6 +18,7 @@ CHECKS: Mapping[str, Sequence[Check]] = {
         machine.governor,
         machine.huge_pages,
         machine.sealing,
+        machine.sandbox,
         machine.io_uring,
         machine.socket_buffers,
         machine.locked_memory,

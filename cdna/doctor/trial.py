@@ -27,6 +27,7 @@ VNET_HEADER_BYTES = 12  # struct virtio_net_hdr_mrg_rxbuf
 AF_XDP = 44
 SOL_PACKET, PACKET_VERSION, PACKET_VNET_HDR, TPACKET_V2 = 263, 10, 15, 1  # linux/if_packet.h
 F_ADD_SEALS, F_SEAL_SHRINK, F_SEAL_GROW, F_SEAL_FUTURE_WRITE = 1033, 0x2, 0x4, 0x10  # linux/fcntl.h
+SYS_LANDLOCK_CREATE_RULESET, LANDLOCK_VERSION = 444, 1  # linux/landlock.h
 SYS_IO_URING_SETUP = 425  # the same number on every architecture since Linux 5.1
 KVM_GET_API_VERSION = 0xAE00
 NOBODY = 65534
@@ -131,6 +132,16 @@ def memfd_seal() -> None:
         raise OSError(errno.EBADE, "")
 
 
+def libseccomp() -> None:
+    with step("loading libseccomp"):
+        ctypes.CDLL("libseccomp.so.2")
+
+
+def landlock() -> None:
+    with step("asking for Landlock"):
+        check(_libc.syscall(SYS_LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), LANDLOCK_VERSION))
+
+
 def io_uring() -> None:
     with step("setting up io_uring"):
         check(_libc.syscall(SYS_IO_URING_SETUP, 4, ctypes.create_string_buffer(120)))  # io_uring_params
@@ -153,6 +164,8 @@ TRIALS: dict[str, Callable[[], None]] = {
         af_packet,
         af_xdp,
         memfd_seal,
+        libseccomp,
+        landlock,
         io_uring,
         kvm,
     )

@@ -1,7 +1,7 @@
 """What a lab answers on its control socket. `cdna ctl` and `cdna exec` are its clients.
 
 command   fields                          reply
-list                                      guests, wire
+list                                      guests, wire, sandbox
 show      guest                           guest, with all that is known of it
 stats     guest?                          traffic (of all), counters (of one)
 add       settings                        guest
@@ -57,7 +57,12 @@ class Commands:
         self._kept: list[tuple[int, int]] = []  # hosts files, and the processes that read them
 
     def list(self, request: Request, session: Session) -> Reply:
-        return {"guests": self._lab.describe(), "wire": self._lab.wire()}
+        sandbox = self._lab.sandbox
+        return {
+            "guests": self._lab.describe(),
+            "wire": self._lab.wire(),
+            "sandbox": None if sandbox is None else sandbox.as_dict(),
+        }
 
     def show(self, request: Request, session: Session) -> Reply:
         return {"guest": self._lab.detail(_guest(request))}

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from cdna.errors import CdnaError, ConfigError, ResourceError
-from cdna.sockets import listen, listener_pid, peer, remove
+from cdna.sockets import listen, listener_pid, may_connect, peer, remove
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -128,7 +128,7 @@ class ControlServer:
                 log.warning("no control session: %s", error)
             return
         session = Session(sock)
-        if session.uid not in (0, os.geteuid()):
+        if not may_connect(session.uid):
             log.warning("process %d of user %d refused: not this lab's user", session.pid, session.uid)
             sock.close()
             return
@@ -217,7 +217,7 @@ class ControlClient:
             self.sock.close()
             reason = getattr(error, "strerror", None) or str(error)
             raise ResourceError(f"cannot connect to {self.path}: {reason.lower()}") from None
-        if uid not in (0, os.geteuid()):
+        if not may_connect(uid):  # who listens there, as it was then
             self.sock.close()
             raise ResourceError(f"the lab at {self.path} is of user {uid}: give the --socket of yours")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Mapping
@@ -24,6 +25,8 @@ from cdna.machine import Machine
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from cdna.sandbox import Entered, Needs
 
 SPARE = 32  # contexts, and memory for them, beside those of the plan: guests that come later
 # Descriptors of a guest. A namespace: itself, its tap, its interrupt. vhost-user: its socket and connection,
@@ -55,6 +58,8 @@ class Lab:
         self._traffic: dict[str, Traffic] = {}
         self._gone: dict[str, Traffic] = {}
         self._closed = False
+        self._needs: Needs | None = None
+        self.sandbox: Entered | None = None  # what this process has given up, where it has
         contexts = min(len(plan.guests) + SPARE, MAX_GUESTS)
         number = len(plan.guests)
         make_room(sum(DESCRIPTORS[guest.kind] for guest in plan.guests) + OTHERS, f"{number} guests")
@@ -100,6 +105,21 @@ class Lab:
         shown = ", ".join(map(str, self.host)) or "none"
         self.notes.append(f"{tap} was there before: its addresses are left as they are ({shown})")
 
+    def confine(self, needs: Needs) -> None:
+        """Enters the sandbox that leaves this process `needs`, all threads of it. ResourceError: refused."""
+        from cdna.sandbox import enter
+        from cdna.sandbox.preload import preload, rehearse
+
+        if needs.mode != "off":
+            preload(needs.parts)
+            rehearse(self)
+        with self._lock:
+            if needs.user is not None:
+                for path in needs.listens:
+                    os.chown(path, needs.user.uid, -1)
+            self.sandbox = enter(needs)
+            self._needs = needs if self.sandbox.mode == "on" else None
+
     # --- guests -------------------------------------------------------------------------------------------
 
     def add(self, settings: Mapping[str, Any], where: str = "") -> GuestPlan:
@@ -107,6 +127,8 @@ class Lab:
         with self._lock:
             self._check_open()
             plan = guest_plan(where, settings, self.plan.defaults, self.plan.net)
+            if self._needs is not None:
+                self._needs.check(plan)
             others = [member.plan for member in self.members.values()]
             (plan,) = with_addresses([plan], self.plan.net, self.host or self.plan.host, others)
             check_distinct([*others, plan], self.host or self.plan.host)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MAX_GUESTS = 1024
 WIRE = "null"
+SANDBOXES = ("on", "log", "off")  # log: what it would end the process for is logged, and carried out
 POLLS = ("adaptive", "busy")  # how the engine waits: it spins, then sleeps; or it never sleeps
 NETS: tuple[Network, ...] = (IPv4Network("10.77.0.0/24"), IPv6Network("fd77::/64"))
 HIGHEST = 0xFFFE  # the greatest number of an address that is given to somebody by default
@@ -42,6 +43,7 @@ class LabPlan:
     metrics: str | None = None
     poll: str = POLLS[0]
     cpu: int | None = None  # the core that the NIC stays on
+    sandbox: str = SANDBOXES[0]
 
     def __post_init__(self) -> None:
         if len(self.guests) > MAX_GUESTS:

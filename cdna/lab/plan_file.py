@@ -23,7 +23,7 @@ kind = "vhost-user"
 path = "/run/cdna/vm1.sock"
 queues = 4
 
-`cdna serve` also takes from here what it has options for: metrics, poll and cpu.
+`cdna serve` also takes from here what it has options for: metrics, poll, cpu and sandbox.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from cdna.lab.plan import (
     MAX_GUESTS,
     NETS,
     POLLS,
+    SANDBOXES,
     SHARED_KEYS,
     WIRE,
     LabPlan,
@@ -60,6 +61,7 @@ LAB_KEYS = (
     "metrics",
     "poll",
     "cpu",
+    "sandbox",
 )
 MAX_BYTES = 1 << 20
 
@@ -108,6 +110,7 @@ def plan_from(file: str, table: Mapping[str, Any]) -> LabPlan:
     texts = {key: _text(f"{file}: {key}", table[key]) for key in ("socket", "metrics") if key in table}
     poll = values.one_of(f"{file}: poll", table.get("poll", POLLS[0]), POLLS)
     cpu = values.cpu(f"{file}: cpu", table["cpu"]) if "cpu" in table else None
+    sandbox = values.one_of(f"{file}: sandbox", table.get("sandbox", SANDBOXES[0]), SANDBOXES)
     try:
         return LabPlan(
             tuple(with_addresses(guests, net, host)),
@@ -117,6 +120,7 @@ def plan_from(file: str, table: Mapping[str, Any]) -> LabPlan:
             defaults=defaults,
             poll=poll,
             cpu=cpu,
+            sandbox=sandbox,
             **texts,
         )
     except ConfigError as error:

@@ -124,6 +124,21 @@ def test_huge_pages(make: Make) -> None:
     assert (some.state, some.found) == ("ok", "12 free of 2048 kB")
 
 
+@pytest.mark.parametrize(
+    ("actions", "fails", "state", "found"),
+    [
+        ("kill_process log allow", {}, "ok", "seccomp and Landlock"),
+        ("kill_process log allow", {"landlock": DENIED}, "missing", "seccomp alone"),
+        ("kill_process log allow", {"libseccomp": DENIED}, "missing", "no libseccomp"),
+        ("trap allow", {}, "missing", "Landlock alone"),
+        ("", {"landlock": DENIED}, "missing", "neither seccomp nor Landlock"),
+    ],
+)
+def test_sandbox(make: Make, actions: str, fails: dict[str, Trial], state: str, found: str) -> None:
+    finding = machine.sandbox(make({"proc/sys/kernel/seccomp/actions_avail": actions}, fails=fails))
+    assert (finding.state, finding.found) == (state, found)
+
+
 def test_io_uring_disabled(make: Make) -> None:
     host = make({"proc/sys/kernel/io_uring_disabled": "2"}, fails={"io-uring": DENIED})
     assert machine.io_uring(host).mend == "sudo sysctl -w kernel.io_uring_disabled=0"
