@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from cdna import ContextSettings, Machine
 from cdna.nic.queue_wire import QueueWire
@@ -48,11 +49,11 @@ class Recorder(logging.Handler):
 class VhostHost:
     """A NIC on a wire of queues, which moves when it is told to, and guests at sockets of a folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **server: Any) -> None:
         self.folder = folder
         self.wire = QueueWire()
         self.machine = Machine(16 << 20, wire=self.wire, contexts=16)
-        self.server = VhostUserServer(self.machine.vmm)
+        self.server = VhostUserServer(self.machine.vmm, **server)
         self.recorder = Recorder()
         logging.getLogger("cdna").addHandler(self.recorder)
         self._memories: list[GuestMemory] = []
@@ -92,6 +93,8 @@ class VhostHost:
         attached.close()
         self._attached.remove(attached)
         until(lambda: not guest.connected)
+        with self.server.lock:  # what it had is taken back by then
+            pass
 
     def held(self) -> dict[str, object]:
         vmm = self.machine.vmm
