@@ -6,7 +6,7 @@ and on a dark background.
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import pairwise
 from typing import Any
@@ -153,6 +153,24 @@ def profiles(runs: Sequence[Run], identity: str, description: str) -> str:
             Patch(facecolor=_PARTS[name], edgecolor=_MUTED, linewidth=0.5, label=name) for name in ACCOUNTS
         ]
         figure.legend(handles=handles, loc="outside upper center", ncols=len(ACCOUNTS))
+        return _svg(figure, identity, description)
+
+
+def over_time(
+    seconds: Sequence[float], lines: Mapping[str, Sequence[float]], identity: str, description: str
+) -> str:
+    """Lines over time, one for each name, as many as there are contenders at most; from 0."""
+    scale, unit = (3600, "hours") if seconds and seconds[-1] > 2 * 3600 else (1, "seconds")
+    with matplotlib.rc_context(_settings(identity)):
+        figure = Figure(figsize=(5.6, 3.2 + 0.2 * -(-len(lines) // 3)), layout="constrained")
+        axes = figure.subplots()
+        for (name, values), colour in zip(lines.items(), _SERIES.values(), strict=False):
+            axes.plot([at / scale for at in seconds], values, color=colour, linewidth=1.5, label=name)
+        most = max((value for values in lines.values() for value in values), default=0)
+        axes.set(xlabel=unit, ylim=(0, 1.1 * most or 1))
+        axes.grid(axis="y", linewidth=0.8)
+        axes.set_axisbelow(True)
+        figure.legend(loc="outside upper center", ncols=3)
         return _svg(figure, identity, description)
 
 
