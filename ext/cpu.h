@@ -10,6 +10,8 @@
 #include <sys/syscall.h>
 #include <linux/futex.h>
 
+#include "sanitizer.h"
+
 #define CDNA_LOAD(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
 #define CDNA_STORE(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
 #define CDNA_OR(p, v) __atomic_fetch_or((p), (v), __ATOMIC_SEQ_CST)
@@ -46,7 +48,8 @@ static inline void prefetch_write(const void *p) { __builtin_prefetch(p, 1, 3); 
 /* Reads a word that somebody else may be writing, exactly once. */
 static inline uint64_t read_once_u64(const volatile uint64_t *p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(CDNA_ASAN) /* which sees what functions copy, and no assembler */
+#define CDNA_MOVES_LONG 1
 #include <cpuid.h>
 #define CDNA_LONG_COPY 256 /* bytes */
 static int moves_long; /* 1: "enhanced rep movsb", which need not fetch the lines that it writes whole */
@@ -67,7 +70,7 @@ static inline void copy_bytes(void *to, const void *from, size_t n) {
         __builtin_memcpy((uint8_t *)to + n - 64, &tail, 64);
         return;
     }
-#if defined(__x86_64__)
+#if defined(CDNA_MOVES_LONG)
     if (n >= CDNA_LONG_COPY && moves_long) {
         __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(n) : : "memory");
         return;

@@ -7,9 +7,13 @@ from operator import index
 cimport cython
 from libc.string cimport memset
 from posix.unistd cimport close
-from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
+from posix.mman cimport (
+    MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED, MAP_PRIVATE, MAP_SHARED, PROT_NONE, PROT_READ, PROT_WRITE, mmap,
+    munmap,
+)
 
 from cdna.abi cimport PAGE_SHIFT, PAGE_SIZE
+from cdna.sanitizer cimport allow
 
 from cdna.errors import ConfigError, ResourceError
 
@@ -30,16 +34,34 @@ cdef uint8_t *_map(void *at, size_t size, int fd, int flags) except NULL:
     return <uint8_t *>base
 
 
+cdef uint8_t *map_guarded(size_t size, int fd, int flags) except NULL:
+    """`size` bytes, whole pages, between two that nobody may touch: who runs over an end is stopped there."""
+    cdef void *base = mmap(NULL, size + 2 * PAGE_SIZE, PROT_NONE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+    if base == MAP_FAILED:
+        raise ResourceError(f"cannot map {size} bytes of shared memory; give a smaller size")
+    try:
+        return _map(<uint8_t *>base + PAGE_SIZE, size, fd, flags | MAP_FIXED)
+    except ResourceError:
+        munmap(base, size + 2 * PAGE_SIZE)
+        raise
+
+
+cdef void unmap_guarded(uint8_t *base, size_t size) noexcept:
+    allow(base, size)
+    munmap(base - PAGE_SIZE, size + 2 * PAGE_SIZE)
+
+
 cdef class SharedRegion:
     """`size` bytes of zeroed memory, page aligned, that forked processes share at the same address."""
 
     def __cinit__(self, size_t size):
         self.size = (size + PAGE_SIZE - 1) & ~<size_t>(PAGE_SIZE - 1)
-        self.base = _map(NULL, self.size, -1, MAP_ANONYMOUS)
+        self.base = map_guarded(self.size, -1, MAP_ANONYMOUS)
 
     def __dealloc__(self):
         if self.base != NULL:
-            munmap(self.base, self.size)
+            unmap_guarded(self.base, self.size)
 
     def view(self):
         """The region as a writable numpy array of bytes; it keeps the region alive."""
@@ -93,7 +115,7 @@ cdef class Memory:
         self.fd = os.memfd_create("cdna-memory", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(self.fd, self.c.size)
         fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, _SEALS)
-        self.c.base = _map(NULL, self.c.size, self.fd, 0)
+        self.c.base = map_guarded(self.c.size, self.fd, 0)
         self._exported = {}
         cdef uint32_t i
         for i in range(pages):
@@ -101,7 +123,7 @@ cdef class Memory:
 
     def __dealloc__(self):
         if self.c != NULL and self.c.base != NULL:
-            munmap(self.c.base, self.c.size)
+            unmap_guarded(self.c.base, self.c.size)
         if self.fd > 0:
             close(self.fd)
 

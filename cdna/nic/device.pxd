@@ -1,6 +1,6 @@
 """The NIC as Python controls it."""
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from cdna.memory cimport Memory, SharedRegion
 from cdna.nic.context cimport context_t, nic_t
@@ -16,10 +16,13 @@ cdef class Nic:
     cdef readonly object _lock
     cdef SharedRegion _state
     cdef SharedRegion _pages
-    cdef uint64_t _stride
+    cdef list _buffers
+    cdef uint64_t _stride               # bytes from a context's page to the next one's
+    cdef uint64_t _extent               # of them, those that may be touched
     cdef object _thread
     cdef dict _io_tables
     cdef dict _exports
+    cdef uint8_t *_buffer(self, size_t size) except NULL
     cdef context_t *_context(self, uint32_t index) except NULL
     cdef void _pause(self) noexcept
     cdef _resume(self)

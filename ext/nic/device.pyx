@@ -11,7 +11,9 @@ from operator import index as whole_number
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
-from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap
+from posix.mman cimport (
+    MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED, MAP_SHARED, PROT_NONE, PROT_READ, PROT_WRITE, mmap, mprotect,
+)
 
 from cdna.abi cimport (
     CONTEXT_ASSIGNED, CONTEXT_FAULTED, CONTEXT_FREE, CONTEXT_RUNNING, MAX_CONTEXTS, MAX_FRAME, MAX_RING,
@@ -26,9 +28,10 @@ from cdna.nic.context cimport (
 from cdna.nic.demux cimport MAC_VALID, mac_slot
 from cdna.nic.engine cimport engine_poll, engine_run
 from cdna.nic.files cimport move_to_file
-from cdna.nic.ring cimport clear_bit, set_bit, test_bit
+from cdna.nic.serving cimport begin_serving, end_serving, set_state
 from cdna.nic.segmentation cimport segmentation_t
 from cdna.nic.wire cimport Wire
+from cdna.sanitizer cimport forbid
 
 from cdna.abi import Takes
 from cdna.errors import ConfigError, ResourceError, whole
@@ -44,12 +47,13 @@ assert _STATS.itemsize == sizeof(stats_t)
 
 
 cdef class _Layout:
-    """Hands out cache-line aligned parts of a region."""
+    """Hands out cache-line aligned parts of a region, a line apart; what is between them nobody may touch."""
     cdef uint8_t *at
 
     cdef void *take(self, size_t size) noexcept:
-        cdef void *part = self.at
-        self.at += (size + 63) & ~<size_t>63
+        cdef uint8_t *part = self.at
+        self.at += ((size + 63) & ~<size_t>63) + 64
+        forbid(part + size, self.at - part - size)
         return part
 
 
@@ -74,6 +78,7 @@ cdef class Nic:
         self._lock = threading.RLock()
         self._io_tables = {}
         self._exports = {}
+        self._buffers = []
         self._allocate()
         cdef nic_t *nic = self.c
         nic.memory = memory.c
@@ -92,8 +97,7 @@ cdef class Nic:
         self._state = SharedRegion(
             sizeof(nic_t) + n * (sizeof(context_t) + sizeof(progress_t)) + 10 * (words * 8 + 64)
             + macs * sizeof(mac_entry_t)
-            + sizeof(irq_ring_t) + vectors + PACKET_BUFFER + MAX_TSO_FRAME + 2 * MAX_FRAME
-            + sizeof(segmentation_t) + 65536)
+            + sizeof(irq_ring_t) + vectors + sizeof(segmentation_t) + 65536)
         cdef _Layout part = _Layout()
         part.at = self._state.base
         cdef nic_t *nic = <nic_t *>part.take(sizeof(nic_t))
@@ -118,18 +122,27 @@ cdef class Nic:
         nic.irq.vector = <uint64_t *>part.take(vectors)
         nic.irq.slots = VECTORS
         nic.irq.words = words
-        nic.packet_buffer = <uint8_t *>part.take(PACKET_BUFFER)
-        nic.segment_buffer = <uint8_t *>part.take(MAX_TSO_FRAME + VNET_HEADER + 64)
+        nic.packet_buffer = self._buffer(PACKET_BUFFER)
+        nic.segment_buffer = self._buffer(MAX_TSO_FRAME + VNET_HEADER + 64)
         nic.tso = part.take(sizeof(segmentation_t))
-        nic.tso_frame = <uint8_t *>part.take(MAX_FRAME + 64)
-        nic.rx_frame = <uint8_t *>part.take(MAX_FRAME + 64)
-        # The pages and rings of each context, one behind the other: page, tx ring, rx ring, completions.
-        self._stride = PAGE_SIZE + ring_bytes(self.max_ring)
+        nic.tso_frame = self._buffer(MAX_FRAME + 64)
+        nic.rx_frame = self._buffer(MAX_FRAME + 64)
+        # Of each context: page, tx ring, rx ring, completions, and a page that nobody may touch.
+        self._extent = PAGE_SIZE + ring_bytes(self.max_ring)
+        self._stride = self._extent + PAGE_SIZE
         self._pages = SharedRegion(n * self._stride)
         cdef uint32_t i
         for i in range(n):
             nic.context[i].index = i
             nic.context[i].page = <context_page_t *>(self._pages.base + i * self._stride)
+            if mprotect(self._pages.base + i * self._stride + self._extent, PAGE_SIZE, PROT_NONE):
+                raise ResourceError(f"cannot protect the pages of {n} contexts: give the NIC fewer")
+
+    cdef uint8_t *_buffer(self, size_t size) except NULL:
+        """Room for frames, cache-line aligned, that ends where nobody may touch anything."""
+        cdef SharedRegion region = SharedRegion(size)
+        self._buffers.append(region)
+        return region.base + (region.size - size & ~<size_t>63)
 
     cdef context_t *_context(self, uint32_t index) except NULL:
         if index >= <uint32_t>self.contexts:
@@ -207,7 +220,7 @@ cdef class Nic:
             self._unexport(index)
         memset(context, 0, sizeof(context_t))
         memset(&self.c.progress[index], 0, sizeof(progress_t))
-        memset(page, 0, self._stride)
+        memset(page, 0, self._extent)
         context.index = index
         context.page = page
         self._io_tables.pop(index, None)
@@ -228,11 +241,7 @@ cdef class Nic:
             if context.state != CONTEXT_ASSIGNED:
                 raise ConfigError(f"context {index} is not in the state assigned")
             self._set_state(context, CONTEXT_RUNNING)
-            set_bit(self.c.running, index)
-            self.c.n_running += 1
-            if context.polled:
-                set_bit(self.c.polled, index)
-                self.c.n_polled += 1
+            begin_serving(self.c, context)
 
     def revive(self, uint32_t index):
         """Serves a context again that was stopped by a fault of a virtio guest; others begin anew instead."""
@@ -242,8 +251,7 @@ cdef class Nic:
                 context.fault = 0
                 context.page.fault = 0
                 self._set_state(context, CONTEXT_RUNNING)
-                set_bit(self.c.running, index)
-                self.c.n_running += 1
+                begin_serving(self.c, context)
 
     def release(self, uint32_t index):
         """Stops serving a context and forgets it, at once; what it had posted is never touched again."""
@@ -262,32 +270,10 @@ cdef class Nic:
             self._rebuild_mac_table()
 
     cdef void _set_state(self, context_t *context, uint32_t state) noexcept:
-        """For the NIC, its guest and the VMM; the engine stands still."""
-        context.state = state
-        context.page.state = state
-        store_u32(&self.c.progress[context.index].state, state)
+        set_state(self.c, context, state)
 
     cdef _stop(self, context_t *context):
-        cdef nic_t *nic = self.c
-        if context.state == CONTEXT_RUNNING:
-            nic.n_running -= 1
-        if test_bit(nic.polled, context.index):
-            nic.n_polled -= 1
-        if context.promiscuous:
-            nic.n_promiscuous -= 1
-            context.promiscuous = 0
-        if nic.tso_context == context:
-            nic.tso_context = NULL
-        # A doorbell that is still set is harmless: the NIC ignores those of contexts that do not run.
-        clear_bit(nic.running, context.index)
-        clear_bit(nic.polled, context.index)
-        clear_bit(nic.tx_active, context.index)
-        clear_bit(nic.dirty, context.index)
-        clear_bit(nic.unreported, context.index)
-        clear_bit(nic.updated, context.index)
-        clear_bit(nic.enabled, context.index)
-        clear_bit(nic.virtio, context.index)
-        clear_bit(nic.virtio_used, context.index)
+        end_serving(self.c, context)
 
     def mac_taken(self, bytes mac) -> bool:
         """Whether some context has this address."""
@@ -379,7 +365,7 @@ cdef class Nic:
 
     def rings_view(self, uint32_t index):
         """The rings behind the page: transmit, receive, completions, each `max_ring` long."""
-        return self._view(index, PAGE_SIZE, self._stride - PAGE_SIZE)
+        return self._view(index, PAGE_SIZE, self._extent - PAGE_SIZE)
 
     def _view(self, uint32_t index, uint64_t start, uint64_t size):
         self._context(index)
@@ -397,7 +383,7 @@ cdef class Nic:
         with self.quiesced():
             page_fd = move_to_file(page, PAGE_SIZE, True)
             try:
-                rings_fd = move_to_file(page + PAGE_SIZE, self._stride - PAGE_SIZE, writable_rings)
+                rings_fd = move_to_file(page + PAGE_SIZE, self._extent - PAGE_SIZE, writable_rings)
             except BaseException:
                 os.close(page_fd)
                 raise
@@ -406,7 +392,7 @@ cdef class Nic:
 
     cdef _unexport(self, uint32_t index):
         """Puts memory of the NIC's own back where a context's files were mapped. Needs no descriptor."""
-        cdef void *base = mmap(self._pages.base + index * self._stride, self._stride, PROT_READ | PROT_WRITE,
+        cdef void *base = mmap(self._pages.base + index * self._stride, self._extent, PROT_READ | PROT_WRITE,
                                MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0)
         if base == MAP_FAILED:
             raise ResourceError(f"cannot take back the page of context {index}")
