@@ -12,6 +12,7 @@ from cdna.abi cimport (
     MAILBOX_TX_PRODUCER, PAGE_SHIFT, PAGE_SIZE, PROTECTION_IOMMU, PROTECTION_VALIDATED, RING_RX, RING_TX,
     completion_t, context_page_t, desc_t,
 )
+from cdna.checks cimport cdna_step
 from cdna.cpu cimport compiler_barrier, cpu_relax, load_u32
 from cdna.nic.doorbell cimport ring_doorbell
 
@@ -108,6 +109,7 @@ cdef inline void post(driver_t *d, queue_t *q, uint32_t ring, uint64_t maddr, ui
     desc.flags = flags
     desc.seq = 0
     q.slot[slot] = cookie
+    cdna_step()
     if d.protection == PROTECTION_VALIDATED:
         if q.producer - q.announced == REQUESTS:
             announce(d, q, ring)
@@ -128,6 +130,7 @@ cdef inline int announce(driver_t *d, queue_t *q, uint32_t ring) noexcept nogil:
     cdef int taken
     if n == 0:
         return 0
+    cdna_step()
     if d.protection == PROTECTION_VALIDATED:
         d.hypercalls += 1
         taken = d.enqueue(d.vmm, d.context, ring, d.request, n)
@@ -142,6 +145,7 @@ cdef inline int announce(driver_t *d, queue_t *q, uint32_t ring) noexcept nogil:
         io_flush(d)
     if q.producer != q.announced:
         q.announced = q.producer
+        cdna_step()
         ring_doorbell(d.page, MAILBOX_TX_PRODUCER if ring == RING_TX else MAILBOX_RX_PRODUCER, q.producer,
                       d.first_level, d.context)
     return d.refusal

@@ -94,16 +94,20 @@ class RemoteDriver(RemoteQueues):
         needed = memory_needed(wanted.tx_ring, wanted.rx_ring, buffer_size)
         request = {"version": VERSION, "name": name, "memory": memory or needed, "settings": settings}
         self._sock = path if isinstance(path, socket.socket) else _connect(os.fspath(path))
+        fds: list[int] = []  # that nobody else closes
         try:
-            geometry, (memory_fd, page_fd, rings_fd, self._event_fd) = _attach(self._sock, request)
+            geometry, fds = _attach(self._sock, request)
+            self._event_fd = fds[-1]
             validated = geometry["protection"] == abi.Protection.PROTECTION_VALIDATED
-            mappings = Mapping(memory_fd, True), Mapping(page_fd, True), Mapping(rings_fd, not validated)
-            super().__init__(self._sock.fileno(), geometry, *mappings, buffer_size)
-        except BaseException:
+            memory_file, page, rings = (Mapping(fds.pop(0), rw) for rw in (True, True, not validated))
+            super().__init__(self._sock.fileno(), geometry, memory_file, page, rings, buffer_size)
+            self.context = RemoteContext(self._sock, geometry, self._event_fd)
+            self.refill()
+        except BaseException:  # such as a VMM that ends meanwhile
             self._sock.close()
+            for fd in fds:
+                os.close(fd)
             raise
-        self.context = RemoteContext(self._sock, geometry, self._event_fd)
-        self.refill()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Sleeps until something was received, by interrupt. False: `timeout` seconds passed first.

@@ -11,6 +11,10 @@ from cdna.abi cimport (
     COMPLETION_F_EOP, CONTEXT_RUNNING, FAULT_ADDRESS, FAULT_FLAGS, FAULT_LENGTH, FAULT_NONE, FAULT_SEQUENCE,
     PROTECTION_IOMMU, RING_RX, TAKES_CSUM, VNET_HEADER, completion_t, desc_t, offload_t, vnet_header_t,
 )
+from cdna.checks cimport (
+    CHECK_RX_EMPTY, CHECK_RX_FLAGS, CHECK_RX_POSTED, CHECK_RX_ROOM, CHECK_SCATTER_POSTED,
+    CHECK_SCATTER_POSTED_AGAIN, CHECK_SCATTER_REST, PLANT_DESC_ADDR, again_u64, broken, cdna_step,
+)
 from cdna.cpu cimport lowest_bit, prefetch_read, prefetch_write
 from cdna.nic.capture_ring cimport (
     CAPTURE_IN, CAPTURE_NOT_DROPPED, CAPTURE_RX_DROP_NO_BUFFER, CAPTURE_RX_DROP_STOPPED, capture,
@@ -38,6 +42,7 @@ cdef inline void complete(ring_t *ring, uint32_t offset, uint32_t len, uint32_t 
     entry.flags = flags
     entry.vlan = vlan
     entry.reserved = 0
+    cdna_step()
     completion[0] = entry
 
 
@@ -52,6 +57,7 @@ cdef inline void prefetch_buffers(const nic_t *nic, const ring_t *ring, uint32_t
 
 
 cdef inline void received(nic_t *nic, context_t *context, uint32_t buffers, uint32_t len) noexcept nogil:
+    cdna_step()
     consume(&context.rx, buffers)
     context.stats.rx_frames += 1
     context.stats.rx_bytes += len
@@ -68,9 +74,9 @@ cdef inline uint32_t receive_fault(const context_t *context, const ring_t *ring,
     """What is wrong with a receive descriptor, but for its address."""
     if not in_sequence(context, ring, offset, desc):
         return FAULT_SEQUENCE
-    if desc.len == 0:
+    if broken(CHECK_RX_EMPTY, desc.len == 0):
         return FAULT_LENGTH
-    if desc.flags & ~<uint16_t>1:
+    if broken(CHECK_RX_FLAGS, desc.flags & ~<uint16_t>1):
         return FAULT_FLAGS
     return FAULT_NONE
 
@@ -84,7 +90,7 @@ cdef inline bint scatter(nic_t *nic, context_t *context, const piece_t *piece, u
     if available > MAX_BUFFERS:
         available = MAX_BUFFERS
     while total < len:                                  # does it fit? nothing is written before that is known
-        if used == available:
+        if broken(CHECK_SCATTER_POSTED, used == available):
             return no_buffer(context)
         read_desc(ring, ring.consumer + used, &desc)
         fault = receive_fault(context, ring, used, &desc)
@@ -97,11 +103,11 @@ cdef inline bint scatter(nic_t *nic, context_t *context, const piece_t *piece, u
     while done < len:
         # Read again: a guest that rewrites its ring meanwhile gets these lengths, checked by what is left.
         read_desc(ring, ring.consumer + used, &desc)
-        n = desc.len if desc.len < len - done else len - done
+        n = len - done if broken(CHECK_SCATTER_REST, desc.len > len - done) else desc.len
         fault = receive_fault(context, ring, used, &desc)
         if not fault:
             fault = FAULT_LENGTH
-            if used < available:
+            if not broken(CHECK_SCATTER_POSTED_AGAIN, used == available):
                 fault = dma_gather(nic, context, desc.addr, piece, done, n)
         if fault:
             stop_at(nic, context, fault, RING_RX, used, found_in(&desc, fault))
@@ -120,16 +126,16 @@ cdef inline bint fill(nic_t *nic, context_t *context, const piece_t *piece, uint
     cdef desc_t desc
     cdef uint8_t *to
     cdef uint32_t fault
-    if posted(ring) == 0:
+    if broken(CHECK_RX_POSTED, posted(ring) == 0):
         return no_buffer(context)
     read_desc(ring, ring.consumer, &desc)
     fault = receive_fault(context, ring, 0, &desc)
     if fault:
         stop_at(nic, context, fault, RING_RX, 0, found_in(&desc, fault))
         return False
-    if desc.len < len:
+    if broken(CHECK_RX_ROOM, desc.len < len):
         return scatter(nic, context, piece, len, flags, vlan)
-    to = dma_address(nic, context, desc.addr, len, True)
+    to = dma_address(nic, context, desc.addr, len)
     if to == NULL:
         if context.protection == PROTECTION_IOMMU:
             return scatter(nic, context, piece, len, flags, vlan)
@@ -137,6 +143,7 @@ cdef inline bint fill(nic_t *nic, context_t *context, const piece_t *piece, uint
         return False
     if context.protection != PROTECTION_IOMMU:
         prefetch_buffers(nic, ring, len)
+    to += again_u64(PLANT_DESC_ADDR, desc.addr, &ring.desc[ring.consumer & (ring.size - 1)].addr) - desc.addr
     gather(to, piece, 0, len)
     complete(ring, 0, len, flags | COMPLETION_F_EOP, vlan)
     received(nic, context, 1, len)

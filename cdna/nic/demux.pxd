@@ -5,6 +5,7 @@ untagged bytes, the NIC puts the tag on for the wire and for trunks, and takes i
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
 from cdna.nic.context cimport VLAN_TRUNK, context_t, nic_t
 
@@ -15,6 +16,7 @@ cdef enum:
     TAG_LENGTH = 4
     ETHERTYPE_VLAN = 0x8100     # IEEE 802.1Q
     ETHERTYPE_QINQ = 0x88A8     # IEEE 802.1ad
+    ETHERTYPE_CONTROL = 0x8808  # MAC control: PAUSE and its kin (IEEE 802.3, clause 31)
     VID_MASK = 0x0FFF
 
 cdef struct header_t:           # what the NIC reads of a frame, once
@@ -23,6 +25,7 @@ cdef struct header_t:           # what the NIC reads of a frame, once
     uint16_t vid                # VLAN of the frame; 0: none
     uint8_t tagged              # 1: the tag is in the bytes
     uint8_t nested              # 1: another one behind it
+    uint8_t control             # 1: MAC control, for the link's other end
 
 
 cdef inline bint is_tag(uint32_t ethertype) noexcept nogil:
@@ -35,11 +38,14 @@ cdef inline void parse_header(header_t *header, const uint8_t *frame) noexcept n
     In aligned words: the copy was just made in pieces of 16 bytes and more, and a word across two of them
     waits until both have left the store buffer.
     """
-    cdef uint64_t first = (<const uint64_t *>frame)[0], second = (<const uint64_t *>frame)[1]
+    cdef uint64_t first = 0, second = 0
     cdef uint32_t ethertype = <uint32_t>frame[12] << 8 | frame[13]
+    memcpy(&first, frame, 8)            # each of them one load
+    memcpy(&second, frame + 8, 8)
     header.destination = first & MAC_MASK
     header.source = first >> 48 | <uint64_t><uint32_t>second << 16
     header.tagged = is_tag(ethertype)
+    header.control = ethertype == ETHERTYPE_CONTROL
     header.nested = header.tagged and is_tag(<uint32_t>frame[16] << 8 | frame[17])
     header.vid = (<uint16_t>frame[14] << 8 | frame[15]) & VID_MASK if header.tagged else 0
 

@@ -8,9 +8,12 @@ own table. The table is written by the VMM alone; an entry is read once.
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from cdna.abi cimport FAULT_ADDRESS, FAULT_NONE, FAULT_TRANSLATION, PAGE_SHIFT, PAGE_SIZE, PROTECTION_IOMMU
+from cdna.checks cimport (
+    CHECK_DMA_END, CHECK_DMA_START, CHECK_IO_CROSSING, CHECK_IO_PRESENT, CHECK_IO_RANGE, broken,
+)
 from cdna.cpu cimport copy_bytes, read_once_u64
 from cdna.memory cimport memory_t
-from cdna.nic.context cimport IO_PAGE_PRESENT, IO_PAGE_WRITE, context_t, nic_t
+from cdna.nic.context cimport IO_PAGE_PRESENT, context_t, nic_t
 
 cdef enum:
     FRAME_PIECES = 20           # of a frame behind its copied first bytes, at most: Linux sends up to 19
@@ -23,31 +26,30 @@ cdef struct piece_t:            # a run of bytes that the NIC may read
 
 cdef inline uint8_t *machine_address(const memory_t *memory, uint64_t addr, uint32_t len) noexcept nogil:
     """The bytes [addr, addr + len) of machine memory, or NULL outside it."""
-    if addr > memory.size or len > memory.size - addr:
+    if broken(CHECK_DMA_START, addr > memory.size) or broken(CHECK_DMA_END, len > memory.size - addr):
         return NULL
     return memory.base + addr
 
 
-cdef inline uint8_t *translate(const nic_t *nic, const context_t *context, uint64_t addr, uint32_t len,
-                               bint write) noexcept nogil:
-    """Translates [addr, addr + len), which lies within one I/O page; NULL where it is not mapped."""
+cdef inline uint8_t *translate(const nic_t *nic, const context_t *context, uint64_t addr) noexcept nogil:
+    """Translates an I/O address and what follows it in its I/O page; NULL where that is not mapped."""
     cdef uint64_t io_page = addr >> PAGE_SHIFT, entry
-    if io_page >= context.io_pages:
+    if broken(CHECK_IO_RANGE, io_page >= context.io_pages):
         return NULL
     entry = read_once_u64(&context.io_page[io_page])
-    if not entry & IO_PAGE_PRESENT or (write and not entry & IO_PAGE_WRITE):
+    if broken(CHECK_IO_PRESENT, not entry & IO_PAGE_PRESENT):
         return NULL
     return nic.memory.base + ((entry & ~<uint64_t>(PAGE_SIZE - 1)) | (addr & (PAGE_SIZE - 1)))
 
 
-cdef inline uint8_t *dma_address(const nic_t *nic, const context_t *context, uint64_t addr, uint32_t len,
-                                 bint write) noexcept nogil:
+cdef inline uint8_t *dma_address(const nic_t *nic, const context_t *context, uint64_t addr,
+                                 uint32_t len) noexcept nogil:
     """The bytes of a buffer where they are contiguous in machine memory; NULL: see `dma_copy`."""
     if context.protection != PROTECTION_IOMMU:
         return machine_address(nic.memory, addr, len)
-    if len > PAGE_SIZE - (addr & (PAGE_SIZE - 1)):
+    if broken(CHECK_IO_CROSSING, len > PAGE_SIZE - (addr & (PAGE_SIZE - 1))):
         return NULL
-    return translate(nic, context, addr, len, write)
+    return translate(nic, context, addr)
 
 
 cdef inline uint32_t dma_copy(const nic_t *nic, const context_t *context, uint64_t addr, uint8_t *bytes_,
@@ -68,7 +70,7 @@ cdef inline uint32_t dma_copy(const nic_t *nic, const context_t *context, uint64
         n = PAGE_SIZE - (addr & (PAGE_SIZE - 1))
         if n > len:
             n = len
-        at = translate(nic, context, addr, n, write)
+        at = translate(nic, context, addr)
         if at == NULL:
             return FAULT_TRANSLATION
         if write:
@@ -108,7 +110,7 @@ cdef inline uint32_t dma_gather(const nic_t *nic, const context_t *context, uint
             n = PAGE_SIZE - (addr & (PAGE_SIZE - 1))
             if n > len:
                 n = len
-        at = dma_address(nic, context, addr, n, True)
+        at = dma_address(nic, context, addr, n)
         if at == NULL:
             return FAULT_TRANSLATION if context.protection == PROTECTION_IOMMU else FAULT_ADDRESS
         gather(at, piece, skip, n)

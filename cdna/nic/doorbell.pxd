@@ -13,6 +13,7 @@ from cdna.abi cimport (
     CONTEXT_RUNNING, FAULT_PRODUCER, MAILBOX_INTERRUPT_ENABLE, MAILBOX_RX_PRODUCER, MAILBOX_TX_PRODUCER,
     RING_RX, RING_TX, context_page_t,
 )
+from cdna.checks cimport CHECK_PRODUCER_AHEAD, CHECK_PRODUCER_BACK, broken, cdna_step
 from cdna.cpu cimport load_u32, load_u64, lowest_bit, or_u32, or_u64, store_u32, swap_u32, swap_u64
 from cdna.nic.context cimport context_t, nic_t, ring_t
 from cdna.nic.virtio_signal cimport look_at_rings
@@ -35,9 +36,11 @@ cdef inline void ring_doorbell(context_page_t *page, uint32_t mailbox, uint32_t 
 cdef inline void accept_producer(nic_t *nic, context_t *context, ring_t *ring, uint32_t index,
                                  uint32_t producer) noexcept nogil:
     """Takes a producer index from a mailbox: it may grow, up to a ring ahead of the consumer."""
-    if producer - ring.consumer > ring.size or producer - ring.consumer < posted(ring):
+    cdef uint32_t ahead = producer - ring.consumer
+    if broken(CHECK_PRODUCER_AHEAD, ahead > ring.size) or broken(CHECK_PRODUCER_BACK, ahead < posted(ring)):
         stop_context(nic, context, FAULT_PRODUCER, index, producer, ring.consumer + ring.size, producer)
         return
+    cdna_step()
     ring.producer = producer
 
 

@@ -11,6 +11,10 @@ from cdna.abi cimport (
     FAULT_LENGTH, FAULT_OFFLOAD, FAULT_SEQUENCE, MAX_FRAGMENTS, MAX_FRAME, MAX_TSO_FRAME, MIN_FRAME, RING_TX,
     VNET_HEADER, desc_t, offload_t, vnet_header_t,
 )
+from cdna.checks cimport (
+    CHECK_FRAGMENTS_MANY, CHECK_FRAGMENTS_RING, CHECK_FRAGMENTS_SHORT, CHECK_FRAGMENTS_VNET_LONG,
+    CHECK_FRAGMENT_EMPTY, CHECK_FRAGMENT_FLAGS, CHECK_FRAGMENT_LONG, broken, cdna_step,
+)
 from cdna.nic.context cimport context_t, nic_t, ring_t
 from cdna.nic.demux cimport header_t, parse_header
 from cdna.nic.dma cimport dma_copy
@@ -47,14 +51,15 @@ cdef inline uint32_t gather_one(nic_t *nic, context_t *context, const desc_t *de
         g.offload = (<offload_t *>&desc.addr)[0]
         g.has_offload = True
         return 0
-    if desc.flags & ~<uint16_t>DESC_F_EOP:
+    if broken(CHECK_FRAGMENT_FLAGS, desc.flags & ~<uint16_t>DESC_F_EOP):
         return FAULT_FLAGS
-    if desc.len == 0 or desc.len > length_limit(context, g) - g.len:
+    if broken(CHECK_FRAGMENT_EMPTY, desc.len == 0) or \
+            broken(CHECK_FRAGMENT_LONG, desc.len > length_limit(context, g) - g.len):
         return FAULT_LENGTH
     fault = dma_copy(nic, context, desc.addr, nic.segment_buffer + g.len, desc.len, False)
     g.len += desc.len
-    if not fault and desc.flags & DESC_F_EOP and \
-            g.len < <uint32_t>MIN_FRAME + (VNET_HEADER if context.vnet_header else 0):
+    if not fault and desc.flags & DESC_F_EOP and broken(
+            CHECK_FRAGMENTS_SHORT, g.len < <uint32_t>MIN_FRAME + (VNET_HEADER if context.vnet_header else 0)):
         return FAULT_LENGTH
     return fault
 
@@ -75,7 +80,7 @@ cdef inline int gather_frame(nic_t *nic, context_t *context, gathered_t *g) noex
         if desc.flags & DESC_F_EOP:
             g.used = n
             return 1
-    if n == MAX_FRAGMENTS or n == ring.size:
+    if broken(CHECK_FRAGMENTS_MANY, n == MAX_FRAGMENTS) or broken(CHECK_FRAGMENTS_RING, n == ring.size):
         stop_at(nic, context, FAULT_FRAGMENTS, RING_TX, n, n)
         return -1
     return 0
@@ -109,6 +114,7 @@ cdef inline int finish(nic_t *nic, context_t *context, uint32_t used) noexcept n
     """Completes the descriptors of a frame that was sent: 1, or -1 where its own frame stopped it."""
     if context.state != CONTEXT_RUNNING:
         return -1
+    cdna_step()
     consume(&context.tx, used)
     set_bit(nic.dirty, context.index)
     return 1
@@ -163,7 +169,7 @@ cdef inline int send_gathered(nic_t *nic, context_t *context) noexcept nogil:
     if g.has_offload:
         work(nic, context, frame, len, &g.offload)
     else:
-        if len > MAX_FRAME:
+        if broken(CHECK_FRAGMENTS_VNET_LONG, len > MAX_FRAME):
             stop_at(nic, context, FAULT_LENGTH, RING_TX, g.used - 1, len)
             return -1
         forward_flat(nic, context, frame, len, 0, NULL)

@@ -13,6 +13,10 @@ exist. The table changes only while the engine stands still.
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from cdna.abi cimport PAGE_SHIFT
+from cdna.checks cimport (
+    CHECK_GUEST_ADDRESS, CHECK_GUEST_BYTES, CHECK_GUEST_RUN, CHECK_LOG_END, CHECK_USER_ADDRESS,
+    CHECK_USER_END, broken,
+)
 from cdna.cpu cimport or_u8
 
 cdef struct region_t:
@@ -55,8 +59,11 @@ cdef inline uint8_t *guest_run(const guest_memory_t *memory, uint64_t addr, uint
                 hint[0] = i
                 break
         else:
-            return NULL
-    run[0] = len if len <= region.size - offset else <uint32_t>(region.size - offset)
+            if broken(CHECK_GUEST_ADDRESS, True):
+                return NULL
+    run[0] = len
+    if broken(CHECK_GUEST_RUN, len > region.size - offset):
+        run[0] = <uint32_t>(region.size - offset)
     return region.base + offset
 
 
@@ -65,7 +72,7 @@ cdef inline uint8_t *guest_bytes(const guest_memory_t *memory, uint64_t addr, ui
     """The bytes [addr, addr + len) where they lie in one region, or NULL."""
     cdef uint32_t run = 0
     cdef uint8_t *at = guest_run(memory, addr, len, hint, &run)
-    return at if run == len else NULL
+    return NULL if broken(CHECK_GUEST_BYTES, run != len) else at
 
 
 cdef inline uint8_t *user_bytes(const guest_memory_t *memory, uint64_t addr, uint64_t len) noexcept nogil:
@@ -74,7 +81,8 @@ cdef inline uint8_t *user_bytes(const guest_memory_t *memory, uint64_t addr, uin
     cdef uint64_t offset
     for i in range(memory.regions):
         offset = addr - memory.region[i].user_addr
-        if offset < memory.region[i].size and len <= memory.region[i].size - offset:
+        if not broken(CHECK_USER_ADDRESS, offset >= memory.region[i].size) and \
+                not broken(CHECK_USER_END, len > memory.region[i].size - offset):
             return memory.region[i].base + offset
     return NULL
 
@@ -87,7 +95,7 @@ cdef inline void log_range(const guest_memory_t *memory, uint64_t addr, uint64_t
     if len == 0:
         return
     last = (addr + len - 1) >> PAGE_SHIFT
-    while page <= last and page >> 3 < memory.log_size:
+    while page <= last and not broken(CHECK_LOG_END, page >> 3 >= memory.log_size):
         or_u8(&memory.log[page >> 3], <uint8_t>(1 << (page & 7)))
         page += 1
 

@@ -6,6 +6,11 @@ The frame is a guest's or the wire's: each length in it is hostile until it was 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from cdna.abi cimport MIN_FRAME
+from cdna.checks cimport (
+    CHECK_ETHERNET_SHORT, CHECK_ETHERNET_TAG, CHECK_IPV4_FRAGMENT, CHECK_IPV4_HEADER, CHECK_IPV4_OPTIONS,
+    CHECK_IPV4_SHORT, CHECK_IPV4_VERSION, CHECK_IPV6_EXTENSION, CHECK_IPV6_EXTENSION_END, CHECK_IPV6_ROUTING,
+    CHECK_IPV6_SHORT, CHECK_IPV6_VERSION, broken,
+)
 from cdna.nic.checksum cimport get_u16, htons, sum_bytes
 from cdna.nic.demux cimport ETHERTYPE_QINQ, ETHERTYPE_VLAN, TAG_LENGTH
 
@@ -51,11 +56,11 @@ cdef struct ip_t:               # where the headers of an IP packet are: offsets
 cdef inline uint32_t network_offset(const uint8_t *frame, uint32_t len, uint32_t *ethertype) noexcept nogil:
     """Where the network header starts, behind Ethernet and its tags; 0: the frame ends before."""
     cdef uint32_t at = MIN_FRAME, tags = 0
-    if len < MIN_FRAME:
+    if broken(CHECK_ETHERNET_SHORT, len < MIN_FRAME):
         return 0
     ethertype[0] = get_u16(frame + 12)
     while (ethertype[0] == ETHERTYPE_VLAN or ethertype[0] == ETHERTYPE_QINQ) and tags < MAX_TAGS:
-        if len - at < TAG_LENGTH:
+        if broken(CHECK_ETHERNET_TAG, len - at < TAG_LENGTH):
             return 0
         ethertype[0] = get_u16(frame + at + 2)
         at += TAG_LENGTH
@@ -66,10 +71,13 @@ cdef inline uint32_t network_offset(const uint8_t *frame, uint32_t len, uint32_t
 cdef inline bint parse_ipv4(ip_t *ip, const uint8_t *frame, uint32_t len) noexcept nogil:
     cdef const uint8_t *header = frame + ip.network
     cdef uint32_t size
-    if len - ip.network < IPV4_HEADER or header[0] >> 4 != 4 or get_u16(header + 6) & IPV4_FRAGMENT:
+    if broken(CHECK_IPV4_SHORT, len - ip.network < IPV4_HEADER) or \
+            broken(CHECK_IPV4_VERSION, header[0] >> 4 != 4) or \
+            broken(CHECK_IPV4_FRAGMENT, get_u16(header + 6) & IPV4_FRAGMENT):
         return False
     size = <uint32_t>(header[0] & 15) * 4
-    if size < IPV4_HEADER or size > len - ip.network:
+    if broken(CHECK_IPV4_HEADER, size < IPV4_HEADER) or \
+            broken(CHECK_IPV4_OPTIONS, size > len - ip.network):
         return False
     ip.version = 4
     ip.protocol = header[9]
@@ -85,7 +93,7 @@ cdef inline bint parse_ipv6(ip_t *ip, const uint8_t *frame, uint32_t len) noexce
     """
     cdef uint32_t at = ip.network, size
     cdef int _
-    if len - at < IPV6_HEADER or frame[at] >> 4 != 6:
+    if broken(CHECK_IPV6_SHORT, len - at < IPV6_HEADER) or broken(CHECK_IPV6_VERSION, frame[at] >> 4 != 6):
         return False
     ip.version = 6
     ip.protocol = frame[at + 6]
@@ -94,10 +102,11 @@ cdef inline bint parse_ipv6(ip_t *ip, const uint8_t *frame, uint32_t len) noexce
     for _ in range(MAX_EXTENSIONS):
         if ip.protocol not in (IPPROTO_HOPOPTS, IPPROTO_ROUTING, IPPROTO_DSTOPTS):
             break
-        if len - at < 8:
+        if broken(CHECK_IPV6_EXTENSION, len - at < 8):
             return False
         size = (<uint32_t>frame[at + 1] + 1) * 8
-        if size > len - at or (ip.protocol == IPPROTO_ROUTING and frame[at + 3] != 0):
+        if broken(CHECK_IPV6_EXTENSION_END, size > len - at) or \
+                broken(CHECK_IPV6_ROUTING, ip.protocol == IPPROTO_ROUTING and frame[at + 3] != 0):
             return False
         ip.protocol = frame[at]
         ip.next_header = at

@@ -12,6 +12,9 @@ the frame's length. The frame lies in memory of the NIC, so what was compared st
 from libc.stdint cimport uint8_t, uint32_t
 
 from cdna.abi cimport FAULT_NONE, FAULT_OFFLOAD, offload_t
+from cdna.checks cimport (
+    CHECK_CSUM_FIELD, CHECK_CSUM_OFFSET, CHECK_CSUM_START, CHECK_CSUM_START_END, broken,
+)
 from cdna.nic.checksum cimport fold, get_u16, put_checksum, sum_bytes
 from cdna.nic.ip_headers cimport (
     IPPROTO_UDP, UDP_CSUM_OFFSET, ip_t, network_offset, parse_ip, sum_pseudo_header, transport_length,
@@ -26,7 +29,9 @@ cdef inline uint32_t checksum_fault(const uint8_t *head, uint32_t len, const off
     """
     cdef uint32_t ethertype = 0, start = o.csum_start, offset = o.csum_offset, first
     first = network_offset(head, len, &ethertype)
-    if first == 0 or start < first or start > len or offset > len - start or len - start - offset < 2:
+    if first == 0 or broken(CHECK_CSUM_START, start < first) or \
+            broken(CHECK_CSUM_START_END, start > len) or broken(CHECK_CSUM_OFFSET, offset > len - start) or \
+            broken(CHECK_CSUM_FIELD, len - start - offset < 2):
         return FAULT_OFFLOAD
     return FAULT_NONE
 

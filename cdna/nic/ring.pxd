@@ -10,7 +10,8 @@ from cdna.abi cimport (
     CONTEXT_FAULTED, FAULT_FLAGS, FAULT_LENGTH, FAULT_NONE, FAULT_SEQUENCE, PAGE_SHIFT, PROTECTION_VALIDATED,
     desc_t,
 )
-from cdna.cpu cimport read_once_u64, store_u32
+from cdna.checks cimport CHECK_SEQUENCE, broken
+from cdna.cpu cimport load_u64, read_once_u64, store_u32
 from cdna.nic.context cimport context_t, nic_t, ring_t
 
 
@@ -48,9 +49,14 @@ cdef inline void stop_context(nic_t *nic, context_t *context, uint32_t fault, ui
 
 
 cdef inline void read_desc(const ring_t *ring, uint32_t index, desc_t *copy) noexcept nogil:
+    """The word with the number first, which the VMM writes last (`write_desc` in `vmm/protection.pyx`).
+
+    A guest may announce what it has not handed over yet. Read the other way round, the address could be that
+    of the slot's last descriptor, whose page may be somebody else's by now, and the number that of the next.
+    """
     cdef const uint64_t *words = <const uint64_t *>&ring.desc[index & (ring.size - 1)]
+    (<uint64_t *>copy)[1] = load_u64(&words[1])
     (<uint64_t *>copy)[0] = read_once_u64(&words[0])
-    (<uint64_t *>copy)[1] = read_once_u64(&words[1])
 
 
 cdef inline uint32_t posted(const ring_t *ring) noexcept nogil:
@@ -65,7 +71,8 @@ cdef inline uint32_t sequence_of(const ring_t *ring, uint32_t offset) noexcept n
 
 cdef inline bint in_sequence(const context_t *context, const ring_t *ring, uint32_t offset,
                              const desc_t *desc) noexcept nogil:
-    return context.protection != PROTECTION_VALIDATED or desc.seq == sequence_of(ring, offset)
+    return context.protection != PROTECTION_VALIDATED or \
+        not broken(CHECK_SEQUENCE, desc.seq != sequence_of(ring, offset))
 
 
 cdef inline void consume(ring_t *ring, uint32_t n) noexcept nogil:

@@ -28,6 +28,13 @@ from cdna.abi cimport (
     COMPLETION_F_CSUM_OK, FAULT_NONE, FAULT_OFFLOAD, MAX_FRAME, MAX_TSO_FRAME, OFFLOAD_KIND, OFFLOAD_TCP,
     OFFLOAD_UDP_FRAGMENTS, OFFLOAD_UDP_SEGMENTS, offload_t,
 )
+from cdna.checks cimport (
+    CHECK_FRAGMENT_CSUM, CHECK_FRAGMENT_HEADER, CHECK_FRAGMENT_IPV4, CHECK_FRAGMENT_MSS,
+    CHECK_FRAGMENT_PROTOCOL, CHECK_TCP_CSUM, CHECK_TCP_FLAGS, CHECK_TCP_OFFSET, CHECK_TCP_PROTOCOL,
+    CHECK_TCP_SHORT, CHECK_TSO_HEADERS, CHECK_TSO_HEADERS_LONG, CHECK_TSO_KIND, CHECK_TSO_LONG,
+    CHECK_TSO_MSS, CHECK_TSO_SEGMENT, CHECK_TSO_TRANSPORT, CHECK_UDP_CSUM, CHECK_UDP_HEADER,
+    CHECK_UDP_PROTOCOL, broken,
+)
 from cdna.cpu cimport cycles
 from cdna.nic.checksum cimport get_u16, get_u32, put_checksum, put_u16, put_u32, sum_bytes
 from cdna.nic.ip_headers cimport (
@@ -67,19 +74,24 @@ cdef inline bint cuts_tcp(const segmentation_t *s, const uint8_t *frame, const o
     """A SYN takes a sequence number of its own, so it is not segmented."""
     cdef const uint8_t *tcp = frame + s.ip.transport
     cdef uint32_t size = s.hdr_len - s.ip.transport
-    return s.ip.protocol == IPPROTO_TCP and o.csum_offset == TCP_CSUM_OFFSET and size >= TCP_HEADER and \
-        <uint32_t>(tcp[12] >> 4) * 4 == size and not tcp[TCP_FLAGS] & (TCP_SYN | TCP_RST)
+    return not (broken(CHECK_TCP_PROTOCOL, s.ip.protocol != IPPROTO_TCP)
+                or broken(CHECK_TCP_CSUM, o.csum_offset != TCP_CSUM_OFFSET)
+                or broken(CHECK_TCP_SHORT, size < TCP_HEADER)
+                or broken(CHECK_TCP_OFFSET, <uint32_t>(tcp[12] >> 4) * 4 != size)
+                or broken(CHECK_TCP_FLAGS, tcp[TCP_FLAGS] & (TCP_SYN | TCP_RST)))
 
 
 cdef inline bint cuts_udp(const segmentation_t *s, const offload_t *o) noexcept nogil:
-    return s.ip.protocol == IPPROTO_UDP and s.hdr_len - s.ip.transport == UDP_HEADER and \
-        o.csum_offset == UDP_CSUM_OFFSET
+    return not (broken(CHECK_UDP_PROTOCOL, s.ip.protocol != IPPROTO_UDP)
+                or broken(CHECK_UDP_HEADER, s.hdr_len - s.ip.transport != UDP_HEADER)
+                or broken(CHECK_UDP_CSUM, o.csum_offset != UDP_CSUM_OFFSET))
 
 
 cdef inline bint fragments_udp(segmentation_t *s, const offload_t *o) noexcept nogil:
-    if s.ip.protocol != IPPROTO_UDP or s.hdr_len - s.ip.transport != UDP_HEADER or \
-            (o.csum_offset != UDP_CSUM_OFFSET and o.csum_offset != 0) or \
-            (s.ip.version == 4 and s.len - s.ip.network > MAX_IPV4):
+    if broken(CHECK_FRAGMENT_PROTOCOL, s.ip.protocol != IPPROTO_UDP) or \
+            broken(CHECK_FRAGMENT_HEADER, s.hdr_len - s.ip.transport != UDP_HEADER) or \
+            broken(CHECK_FRAGMENT_CSUM, o.csum_offset != UDP_CSUM_OFFSET and o.csum_offset != 0) or \
+            broken(CHECK_FRAGMENT_IPV4, s.ip.version == 4 and s.len - s.ip.network > MAX_IPV4):
         return False
     s.checksum = o.csum_offset != 0
     s.hdr_len = s.ip.transport
@@ -92,7 +104,7 @@ cdef inline bint fragments_udp(segmentation_t *s, const offload_t *o) noexcept n
         s.added = IPV6_FRAGMENT_HEADER
         # Not used before in the lifetime of a packet, and not to be guessed (RFC 7739, 5.3).
         s.id = <uint32_t>((cycles() * <uint64_t>0x9E3779B97F4A7C15) >> 32)
-    return s.mss != 0
+    return not broken(CHECK_FRAGMENT_MSS, s.mss == 0)
 
 
 cdef inline uint32_t segment_begin(segmentation_t *s, const uint8_t *frame, uint32_t len,
@@ -102,10 +114,12 @@ cdef inline uint32_t segment_begin(segmentation_t *s, const uint8_t *frame, uint
     The lengths in the IP and UDP headers are not read: drivers disagree over what stands there.
     """
     cdef uint32_t hdr_len = o.hdr_len & ~<uint32_t>OFFLOAD_KIND, payload
-    cdef bint fits = False
-    if len > MAX_TSO_FRAME or o.mss == 0 or hdr_len >= len or hdr_len > MAX_HEADERS:
+    cdef bint fits
+    if broken(CHECK_TSO_LONG, len > MAX_TSO_FRAME) or broken(CHECK_TSO_MSS, o.mss == 0) or \
+            broken(CHECK_TSO_HEADERS, hdr_len >= len) or \
+            broken(CHECK_TSO_HEADERS_LONG, hdr_len > MAX_HEADERS):
         return FAULT_OFFLOAD
-    if not parse_ip(&s.ip, frame, hdr_len) or o.csum_start != s.ip.transport:
+    if not parse_ip(&s.ip, frame, hdr_len) or broken(CHECK_TSO_TRANSPORT, o.csum_start != s.ip.transport):
         return FAULT_OFFLOAD
     s.frame = frame
     s.len = len
@@ -120,11 +134,13 @@ cdef inline uint32_t segment_begin(segmentation_t *s, const uint8_t *frame, uint
         fits = cuts_udp(s, o)
     elif s.kind == OFFLOAD_UDP_FRAGMENTS:
         fits = fragments_udp(s, o)
+    else:
+        fits = not broken(CHECK_TSO_KIND, True)
     if not fits:
         return FAULT_OFFLOAD
     payload = len - s.hdr_len
     s.segment_max = s.hdr_len + s.added + (s.mss if s.mss < payload else payload)
-    if s.segment_max > MAX_FRAME:
+    if broken(CHECK_TSO_SEGMENT, s.segment_max > MAX_FRAME):
         return FAULT_OFFLOAD
     s.at = s.hdr_len
     s.sent = 0

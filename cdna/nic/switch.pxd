@@ -3,6 +3,7 @@
 from libc.stdint cimport uint8_t, uint32_t
 
 from cdna.abi cimport offload_t
+from cdna.checks cimport CHECK_SPOOF, CHECK_TAG, CHECK_TAG_NESTED, CHECK_TAG_SHORT, broken
 from cdna.nic.capture_ring cimport (
     CAPTURE_NOT_DROPPED, CAPTURE_OUT, CAPTURE_TX_DROP_FILTER, CAPTURE_TX_DROP_LINK, CAPTURE_TX_DROP_SPOOF,
     CAPTURE_TX_DROP_VLAN, capture,
@@ -18,15 +19,19 @@ cdef enum:
 
 
 cdef inline int tx_drop(context_t *context, header_t *header, uint32_t len) noexcept nogil:
-    """Anti-spoof and VLAN rules; sets the frame's VLAN. Why the frame is dropped, or CAPTURE_NOT_DROPPED."""
-    if context.anti_spoof and header.source != context.mac:
+    """Anti-spoof and VLAN rules; sets the frame's VLAN. Why the frame is dropped, or CAPTURE_NOT_DROPPED.
+
+    A guest that may speak in its own name alone does not speak for the link: PAUSE would stop it for all.
+    """
+    if context.anti_spoof and (broken(CHECK_SPOOF, header.source != context.mac) or header.control):
         context.stats.tx_drop_spoof += 1
         return CAPTURE_TX_DROP_SPOOF
-    if header.tagged and len < 18:
+    if header.tagged and broken(CHECK_TAG_SHORT, len < 18):
         context.stats.tx_drop_vlan += 1
         return CAPTURE_TX_DROP_VLAN
     if context.vlan != VLAN_TRUNK:
-        if header.tagged and (header.vid != 0 or header.nested or context.vlan != 0):
+        if header.tagged and (broken(CHECK_TAG, header.vid != 0 or context.vlan != 0)
+                              or broken(CHECK_TAG_NESTED, header.nested)):
             context.stats.tx_drop_vlan += 1
             return CAPTURE_TX_DROP_VLAN
         header.vid = context.vlan

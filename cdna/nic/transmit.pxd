@@ -17,6 +17,9 @@ from cdna.abi cimport (
     CONTEXT_RUNNING, DESC_F_EOP, FAULT_ADDRESS, FAULT_LENGTH, FAULT_OFFLOAD, FAULT_SEQUENCE, MAX_FRAME,
     MIN_FRAME, PROTECTION_IOMMU, RING_TX, VNET_HEADER, desc_t, offload_t, vnet_header_t,
 )
+from cdna.checks cimport (
+    CHECK_TX_LONG, CHECK_TX_SHORT, CHECK_TX_VNET_LONG, CHECK_TX_VNET_SHORT, PLANT_DESC_LEN, again_u16, broken,
+)
 from cdna.cpu cimport lowest_bit, prefetch_read
 from cdna.nic.context cimport context_t, nic_t, ring_t
 from cdna.nic.demux cimport header_t, parse_header
@@ -44,13 +47,13 @@ cdef enum:                      # what became of a frame
 
 cdef inline const uint8_t *frame_data(nic_t *nic, context_t *context, const desc_t *desc) noexcept nogil:
     """The bytes of a descriptor; NULL: they are not contiguous, or the context was stopped."""
-    cdef const uint8_t *data = dma_address(nic, context, desc.addr, desc.len, False)
+    cdef const uint8_t *data = dma_address(nic, context, desc.addr, desc.len)
     if data == NULL and context.protection != PROTECTION_IOMMU:
         stop_at(nic, context, FAULT_ADDRESS, RING_TX, 0, found_in(desc, FAULT_ADDRESS))
     return data
 
 
-cdef inline int send_simple(nic_t *nic, context_t *context, const desc_t *desc) noexcept nogil:
+cdef inline int send_simple(nic_t *nic, context_t *context, desc_t *desc) noexcept nogil:
     """A frame in one contiguous buffer: SENT, WAIT or SLOW."""
     cdef uint8_t copy[HEADER_COPY]
     cdef header_t header
@@ -59,6 +62,8 @@ cdef inline int send_simple(nic_t *nic, context_t *context, const desc_t *desc) 
     cdef const uint8_t *data = frame_data(nic, context, desc)
     if data == NULL:
         return SLOW
+    desc.len = again_u16(PLANT_DESC_LEN, desc.len,
+                         &context.tx.desc[context.tx.consumer & (context.tx.size - 1)].len)
     if head < HEADER_COPY:
         memcpy(copy, data, head)
     else:
@@ -93,7 +98,7 @@ cdef inline int send_vnet(nic_t *nic, context_t *context, const desc_t *desc) no
     if wanted:
         if not keeps_offload(nic, context, &header, &offload, copy, len):
             return SLOW
-    elif len > MAX_FRAME:
+    elif broken(CHECK_TX_VNET_LONG, len > MAX_FRAME):
         stop_at(nic, context, FAULT_LENGTH, RING_TX, 0, desc.len)
         return SLOW
     piece[0].data = copy
@@ -117,11 +122,11 @@ cdef inline int send_next(nic_t *nic, context_t *context) noexcept nogil:
     if desc.flags != DESC_F_EOP:
         return send_gathered(nic, context)
     if context.vnet_header:
-        if desc.len < <uint32_t>(MIN_FRAME + VNET_HEADER):
+        if broken(CHECK_TX_VNET_SHORT, desc.len < <uint32_t>(MIN_FRAME + VNET_HEADER)):
             stop_at(nic, context, FAULT_LENGTH, RING_TX, 0, desc.len)
             return -1
         done = send_vnet(nic, context, &desc)
-    elif desc.len < MIN_FRAME or desc.len > MAX_FRAME:
+    elif broken(CHECK_TX_SHORT, desc.len < MIN_FRAME) or broken(CHECK_TX_LONG, desc.len > MAX_FRAME):
         stop_at(nic, context, FAULT_LENGTH, RING_TX, 0, desc.len)
         return -1
     else:

@@ -10,17 +10,21 @@ from libc.string cimport memcpy
 from cdna.abi cimport (
     COMPLETION_F_CSUM_OK, FAULT_AVAIL, FAULT_CHAIN, RING_RX, VNET_HEADER, offload_t, vnet_header_t,
 )
+from cdna.checks cimport (
+    CHECK_FILL_FLAGS, CHECK_FILL_ROOM, CHECK_MERGED_AVAILABLE, CHECK_MERGED_CRUMBS, CHECK_MERGED_FEATURE,
+    CHECK_MERGED_MANY, broken,
+)
 from cdna.cpu cimport copy_bytes, load_u16, prefetch_read, prefetch_write
 from cdna.nic.context cimport context_t, nic_t
 from cdna.nic.dma cimport MAX_PIECES, piece_t
 from cdna.nic.flow_hash cimport flow_hash, rss_hash, toeplitz_t
 from cdna.nic.guest_memory cimport guest_bytes, log_bytes
 from cdna.nic.ring cimport set_bit
-from cdna.nic.virtio_chain cimport chain_t, read_chain
+from cdna.nic.virtio_chain cimport CHAIN_WRITABLE, chain_t, read_chain
 from cdna.nic.virtio_signal cimport stop_guest
 from cdna.nic.virtqueue cimport (
-    BEYOND_RING, avail_ring, packed_available, publish_used, read_words, split_available, split_head, take,
-    use, virtio_t, virtqueue_t,
+    BEYOND_RING, avail_ring, in_table, packed_available, publish_used, read_words, split_available,
+    split_head, take, use, virtio_t, virtqueue_t,
 )
 from cdna.nic.vnet cimport write_vnet
 from cdna.virtio cimport (
@@ -63,11 +67,11 @@ cdef inline void rx_prefetch_split(const virtio_t *v, virtqueue_t *q, uint32_t l
     cdef uint8_t *data
     if left > RX_DESC_AHEAD:
         head = split_head(q, RX_DESC_AHEAD)
-        if head < q.size:
+        if in_table(q, head):
             prefetch_read(q.desc + 16 * <uint64_t>head)
     if left > RX_AHEAD:
         head = split_head(q, RX_AHEAD)
-        if head < q.size:
+        if in_table(q, head):
             read_words(q.desc, head, &desc)
             data = guest_bytes(v.memory, desc.addr, 1, &q.hint)
             if data != NULL:
@@ -101,7 +105,7 @@ cdef inline bint rx_simple(virtio_t *v, virtqueue_t *q, const vring_desc_t *desc
     cdef uint8_t *to
     cdef uint8_t *at
     cdef uint32_t total = len + v.header
-    if desc.len < total:
+    if broken(CHECK_FILL_ROOM, desc.len < total):
         return False
     to = guest_bytes(v.memory, desc.addr, total, &q.hint)
     if to == NULL:
@@ -171,10 +175,12 @@ cdef inline bint rx_merged(nic_t *nic, context_t *context, virtqueue_t *q, const
     cdef uint32_t total = len + v.header, count = 0, offset = 0, fault, before, left = len, i
     chain.n = chain.len = chain.steps = 0
     while chain.len < total:
-        if count == MAX_MERGED or (count and not v.mergeable) or not rx_any(q, offset):
+        if broken(CHECK_MERGED_MANY, count == MAX_MERGED) or \
+                broken(CHECK_MERGED_FEATURE, count and not v.mergeable) or \
+                broken(CHECK_MERGED_AVAILABLE, not rx_any(q, offset)):
             return False
         before = chain.len
-        fault = read_chain(v.memory, q, &chain, offset, True)
+        fault = read_chain(v.memory, q, &chain, offset, CHAIN_WRITABLE)
         if fault:
             return rx_stop(nic, context, q, fault, chain.found)
         buffer[count].id = chain.id
@@ -187,7 +193,8 @@ cdef inline bint rx_merged(nic_t *nic, context_t *context, virtqueue_t *q, const
         if before >= total:
             break
         before += chain.piece[i].len
-        if i >= 8 + total // 256:       # next to nothing in each, and each may be a page yet to be made
+        # Next to nothing in each, and each may be a page yet to be made.
+        if broken(CHECK_MERGED_CRUMBS, i >= 8 + total // 256):
             return rx_stop(nic, context, q, FAULT_CHAIN, i)
     set_header(v, &vnet, piece, flags, offload)
     vnet.num_buffers = count
@@ -219,10 +226,10 @@ cdef inline bint rx_split(nic_t *nic, context_t *context, virtqueue_t *q, const 
     if available <= 0:
         return rx_stop(nic, context, q, FAULT_AVAIL, q.seen_avail) if available == BEYOND_RING else False
     head = split_head(q, 0)
-    if head < q.size:
+    if in_table(q, head):
         rx_prefetch_split(context.virtio, q, len)
         read_words(q.desc, head, &desc)
-        if desc.flags == VRING_DESC_F_WRITE and \
+        if not broken(CHECK_FILL_FLAGS, desc.flags != VRING_DESC_F_WRITE) and \
                 rx_simple(context.virtio, q, &desc, piece, len, flags, offload):
             take(q, 1)
             use(q, head, len + context.virtio.header, 1)
@@ -234,12 +241,14 @@ cdef inline bint rx_packed(nic_t *nic, context_t *context, virtqueue_t *q, const
                            uint32_t len, uint32_t flags, const offload_t *offload) noexcept nogil:
     cdef vring_desc_t desc
     cdef const vring_packed_desc_t *packed = <const vring_packed_desc_t *>&desc
+    cdef uint16_t kind
     if not packed_available(q, q.last_avail, q.avail_wrap):
         return False
     rx_prefetch_packed(context.virtio, q, len)
     read_words(q.desc, q.last_avail, &desc)
-    if packed.flags & (VRING_DESC_F_WRITE | VRING_DESC_F_NEXT | VRING_DESC_F_INDIRECT) == VRING_DESC_F_WRITE \
-            and rx_simple(context.virtio, q, &desc, piece, len, flags, offload):
+    kind = packed.flags & (VRING_DESC_F_WRITE | VRING_DESC_F_NEXT | VRING_DESC_F_INDIRECT)
+    if not broken(CHECK_FILL_FLAGS, kind != VRING_DESC_F_WRITE) and \
+            rx_simple(context.virtio, q, &desc, piece, len, flags, offload):
         take(q, 1)
         use(q, packed.id, len + context.virtio.header, 1)
         return True

@@ -10,8 +10,13 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from cdna.abi cimport (
-    CONTEXT_RUNNING, FAULT_AVAIL, FAULT_HEADER, MAX_FRAME, MAX_TSO_FRAME, MIN_FRAME, RING_TX, offload_t,
+    CONTEXT_RUNNING, FAULT_AVAIL, FAULT_HEADER, MAX_FRAME, MIN_FRAME, RING_TX, offload_t,
     vnet_header_t,
+)
+from cdna.checks cimport (
+    CHECK_BUFFER_FLAGS, CHECK_BUFFER_HEADER, CHECK_CHAIN_HEADER, CHECK_COLLECTED_WORK, CHECK_FLAT_LONG,
+    CHECK_FLAT_SHORT, CHECK_PIECES_SHORT, CHECK_PIECES_WORK, PLANT_VIRTIO_LEN,
+    PLANT_VNET_HEADER, again_u16, again_u32, broken,
 )
 from cdna.cpu cimport load_u32, prefetch_read
 from cdna.nic.context cimport context_t, nic_t
@@ -21,11 +26,11 @@ from cdna.nic.gathered cimport work
 from cdna.nic.guest_memory cimport guest_bytes
 from cdna.nic.ring cimport clear_bit, set_bit
 from cdna.nic.switch cimport forward, forward_flat
-from cdna.nic.virtio_chain cimport chain_t, read_chain
+from cdna.nic.virtio_chain cimport CHAIN_READABLE, chain_t, read_chain
 from cdna.nic.virtio_signal cimport stop_guest, tx_available
 from cdna.nic.virtqueue cimport (
-    BEYOND_RING, packed_available, publish_used, read_words, split_available, split_head, take,
-    use, virtio_t, virtqueue_t,
+    BEYOND_RING, in_table, packed_available, publish_used, read_words, split_available, split_head,
+    split_table, take, use, virtio_t, virtqueue_t,
 )
 from cdna.nic.vnet cimport OFFLOAD_COPY, keeps_offload, read_vnet
 from cdna.nic.wire_queue cimport wire_has_room
@@ -65,7 +70,7 @@ cdef inline int tx_flat(nic_t *nic, context_t *context, const uint8_t *data, uin
     cdef header_t header
     cdef piece_t piece[2]
     cdef uint32_t head = len
-    if len < MIN_FRAME or len > MAX_FRAME:
+    if broken(CHECK_FLAT_SHORT, len < MIN_FRAME) or broken(CHECK_FLAT_LONG, len > MAX_FRAME):
         return tx_invalid(context)
     if len < SWITCH_COPY:
         memcpy(copy, data, len)
@@ -111,6 +116,8 @@ cdef inline int tx_collected(nic_t *nic, context_t *context, const vnet_header_t
     if wanted:
         work(nic, context, frame, len, &offload)
         return TX_SENT
+    if broken(CHECK_COLLECTED_WORK, len > MAX_FRAME):   # the headers have changed since they were read
+        return tx_invalid(context)
     return forward_flat(nic, context, frame, len, 0, NULL)
 
 
@@ -122,11 +129,15 @@ cdef inline int tx_pieces(nic_t *nic, context_t *context, const vnet_header_t *v
     cdef header_t header
     cdef offload_t offload
     cdef bint wanted = False
-    cdef uint32_t head = len if len < OFFLOAD_COPY else OFFLOAD_COPY, m
-    if len < MIN_FRAME or len > MAX_TSO_FRAME:
+    cdef uint32_t head = len if len < OFFLOAD_COPY else OFFLOAD_COPY, m, fault
+    if broken(CHECK_PIECES_SHORT, len < MIN_FRAME):     # the longest is CHECK_PIECES_WORK's and `read_vnet`'s
         return tx_invalid(context)
     gather(copy, piece, skip, head)
-    if read_vnet(vnet, copy, len, &offload, &wanted) or (not wanted and len > MAX_FRAME):
+    fault = read_vnet(vnet, copy, len, &offload, &wanted)
+    offload.csum_start = again_u16(PLANT_VNET_HEADER, offload.csum_start,
+                                   &(<const vnet_header_t *>piece.data).csum_start)
+    if fault or \
+            (not wanted and broken(CHECK_PIECES_WORK, len > MAX_FRAME)):
         return tx_invalid(context)
     parse_header(&header, copy)
     m = behind(&out[1], piece, n, skip + head)
@@ -151,7 +162,7 @@ cdef inline int tx_buffer(nic_t *nic, context_t *context, const virtqueue_t *q, 
     cdef vnet_header_t vnet
     cdef piece_t piece
     cdef uint32_t skip = context.virtio.header
-    if len < skip:
+    if broken(CHECK_BUFFER_HEADER, len < skip):
         return tx_stop(nic, context, q, FAULT_HEADER, len)
     memcpy(&vnet, data, 10)             # which all drivers have; num_buffers is not read (5.1.6.2.1)
     if vnet.flags | vnet.gso_type == 0:
@@ -168,13 +179,13 @@ cdef inline int tx_chain(nic_t *nic, context_t *context, virtqueue_t *q, uint16_
     cdef vnet_header_t vnet
     cdef uint32_t fault, skip = context.virtio.header
     chain.n = chain.len = chain.steps = 0
-    fault = read_chain(context.virtio.memory, q, &chain, 0, False)
+    fault = read_chain(context.virtio.memory, q, &chain, 0, CHAIN_READABLE)
     if fault:
         return tx_stop(nic, context, q, fault, chain.found)
     context.deficit -= <int>WALK_COST * <int>chain.steps
     id[0] = chain.id
     slots[0] = chain.slots
-    if chain.len < skip:
+    if broken(CHECK_CHAIN_HEADER, chain.len < skip):
         return tx_stop(nic, context, q, FAULT_HEADER, chain.len)
     memset(&vnet, 0, sizeof(vnet))
     gather(<uint8_t *>&vnet, chain.piece, 0, skip)
@@ -188,7 +199,7 @@ cdef inline void stage(const virtio_t *v, virtqueue_t *q, staged_t *staged, cons
     """Looks up the memory of a descriptor that is a buffer of its own, and has it fetched."""
     staged.data = NULL
     staged.len = desc.len
-    if flags & (VRING_DESC_F_NEXT | VRING_DESC_F_INDIRECT | VRING_DESC_F_WRITE):
+    if broken(CHECK_BUFFER_FLAGS, flags & (VRING_DESC_F_NEXT | VRING_DESC_F_INDIRECT | VRING_DESC_F_WRITE)):
         return
     staged.data = guest_bytes(v.memory, desc.addr, desc.len, &q.hint)
     if staged.data != NULL:
@@ -200,21 +211,24 @@ cdef inline void stage(const virtio_t *v, virtqueue_t *q, staged_t *staged, cons
 cdef inline int stage_split(const virtio_t *v, virtqueue_t *q, staged_t *staged, int limit) noexcept nogil:
     """The next buffers of a split ring: how many, or BEYOND_RING."""
     cdef vring_desc_t desc
+    cdef uint16_t head
     cdef int available = split_available(q), n = available, i
     if n > limit:
         n = limit
     for i in range(n):
         staged[i].id = split_head(q, i)
-        if staged[i].id < q.size:
+        if in_table(q, staged[i].id):
             prefetch_read(q.desc + 16 * <uint64_t>staged[i].id)
     for i in range(n, available if available < n + TX_BATCH else n + TX_BATCH):     # of the next batch
-        if split_head(q, i) < q.size:
-            prefetch_read(q.desc + 16 * <uint64_t>split_head(q, i))
+        head = split_head(q, i)
+        if in_table(q, head):
+            prefetch_read(q.desc + 16 * <uint64_t>head)
     for i in range(n):
         staged[i].data = NULL           # a descriptor outside the ring: the walk says so
-        if staged[i].id < q.size:
+        if in_table(q, staged[i].id):
             read_words(q.desc, staged[i].id, &desc)
             stage(v, q, &staged[i], &desc, desc.flags)
+            staged[i].len = again_u32(PLANT_VIRTIO_LEN, staged[i].len, &split_table(q)[staged[i].id].len)
     return n
 
 

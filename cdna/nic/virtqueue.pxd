@@ -18,7 +18,8 @@ index, in a packed ring by the flags of the first of them, which are written las
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from cdna.cpu cimport fence, load_u16, prefetch_read, read_once_u64, store_u16
+from cdna.checks cimport CHECK_AVAILABLE, CHECK_HEAD, PLANT_AVAILABLE, again_u16, broken, cdna_step
+from cdna.cpu cimport fence, load_u16, prefetch_read, read_once_u64, store_u16, store_u64
 from cdna.eventfd cimport signal_eventfd
 from cdna.nic.guest_memory cimport guest_memory_t, log_bytes, log_range
 from cdna.virtio cimport (
@@ -69,7 +70,6 @@ cdef struct virtqueue_t:
     uint8_t packed
     uint8_t ready               # started, enabled, and inside the guest's memory: the engine may serve it
     uint8_t event_idx
-    uint8_t in_order
     uint8_t indirect
     uint8_t logs                # 1: writes to the used ring go into the dirty log
     uint8_t notify              # 1: the driver shall kick
@@ -151,9 +151,9 @@ cdef inline int split_available(virtqueue_t *q) noexcept nogil:
     if n == 0:
         q.seen_avail = load_u16(&avail_ring(q).idx)
         n = q.seen_avail - q.last_avail
-    if n > q.size:
+    if broken(CHECK_AVAILABLE, n > q.size):
         return BEYOND_RING
-    return n
+    return <uint16_t>(again_u16(PLANT_AVAILABLE, q.seen_avail, &avail_ring(q).idx) - q.last_avail)
 
 
 cdef inline bint has_available(virtqueue_t *q) noexcept nogil:
@@ -174,6 +174,11 @@ cdef inline uint16_t split_head(const virtqueue_t *q, uint32_t offset) noexcept 
     return load_u16(&avail_ring(q).ring[(q.last_avail + offset) & (q.size - 1)])
 
 
+cdef inline bint in_table(const virtqueue_t *q, uint32_t head) noexcept nogil:
+    """Whether a chain of a split ring begins where there is a descriptor."""
+    return not broken(CHECK_HEAD, head >= q.size)
+
+
 cdef inline void read_words(const uint8_t *table, uint32_t index, vring_desc_t *copy) noexcept nogil:
     """A descriptor of 16 bytes, split or packed, each word read once."""
     cdef const uint64_t *words = <const uint64_t *>(table + 16 * <uint64_t>index)
@@ -184,6 +189,7 @@ cdef inline void read_words(const uint8_t *table, uint32_t index, vring_desc_t *
 cdef inline void take(virtqueue_t *q, uint32_t slots) noexcept nogil:
     """The next buffer, of so many slots (packed), is the device's now."""
     cdef uint32_t at = q.last_avail + slots
+    cdna_step()
     if not q.packed:
         q.last_avail += 1
     else:
@@ -198,9 +204,17 @@ cdef inline void take(virtqueue_t *q, uint32_t slots) noexcept nogil:
 cdef inline void use_split(virtqueue_t *q, uint16_t id, uint32_t len) noexcept nogil:
     cdef vring_used_elem_t *entry = &used_ring(q).ring[q.used & (q.size - 1)]
     entry.id = id
+    cdna_step()
     entry.len = len
+    cdna_step()
     q.used += 1
     q.pending += 1
+
+
+cdef inline void write_used(vring_packed_desc_t *entry, uint16_t id, uint32_t len,
+                            uint16_t flags) noexcept nogil:
+    """One word: a device that dies leaves a descriptor as it was, or a used one, and no mixture."""
+    store_u64(<uint64_t *>&entry.len, len | <uint64_t>id << 32 | <uint64_t>flags << 48)
 
 
 cdef inline void use_packed(virtqueue_t *q, uint16_t id, uint32_t len, uint32_t slots) noexcept nogil:
@@ -215,9 +229,9 @@ cdef inline void use_packed(virtqueue_t *q, uint16_t id, uint32_t len, uint32_t 
         q.first_id = id
         q.first_len = len
     else:
-        entry.id = id
-        entry.len = len
-        store_u16(&entry.flags, flags)
+        cdna_step()
+        write_used(entry, id, len, flags)
+        cdna_step()
     if at >= q.size:
         at -= q.size
         q.used_wrap ^= 1
@@ -235,7 +249,9 @@ cdef inline void use(virtqueue_t *q, uint16_t id, uint32_t len, uint32_t slots) 
 
 cdef inline void publish_split(const guest_memory_t *memory, virtqueue_t *q) noexcept nogil:
     cdef uint32_t i
+    cdna_step()
     store_u16(&used_ring(q).idx, q.used)
+    cdna_step()
     if q.inflight != NULL:
         q.inflight.used_idx = q.used
     if memory.log != NULL and q.logs:
@@ -257,10 +273,11 @@ cdef inline void publish_packed(const guest_memory_t *memory, virtqueue_t *q) no
     if inflight != NULL:
         inflight.used_idx = q.used
         inflight.used_wrap_counter = q.used_wrap
-    entry.id = q.first_id
-    entry.len = q.first_len
-    store_u16(&entry.flags, q.first_flags)
+    cdna_step()
+    write_used(entry, q.first_id, q.first_len, q.first_flags)
+    cdna_step()
     note_position(q)
+    cdna_step()
     if inflight != NULL:
         inflight.old_used_idx = q.used
         inflight.old_used_wrap_counter = q.used_wrap
@@ -327,6 +344,7 @@ cdef inline uint32_t call(virtqueue_t *q, uint64_t now) noexcept nogil:
     if not wanted:
         return 0
     q.signalled_at = now
+    cdna_step()
     if q.call_fd < 0:
         return 0
     signal_eventfd(q.call_fd)

@@ -2,9 +2,10 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 
-from cdna.cpu cimport load_u16, store_u16
+from cdna.checks cimport CHECK_RING_ALIGNED, CHECK_RING_NOTED, broken
+from cdna.cpu cimport load_u16
 from cdna.nic.guest_memory cimport guest_memory_t, user_bytes
-from cdna.nic.virtqueue cimport POSITION_NOTED, packed_available, packed_table, take, virtqueue_t
+from cdna.nic.virtqueue cimport POSITION_NOTED, packed_available, packed_table, take, virtqueue_t, write_used
 from cdna.virtio cimport (
     VRING_DESC_F_NEXT, VRING_PACKED_DESC_F_USED, vring_packed_desc_t, vring_packed_event_t,
 )
@@ -19,7 +20,8 @@ cdef inline void locate(const guest_memory_t *memory, virtqueue_t *q) noexcept n
     cdef bint aligned = not (<uintptr_t>desc & 15 or <uintptr_t>driver & 1 or <uintptr_t>device & 3)
     q.desc = q.driver = q.device = NULL
     q.hint = 0
-    if n and aligned and desc != NULL and driver != NULL and device != NULL:
+    if n and desc != NULL and driver != NULL and device != NULL and \
+            not broken(CHECK_RING_ALIGNED, not aligned):
         q.desc, q.driver, q.device = desc, driver, device
 
 
@@ -47,15 +49,16 @@ cdef inline bint is_used(const virtqueue_t *q) noexcept nogil:
 cdef inline void recover_packed(virtqueue_t *q) noexcept nogil:
     """Where a packed ring stands whose device may have died in service.
 
-    Behind the position that was noted there may be used slots: shown and not noted, or not yet shown, as
-    the one before them is not. That one is given back with nothing in it, so that the driver gets at the
-    others. Of chains in the ring, only the first slot tells that they were used: a device that died just
-    then may take up the rest of such a chain as a buffer.
+    Behind the position that was noted there may be used slots: shown and not noted, so that the driver may
+    have filled them again, or not yet shown, as the one before them is not. That one is given back with
+    nothing in it, so that the driver gets at the others. Of chains in the ring, only the first slot tells
+    that they were used: a device that died just then may take up the rest of such a chain as a buffer.
     """
     cdef uint16_t noted = load_u16(&(<vring_packed_event_t *>q.device).off_wrap)
     cdef vring_packed_desc_t *first
     cdef uint32_t left = q.size
-    if q.size <= POSITION_NOTED and noted & POSITION_NOTED and (noted & (POSITION_NOTED - 1)) < q.size:
+    if q.size <= POSITION_NOTED and noted & POSITION_NOTED and \
+            not broken(CHECK_RING_NOTED, (noted & (POSITION_NOTED - 1)) >= q.size):
         q.last_avail = noted & (POSITION_NOTED - 1)
         q.avail_wrap = noted >> 15
     if packed_available(q, q.last_avail, q.avail_wrap):
@@ -66,8 +69,20 @@ cdef inline void recover_packed(virtqueue_t *q) noexcept nogil:
             if q.last_avail == q.size - 1:
                 q.avail_wrap ^= 1
             return
-        first.len = 0
-        store_u16(&first.flags, first.flags ^ <uint16_t>VRING_PACKED_DESC_F_USED)
-    while left and is_used(q):
+        write_used(first, first.id, 0, first.flags ^ <uint16_t>VRING_PACKED_DESC_F_USED)
+    # A slot that is available in the next lap was used in this one, and the driver has seen that.
+    while left and (is_used(q) or packed_available(q, q.last_avail, not q.avail_wrap)):
         take(q, 1)
         left -= 1
+
+
+# What a frontend says of a ring (ext/nic/virtqueue_setup.pyx); ConfigError, and nothing has changed. `queue`
+# is the number that it has for it. The engine does not serve it meanwhile.
+cdef forget_ring(virtqueue_t *q)
+cdef set_ring_size(virtqueue_t *q, queue, size)
+cdef set_ring_base(virtqueue_t *q, queue, base)
+cdef set_ring_addresses(const guest_memory_t *memory, virtqueue_t *q, queue, desc, driver, device, log)
+cdef set_ring_features(virtqueue_t *q, uint64_t features)
+cdef located(const virtqueue_t *q, queue)
+cdef locate_ring(const guest_memory_t *memory, virtqueue_t *q, queue)
+cdef dict ring_info(const virtqueue_t *q, bint ready)

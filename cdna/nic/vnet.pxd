@@ -14,6 +14,10 @@ from cdna.abi cimport (
     TAKES_USO4, TAKES_USO6, VNET_F_DATA_VALID, VNET_F_NEEDS_CSUM, VNET_GSO_ECN, VNET_GSO_NONE,
     VNET_GSO_TCPV4, VNET_GSO_TCPV6, VNET_GSO_UDP, VNET_GSO_UDP_L4, VNET_HEADER, offload_t, vnet_header_t,
 )
+from cdna.checks cimport (
+    CHECK_GSO_CSUM, CHECK_GSO_FAMILY, CHECK_GSO_SIZE, CHECK_GSO_START, CHECK_GSO_TCP, CHECK_GSO_TYPE,
+    CHECK_MSS, CHECK_OFFLOAD_LONG, CHECK_SEGMENTS, broken,
+)
 from cdna.nic.context cimport VLAN_TRUNK, context_t, nic_t
 from cdna.nic.demux cimport MULTICAST_BIT, admits, find_mac, header_t
 from cdna.nic.dma cimport piece_t
@@ -39,9 +43,9 @@ cdef inline uint32_t offload_fault(const uint8_t *head, uint32_t len, const offl
     """
     cdef segmentation_t segmentation
     if o.mss == 0:
-        return FAULT_OFFLOAD if len > MAX_FRAME else checksum_fault(head, len, o)
-    if o.mss > MAX_FRAME or segment_begin(&segmentation, head, len, o) or \
-            segmentation.segments > MAX_SEGMENTS:
+        return FAULT_OFFLOAD if broken(CHECK_OFFLOAD_LONG, len > MAX_FRAME) else checksum_fault(head, len, o)
+    if broken(CHECK_MSS, o.mss > MAX_FRAME) or segment_begin(&segmentation, head, len, o) or \
+            broken(CHECK_SEGMENTS, segmentation.segments > MAX_SEGMENTS):
         return FAULT_OFFLOAD
     return FAULT_NONE
 
@@ -53,7 +57,7 @@ cdef inline uint32_t read_gso(const vnet_header_t *vnet, const uint8_t *head, ui
     cdef uint32_t seen = len if len < OFFLOAD_COPY else OFFLOAD_COPY, repeated
     cdef ip_t ip
     if not vnet.flags & VNET_F_NEEDS_CSUM:  # Linux, for a socket that sends no checksum (SO_NO_CHECK)
-        if gso != VNET_GSO_UDP or not parse_ip(&ip, head, seen):
+        if broken(CHECK_GSO_CSUM, gso != VNET_GSO_UDP) or not parse_ip(&ip, head, seen):
             return FAULT_OFFLOAD
         o.csum_start = <uint16_t>ip.transport
         o.csum_offset = 0
@@ -61,15 +65,16 @@ cdef inline uint32_t read_gso(const vnet_header_t *vnet, const uint8_t *head, ui
     if gso == VNET_GSO_TCPV4 or gso == VNET_GSO_TCPV6:
         kind = OFFLOAD_TCP
         network_offset(head, len, &ethertype)
-        if o.csum_start + <uint32_t>TCP_HEADER > seen or \
-                gso != (VNET_GSO_TCPV4 if ethertype == ETHERTYPE_IPV4 else VNET_GSO_TCPV6):
+        if broken(CHECK_GSO_TCP, o.csum_start + <uint32_t>TCP_HEADER > seen) or broken(
+                CHECK_GSO_FAMILY,
+                gso != (VNET_GSO_TCPV4 if ethertype == ETHERTYPE_IPV4 else VNET_GSO_TCPV6)):
             return FAULT_OFFLOAD
         o.hdr_len = o.csum_start + <uint16_t>(head[o.csum_start + 12] >> 4) * 4
     elif gso == VNET_GSO_UDP_L4:
         kind = OFFLOAD_UDP_SEGMENTS
-    elif gso != VNET_GSO_UDP:
+    elif broken(CHECK_GSO_TYPE, gso != VNET_GSO_UDP):
         return FAULT_OFFLOAD
-    if vnet.gso_size == 0 or o.csum_start > seen:
+    if broken(CHECK_GSO_SIZE, vnet.gso_size == 0) or broken(CHECK_GSO_START, o.csum_start > seen):
         return FAULT_OFFLOAD
     repeated = o.csum_start if kind == OFFLOAD_UDP_FRAGMENTS else o.hdr_len
     if len <= repeated + vnet.gso_size:     # it is no longer than a segment of it

@@ -124,8 +124,8 @@ def dma_addresses(Nic nic, uint32_t context, uint64_t addr, uint32_t stride, uin
     cdef int done = 0
     with nogil:
         for i in range(<uint32_t>n):
-            done += dma_address(c, &c.context[context], addr + <uint64_t>(i % buffers) * stride, length,
-                                True) != NULL
+            done += dma_address(c, &c.context[context], addr + <uint64_t>(i % buffers) * stride,
+                                length) != NULL
     return done
 
 

@@ -13,6 +13,7 @@ from libc.string cimport memset
 from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
 
 from cdna.abi cimport PAGE_SIZE, REFUSED_CONTEXT, completion_t, context_page_t, desc_t
+from cdna.checks cimport cdna_step
 from cdna.guest_driver.queues cimport Queues
 from cdna.uio cimport MSG_NOSIGNAL, iovec, msghdr, sendmsg
 from cdna.vmm.hypercall cimport (
@@ -69,13 +70,16 @@ cdef int call(remote_caller_t *caller, iovec *part, size_t parts) noexcept nogil
     memset(&message, 0, sizeof(msghdr))
     message.msg_iov = part
     message.msg_iovlen = parts
+    cdna_step()
     length = sendmsg(caller.fd, &message, MSG_NOSIGNAL)
     while length < 0 and errno == EINTR:
         length = sendmsg(caller.fd, &message, MSG_NOSIGNAL)
+    cdna_step()
     if length >= 0:
         length = recv(caller.fd, &caller.reply, sizeof(hypercall_reply_t), 0)
         while length < 0 and errno == EINTR:
             length = recv(caller.fd, &caller.reply, sizeof(hypercall_reply_t), 0)
+    cdna_step()
     if length == sizeof(hypercall_reply_t):
         return caller.reply.status
     caller.lost = errno if length < 0 else ENOTCONN if length == 0 else EPROTO

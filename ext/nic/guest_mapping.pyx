@@ -17,8 +17,8 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 from posix.mman cimport (
-    MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED, MAP_NORESERVE, MAP_PRIVATE, MAP_SHARED, PROT_READ, PROT_WRITE,
-    mmap, munmap,
+    MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED, MAP_NORESERVE, MAP_PRIVATE, MAP_SHARED, PROT_NONE, PROT_READ,
+    PROT_WRITE, mmap, munmap,
 )
 
 from cdna.cpu cimport load_u32, store_u32
@@ -130,7 +130,9 @@ def _size_of(int fd, str what):
 
 
 cdef _map(int fd, uint64_t size, uint64_t offset, str what, held):
-    """(address of the first byte, address and length of the mapping). ConfigError: it cannot be mapped.
+    """(address of the first byte, address and length of the mapping, bytes of the guards around it).
+
+    ConfigError: it cannot be mapped.
 
     held: bytes that its guest has mapped already.
     """
@@ -147,17 +149,35 @@ cdef _map(int fd, uint64_t size, uint64_t offset, str what, held):
     if held + length > MAX_MAPPED or _mapped + length > MAX_MAPPED_BY_ALL:
         raise ConfigError(f"{what}: {size} bytes more; a guest maps up to {MAX_MAPPED >> 40} TiB, all guests "
                           f"{MAX_MAPPED_BY_ALL >> 40}")
-    base = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, start)
-    if base == MAP_FAILED:
-        raise ConfigError(f"{what}: cannot be mapped: {os.strerror(errno)}")
+    base = _reserve(length, block)
+    if base == NULL or mmap(base, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED, fd,
+                            start) == MAP_FAILED:
+        reason = os.strerror(errno)
+        if base != NULL:
+            munmap(<uint8_t *>base - block, length + 2 * block)
+        raise ConfigError(f"{what}: cannot be mapped: {reason}")
     _mapped += length
-    return <uintptr_t>base + (offset - start), <uintptr_t>base, length
+    return <uintptr_t>base + (offset - start), <uintptr_t>base, length, block
+
+
+cdef void *_reserve(uint64_t length, uint64_t block) noexcept:
+    """Addresses for a mapping in whole blocks, and a block before and behind it that nobody may touch."""
+    cdef uint64_t wanted = length + 3 * block, start, first
+    cdef void *base = mmap(NULL, wanted, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+    if base == MAP_FAILED:
+        return NULL
+    first = <uintptr_t>base
+    start = (first + block - 1) & ~(block - 1)
+    if start > first:
+        munmap(base, start - first)
+    munmap(<void *><uintptr_t>(start + length + 2 * block), first + wanted - (start + length + 2 * block))
+    return <void *><uintptr_t>(start + block)
 
 
 cdef _unmap(tuple mapped):
     global _mapped
-    _, base, length = mapped
-    munmap(<void *><uintptr_t>base, <size_t>length)
+    _, base, length, guard = mapped
+    munmap(<void *><uintptr_t>(base - guard), <size_t>(length + 2 * guard))
     _mapped -= length
 
 

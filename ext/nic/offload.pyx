@@ -3,6 +3,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 from cdna.abi cimport FAULT_NONE, offload_t
+from cdna.nic.ip_headers cimport ip_t, parse_ip
 from cdna.nic.segmentation cimport segment_begin, segment_next, segmentation_t
 
 from cdna.errors import ConfigError
@@ -37,6 +38,12 @@ def finish_checksum(uint8_t[::1] frame not None, uint16_t csum_start, uint16_t c
 def verify_checksum(const uint8_t[::1] frame not None):
     """Whether a frame is TCP or UDP over IPv4 or IPv6 and its transport checksum is right."""
     return bool(checksum_ok(&frame[0], _length(frame.shape[0])))
+
+
+def transport_header(const uint8_t[::1] frame not None):
+    """Where the transport header of an IP packet begins, bytes; None: it is none, or cut short."""
+    cdef ip_t ip
+    return ip.transport if parse_ip(&ip, &frame[0], _length(frame.shape[0])) else None
 
 
 def segment(const uint8_t[::1] frame not None, uint8_t[::1] out not None,

@@ -13,9 +13,12 @@ import os
 
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memset
 
 from cdna.abi cimport CONTEXT_FREE, PROTECTION_TABLE
+from cdna.checks cimport (
+    CHECK_FORMAT_STARTED, CHECK_INFLIGHT_DESCRIPTORS, CHECK_INFLIGHT_END, CHECK_INFLIGHT_INDEX,
+    CHECK_INFLIGHT_QUEUE, CHECK_INFLIGHT_SIZE, CHECK_RSS_KEY, CHECK_RSS_TABLE, broken,
+)
 from cdna.cpu cimport load_u16
 from cdna.epoll cimport EPOLL_CTL_DEL, EPOLLET, EPOLLIN, epoll_ctl, watch
 from cdna.eventfd cimport signal_eventfd
@@ -28,7 +31,10 @@ from cdna.nic.switch cimport forward_flat
 from cdna.nic.virtqueue cimport (
     ask_for_kicks, inflight_packed_t, inflight_split_t, packed_table, used_ring, virtio_t, virtqueue_t,
 )
-from cdna.nic.virtqueue_setup cimport locate, position, recover_packed, set_position
+from cdna.nic.virtqueue_setup cimport (
+    forget_ring, locate, locate_ring, located, position, recover_packed, ring_info, set_ring_addresses,
+    set_ring_base, set_ring_features, set_ring_size,
+)
 from cdna.nic.wire_queue cimport flush_wire
 from cdna.virtio cimport VIRTIO_MAX_PAIRS, VIRTIO_MAX_RING
 
@@ -152,7 +158,7 @@ cdef class VirtioDevice:
             if fd >= 0:
                 whole("inflight queues", queues, 1, 2 * self.pairs)
                 whole("inflight queue size", queue_size, 1, VIRTIO_MAX_RING)
-                if size < queues * self._inflight_bytes(queue_size):
+                if broken(CHECK_INFLIGHT_SIZE, size < queues * self._inflight_bytes(queue_size)):
                     raise ConfigError(f"inflight area of {size} bytes: {queues} queues of {queue_size} need "
                                       f"{queues * self._inflight_bytes(queue_size)}")
             self.memory.map_inflight(fd, size, offset)
@@ -170,10 +176,11 @@ cdef class VirtioDevice:
         """Finds a queue's part of the area, where it has one: it may be for rings of the other format."""
         cdef virtqueue_t *q = &self.c.queue[queue]
         q.inflight = NULL
-        if self._inflight is None or queue >= self._inflight[0] or q.size > self._inflight[1]:
+        if self._inflight is None or broken(CHECK_INFLIGHT_QUEUE, queue >= self._inflight[0]) or \
+                broken(CHECK_INFLIGHT_DESCRIPTORS, q.size > self._inflight[1]):
             return
         part = self._inflight_bytes(self._inflight[1])
-        if (queue + 1) * part <= self.c.memory.inflight_size:
+        if not broken(CHECK_INFLIGHT_END, (queue + 1) * part > self.c.memory.inflight_size):
             q.inflight = <inflight_split_t *>(self.c.memory.inflight + <uint64_t>(queue * part))
 
     # --- features -----------------------------------------------------------------------------------------
@@ -197,18 +204,14 @@ cdef class VirtioDevice:
             raise ConfigError("features: RING_PACKED needs VERSION_1")
         for i in range(2 * self.pairs):
             q = &v.queue[i]
-            if q.started and q.packed != packed:
+            if broken(CHECK_FORMAT_STARTED, q.started and q.packed != packed):
                 raise ConfigError(f"features: queue {i} is started in the other ring format; stop it first")
         v.features = features
         v.mergeable = _has(features, Feature.VIRTIO_NET_F_MRG_RXBUF)
         v.header = 12 if modern or v.mergeable else 10
         self._take(features)
         for i in range(2 * self.pairs):
-            q = &v.queue[i]
-            q.packed = packed
-            q.event_idx = _has(features, Feature.VIRTIO_F_EVENT_IDX)
-            q.in_order = _has(features, Feature.VIRTIO_F_IN_ORDER)
-            q.indirect = _has(features, Feature.VIRTIO_F_INDIRECT_DESC)
+            set_ring_features(&v.queue[i], features)
 
     cdef _take(self, uint64_t offloads):
         """What may be left to do in frames for the guest."""
@@ -234,16 +237,7 @@ cdef class VirtioDevice:
 
     def set_size(self, queue, size):
         """Descriptors of a ring: of a split one a power of two."""
-        cdef virtqueue_t *q = self._queue(queue)
-        self._not_started(q, queue)
-        size = whole(f"size of queue {queue}", size, 1, VIRTIO_MAX_RING)
-        if not q.packed and size & (size - 1):
-            raise ConfigError(f"size of queue {queue} {size}: give a power of two")
-        q.size = size
-
-    cdef _not_started(self, virtqueue_t *q, queue):
-        if q.started:
-            raise ConfigError(f"queue {queue} is started: stop it first")
+        set_ring_size(self._queue(queue), queue, size)
 
     def set_addresses(self, queue, desc, driver, device, log=None):
         """Where a ring's parts are, in the frontend's address space, bytes.
@@ -253,21 +247,14 @@ cdef class VirtioDevice:
         """
         cdef virtqueue_t *q = self._queue(queue)
         with self.nic.quiesced():
-            q.desc_user, q.driver_user, q.device_user = desc, driver, device
-            q.logs = log is not None
-            q.log_addr = log or 0
-            self._look_up()
-            if q.started and q.desc == NULL:
-                raise ConfigError(f"queue {queue}: its ring is outside the guest's memory, or not aligned")
+            set_ring_addresses(self.c.memory, q, queue, desc, driver, device, log)
+            self._refresh()
+            if q.started:
+                located(q, queue)
 
     def set_base(self, queue, base):
         """Where to begin: an index of a split ring, of a packed one what `stop` returns."""
-        cdef virtqueue_t *q = self._queue(queue)
-        self._not_started(q, queue)
-        base = whole(f"base of queue {queue}", base, 0, (1 << 32) - 1)
-        if q.packed and (base & 0x7FFF) >= max(q.size, 1):
-            raise ConfigError(f"base of queue {queue} {base:#x}: index {base & 0x7FFF} in a ring of {q.size}")
-        set_position(q, base)
+        set_ring_base(self._queue(queue), queue, base)
 
     def set_kick(self, queue, fd):
         """The descriptor by which the driver says that buffers are available; taken over. -1: none."""
@@ -314,14 +301,8 @@ cdef class VirtioDevice:
         cdef virtqueue_t *q = self._queue(queue)
         if q.started:
             return
-        if q.size == 0:
-            raise ConfigError(f"queue {queue} has no size yet")
-        if q.packed and q.last_avail >= q.size:
-            raise ConfigError(f"queue {queue}: it cannot begin at index {q.last_avail} of {q.size}")
         with self.nic.quiesced():
-            locate(self.c.memory, q)
-            if q.desc == NULL:
-                raise ConfigError(f"queue {queue}: its ring is outside the guest's memory, or not aligned")
+            locate_ring(self.c.memory, q, queue)
             self._place_inflight(queue)
             self._resume(q)
             q.started = 1
@@ -360,7 +341,7 @@ cdef class VirtioDevice:
         """From the inflight area; its last step may not have reached the ring."""
         cdef uint16_t at = load_u16(&packed.old_used_idx), last = load_u16(&packed.used_idx), flags
         cdef bint wrap = packed.old_used_wrap_counter != 0, last_wrap = packed.used_wrap_counter != 0
-        if at >= q.size or last >= q.size:
+        if broken(CHECK_INFLIGHT_INDEX, at >= q.size or last >= q.size):
             return
         flags = load_u16(&packed_table(q)[at].flags)
         if (at != last or wrap != last_wrap) and (flags >> 7 & 1) == wrap and (flags >> 15) == wrap:
@@ -405,9 +386,9 @@ cdef class VirtioDevice:
         types: a sum of HashType. key: 40 bytes. table: receive queues, counted from 0, a power of two of
         them, up to 128. unclassified: the queue of frames that have no hash.
         """
-        if len(table) not in (1, 2, 4, 8, 16, 32, 64, 128):
+        if broken(CHECK_RSS_TABLE, len(table) not in (1, 2, 4, 8, 16, 32, 64, 128)):
             raise ConfigError(f"an RSS table of {len(table)} entries: give a power of two, up to 128")
-        if len(key) != RSS_KEY:
+        if broken(CHECK_RSS_KEY, len(key) != RSS_KEY):
             raise ConfigError(f"an RSS key of {len(key)} bytes: give {<int>RSS_KEY}")
         for queue in (*table, unclassified):
             whole("RSS queue", queue, 0, self.pairs - 1)
@@ -474,10 +455,7 @@ cdef class VirtioDevice:
     def info(self, queue) -> dict:
         """State of a ring, and how many buffers it has used and interrupts it has sent."""
         cdef virtqueue_t *q = self._queue(queue)
-        return {"size": q.size, "started": bool(q.started), "enabled": bool(q.enabled),
-                "ready": bool(q.ready), "avail": q.last_avail, "used": q.used, "frames": q.frames,
-                "calls": q.calls,
-                "packed": bool(q.packed)}
+        return ring_info(q, q.ready)
 
     def reset(self):
         """As after its creation, but for memory and link: rings forgotten, no features, a fault forgiven."""
@@ -499,9 +477,7 @@ cdef class VirtioDevice:
             for fd in (q.kick_fd, q.call_fd, q.err_fd):
                 if fd >= 0:
                     os.close(fd)
-        memset(q, 0, sizeof(virtqueue_t))
-        q.kick_fd = q.call_fd = q.err_fd = -1
-        q.avail_wrap = q.used_wrap = 1
+        forget_ring(q)
 
     cdef _revive(self):
         self.c.told = 0

@@ -8,6 +8,10 @@ from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport uint32_t
 
 from cdna.abi cimport REFUSED_CONTEXT, desc_t
+from cdna.checks cimport (
+    CHECK_MESSAGE_ENTRIES, CHECK_MESSAGE_HEAD, CHECK_MESSAGE_LENGTH, CHECK_MESSAGE_NO_ENTRIES,
+    CHECK_MESSAGE_OP, CHECK_MESSAGE_RESERVED, CHECK_MESSAGE_RING, CHECK_REAP_OWNER, broken,
+)
 from cdna.vmm.protection cimport enqueue, iommu_map, iommu_unmap, reap, vmm_t
 from cdna.vmm.tables cimport Tables
 
@@ -34,17 +38,19 @@ cdef inline size_t entry_bytes(uint32_t op) noexcept nogil:
 
 cdef check_message(const hypercall_t *head, size_t length):
     """Raises Malformed unless the message has the shape that its header says."""
-    if length < sizeof(hypercall_t):
+    if broken(CHECK_MESSAGE_HEAD, length < sizeof(hypercall_t)):
         raise Malformed(f"a hypercall of {length} bytes: the header alone has {sizeof(hypercall_t)}")
-    if not HYPERCALL_ENQUEUE <= head.op <= HYPERCALL_STATUS:
+    if broken(CHECK_MESSAGE_OP, not HYPERCALL_ENQUEUE <= head.op <= HYPERCALL_STATUS):
         raise Malformed(f"unknown hypercall {head.op}: see cdna.vmm.hypercall.Hypercall")
-    if head.reserved or head.ring and head.op != HYPERCALL_ENQUEUE:
+    if broken(CHECK_MESSAGE_RESERVED, head.reserved != 0) or \
+            broken(CHECK_MESSAGE_RING, head.ring and head.op != HYPERCALL_ENQUEUE):
         raise Malformed(f"{Hypercall(head.op).name} with reserved fields that are not 0")
-    if head.n > HYPERCALL_BATCH or head.n and not entry_bytes(head.op):
+    if broken(CHECK_MESSAGE_ENTRIES, head.n > HYPERCALL_BATCH) or \
+            broken(CHECK_MESSAGE_NO_ENTRIES, head.n and not entry_bytes(head.op)):
         raise Malformed(f"{Hypercall(head.op).name} with {head.n} entries: "
                         f"at most {<int>HYPERCALL_BATCH if entry_bytes(head.op) else 0}")
     expected = sizeof(hypercall_t) + head.n * entry_bytes(head.op)
-    if length != expected:
+    if broken(CHECK_MESSAGE_LENGTH, length != expected):
         raise Malformed(
             f"{Hypercall(head.op).name} with {head.n} entries in {length} bytes: it has {expected}")
 
@@ -89,7 +95,7 @@ cdef class HypercallBuffer:
             return iommu_map(vmm, domain, context, page, page + head.n, head.n)
         if head.op == HYPERCALL_UNMAP:
             return iommu_unmap(vmm, domain, context, page, head.n)
-        if vmm.context[context].domain != domain:
+        if broken(CHECK_REAP_OWNER, vmm.context[context].domain != domain):
             return REFUSED_CONTEXT
         reap(vmm, context)
         return 0

@@ -11,6 +11,13 @@ from cdna.abi cimport (
     REFUSED_ADDRESS, REFUSED_CONTEXT, REFUSED_FLAGS, REFUSED_LENGTH, REFUSED_MAPPED, REFUSED_MODE,
     REFUSED_OWNER, REFUSED_PINNED, REFUSED_RING_FULL, RING_RX, RING_TX, desc_t,
 )
+from cdna.checks cimport (
+    CHECK_CONTEXT_OWNER, CHECK_CONTEXT_RANGE, CHECK_CONTEXT_RUNNING, CHECK_ENQUEUE_MODE, CHECK_LIMBO_EPOCH,
+    CHECK_MAP_IO_RANGE, CHECK_MAP_MAPPED, CHECK_MAP_MODE, CHECK_MAP_OWNER, CHECK_MAP_RANGE, CHECK_PIN_EMPTY,
+    CHECK_PIN_END, CHECK_PIN_OWNER, CHECK_PIN_START, CHECK_REQUEST_FLAGS, CHECK_RING_FULL, CHECK_RING_NUMBER,
+    CHECK_TRANSFER_OWNER, CHECK_TRANSFER_PINNED, CHECK_TRANSFER_RANGE, CHECK_UNMAP_LIMBO, CHECK_UNMAP_MAPPED,
+    CHECK_UNMAP_MODE, CHECK_UNMAP_RANGE, PLANT_REQUEST_ADDR, again_u64, broken, cdna_step,
+)
 from cdna.cpu cimport fence, load_u32, load_u64, lowest_bit, read_once_u64, store_u32, store_u64
 from cdna.memory cimport DOMID_VMM, memory_t
 from cdna.nic.context cimport IO_PAGE_PRESENT, IO_PAGE_WRITE, context_t, irq_ring_t, progress_t
@@ -28,9 +35,10 @@ cdef inline int refuse(vmm_t *vmm, int reason, uint32_t index, uint32_t page) no
 
 cdef inline context_t *owned(vmm_t *vmm, uint32_t domain, uint32_t context) noexcept nogil:
     """The running context of this domain, or NULL."""
-    if context >= vmm.contexts or vmm.context[context].domain != domain or domain == DOMID_VMM:
+    if broken(CHECK_CONTEXT_RANGE, context >= vmm.contexts) or \
+            broken(CHECK_CONTEXT_OWNER, vmm.context[context].domain != domain or domain == DOMID_VMM):
         return NULL
-    if load_u32(&vmm.nic.progress[context].state) != CONTEXT_RUNNING:
+    if broken(CHECK_CONTEXT_RUNNING, load_u32(&vmm.nic.progress[context].state) != CONTEXT_RUNNING):
         return NULL
     return &vmm.nic.context[context]
 
@@ -49,16 +57,18 @@ cdef inline int pin(vmm_t *vmm, const memory_t *memory, uint32_t domain, const d
                     uint32_t index) noexcept nogil:
     """Checks the owner of every page of a buffer and pins them; 0, or a Refusal with nothing pinned."""
     cdef uint64_t page, first, last
-    if desc.len == 0:
+    if broken(CHECK_PIN_EMPTY, desc.len == 0):
         return refuse(vmm, REFUSED_LENGTH, index, 0)
-    if desc.addr > memory.size or desc.len > memory.size - desc.addr:
+    if broken(CHECK_PIN_START, desc.addr > memory.size) or \
+            broken(CHECK_PIN_END, desc.len > memory.size - desc.addr):
         return refuse(vmm, REFUSED_ADDRESS, index, <uint32_t>(desc.addr >> PAGE_SHIFT))
     first = desc.addr >> PAGE_SHIFT
     last = (desc.addr + desc.len - 1) >> PAGE_SHIFT
     for page in range(first, last + 1):
-        if memory.page[page].owner != domain:
+        if broken(CHECK_PIN_OWNER, memory.page[page].owner != domain):
             return refuse(vmm, REFUSED_OWNER, index, <uint32_t>page)
     for page in range(first, last + 1):
+        cdna_step()
         memory.page[page].pins += 1
     return 0
 
@@ -67,9 +77,18 @@ cdef inline void reap_ring(memory_t *memory, vring_t *vring, uint32_t upto) noex
     """Drops the pins of the descriptors below `upto`."""
     cdef uint32_t at = vring.reaped, mask = vring.size - 1
     while at != upto:
+        cdna_step()
         unpin(memory, &vring.desc[at & mask])
         at += 1
     vring.reaped = at
+
+
+cdef inline void write_desc(desc_t *slot, const desc_t *desc) noexcept nogil:
+    """The word with the number last, which the NIC reads first: it may look at any moment."""
+    cdna_step()
+    store_u64(&(<uint64_t *>slot)[0], (<const uint64_t *>desc)[0])
+    cdna_step()
+    store_u64(&(<uint64_t *>slot)[1], (<const uint64_t *>desc)[1])
 
 
 cdef inline int take_requests(vmm_t *vmm, uint32_t domain, vring_t *vring, uint16_t lone_flags, uint32_t room,
@@ -86,21 +105,23 @@ cdef inline int take_requests(vmm_t *vmm, uint32_t domain, vring_t *vring, uint1
     while i < n:
         (<uint64_t *>&desc)[0] = read_once_u64(&(<const uint64_t *>&request[i])[0])
         (<uint64_t *>&desc)[1] = read_once_u64(&(<const uint64_t *>&request[i])[1])
-        if <uint32_t>i == room:
+        if broken(CHECK_RING_FULL, <uint32_t>i == room):
             status = refuse(vmm, REFUSED_RING_FULL, i, 0)
         elif desc.flags & ~<uint16_t>DESC_F_EOP == 0:
             status = pin(vmm, &memory, domain, &desc, i)
-        elif desc.flags == lone_flags:
-            desc.len = 0
-        else:
+        elif broken(CHECK_REQUEST_FLAGS, desc.flags != lone_flags):
             status = refuse(vmm, REFUSED_FLAGS, i, 0)
+        else:
+            desc.len = 0
         if status:
             break
+        desc.addr = again_u64(PLANT_REQUEST_ADDR, desc.addr, &request[i].addr)
         desc.seq = seq
         seq = (seq + 1) & seq_mask
-        ring[producer & mask] = desc
+        write_desc(&ring[producer & mask], &desc)
         producer += 1
         i += 1
+    cdna_step()
     vring.producer, vring.seq = producer, seq
     vmm.descriptors += i
     return i if i or n <= 0 else status
@@ -111,9 +132,9 @@ cdef int enqueue(vmm_t *vmm, uint32_t domain, uint32_t context, uint32_t ring,
     cdef vring_t *vring
     cdef uint32_t consumer
     vmm.hypercalls += 1
-    if owned(vmm, domain, context) == NULL or ring > RING_RX:
+    if owned(vmm, domain, context) == NULL or broken(CHECK_RING_NUMBER, ring > RING_RX):
         return refuse(vmm, REFUSED_CONTEXT, 0, 0)
-    if vmm.context[context].protection != PROTECTION_VALIDATED:
+    if broken(CHECK_ENQUEUE_MODE, vmm.context[context].protection != PROTECTION_VALIDATED):
         return refuse(vmm, REFUSED_MODE, 0, 0)
     vring = &vmm.context[context].ring[ring]
     consumer = completed_upto(vmm, context, ring)
@@ -166,9 +187,11 @@ cdef inline void reap_limbo(vmm_t *vmm, vcontext_t *vcontext, bint stopped) noex
     cdef io_limbo_t *entry
     while vcontext.limbo_head != vcontext.limbo_tail:
         entry = &vcontext.limbo[vcontext.limbo_head & vcontext.limbo_mask]
-        if not idle and epoch - entry.epoch < LIMBO_EPOCHS:
+        if not idle and broken(CHECK_LIMBO_EPOCH, epoch - entry.epoch < LIMBO_EPOCHS):
             return
+        cdna_step()
         vmm.memory.page[entry.page].pins -= 1
+        cdna_step()
         vcontext.limbo_head += 1
 
 
@@ -180,21 +203,24 @@ cdef int iommu_map(vmm_t *vmm, uint32_t domain, uint32_t context, const uint32_t
     vmm.hypercalls += 1
     if nic_context == NULL:
         return refuse(vmm, REFUSED_CONTEXT, 0, 0)
-    if nic_context.protection != PROTECTION_IOMMU:
+    if broken(CHECK_MAP_MODE, nic_context.protection != PROTECTION_IOMMU):
         return refuse(vmm, REFUSED_MODE, 0, 0)
     reap_limbo(vmm, &vmm.context[context], False)
     for i in range(n):
         at = load_u32(&io_page[i])
         machine_page = load_u32(&page[i])
-        if at >= nic_context.io_pages or machine_page >= vmm.memory.pages:
+        if broken(CHECK_MAP_IO_RANGE, at >= nic_context.io_pages) or \
+                broken(CHECK_MAP_RANGE, machine_page >= vmm.memory.pages):
             status = refuse(vmm, REFUSED_ADDRESS, i, machine_page)
-        elif vmm.memory.page[machine_page].owner != domain:
+        elif broken(CHECK_MAP_OWNER, vmm.memory.page[machine_page].owner != domain):
             status = refuse(vmm, REFUSED_OWNER, i, machine_page)
-        elif nic_context.io_page[at] & IO_PAGE_PRESENT:
+        elif broken(CHECK_MAP_MAPPED, nic_context.io_page[at] & IO_PAGE_PRESENT):
             status = refuse(vmm, REFUSED_MAPPED, i, machine_page)
         if status:
             return i if i else status
+        cdna_step()
         vmm.memory.page[machine_page].pins += 1
+        cdna_step()
         store_u64(&nic_context.io_page[at],
                   <uint64_t>machine_page << PAGE_SHIFT | IO_PAGE_PRESENT | IO_PAGE_WRITE)
     return n
@@ -211,21 +237,24 @@ cdef int iommu_unmap(vmm_t *vmm, uint32_t domain, uint32_t context, const uint32
     vmm.hypercalls += 1
     if nic_context == NULL:
         return refuse(vmm, REFUSED_CONTEXT, 0, 0)
-    if nic_context.protection != PROTECTION_IOMMU:
+    if broken(CHECK_UNMAP_MODE, nic_context.protection != PROTECTION_IOMMU):
         return refuse(vmm, REFUSED_MODE, 0, 0)
     reap_limbo(vmm, vcontext, False)
     first = vcontext.limbo_tail
     for i in range(n):
         at = load_u32(&io_page[i])
-        if at >= nic_context.io_pages or not nic_context.io_page[at] & IO_PAGE_PRESENT:
+        if broken(CHECK_UNMAP_RANGE, at >= nic_context.io_pages) or \
+                broken(CHECK_UNMAP_MAPPED, not nic_context.io_page[at] & IO_PAGE_PRESENT):
             refuse(vmm, REFUSED_MAPPED, i, at)
             break
-        if vcontext.limbo_tail - vcontext.limbo_head > vcontext.limbo_mask:
+        if broken(CHECK_UNMAP_LIMBO, vcontext.limbo_tail - vcontext.limbo_head > vcontext.limbo_mask):
             refuse(vmm, REFUSED_RING_FULL, i, at)
             break
         entry = &vcontext.limbo[vcontext.limbo_tail & vcontext.limbo_mask]
         entry.page = <uint32_t>(nic_context.io_page[at] >> PAGE_SHIFT)
+        cdna_step()
         vcontext.limbo_tail += 1
+        cdna_step()
         store_u64(&nic_context.io_page[at], 0)
     else:
         i = n
@@ -245,13 +274,14 @@ cdef int transfer(vmm_t *vmm, uint32_t domain, uint32_t to, const uint32_t *page
     vmm.hypercalls += 1
     for i in range(n):
         at = page[i]
-        if at >= vmm.memory.pages:
+        if broken(CHECK_TRANSFER_RANGE, at >= vmm.memory.pages):
             return refuse(vmm, REFUSED_ADDRESS, i, at)
-        if vmm.memory.page[at].owner != domain:
+        if broken(CHECK_TRANSFER_OWNER, vmm.memory.page[at].owner != domain):
             return refuse(vmm, REFUSED_OWNER, i, at)
-        if vmm.memory.page[at].pins:
+        if broken(CHECK_TRANSFER_PINNED, vmm.memory.page[at].pins != 0):
             return refuse(vmm, REFUSED_PINNED, i, at)
     for i in range(n):
+        cdna_step()
         vmm.memory.page[page[i]].owner = to
     return n
 

@@ -103,6 +103,21 @@ def test_a_split_ring_goes_on_behind_its_used_index(host, guest):
     check_traffic(host, guest, attached)
 
 
+def test_a_position_that_a_dying_server_did_not_note(host):
+    """A packed ring's driver has seen what was used since, and filled those slots again."""
+    guest = host.add()
+    attached = host.attach(guest, ALL_PACKED, size=16)
+    check_traffic(host, guest, attached)
+    noted = [ring.device_event["off_wrap"].copy() for ring in attached.driver.queues]
+    check_traffic(host, guest, attached)
+    host.server.remove(guest)
+    for ring, position in zip(attached.driver.queues, noted, strict=True):
+        ring.device_event["off_wrap"] = position
+    guest = host.add()
+    attached.reconnect(guest.path)
+    check_traffic(host, guest, attached)
+
+
 SERVE = """
     import sys
     from cdna import ContextSettings, Machine
