@@ -25,6 +25,7 @@ One line on standard error says what would be right.
 # What a page says where it is not what every command has.
 STATUSES = {
     "compare": ".TP\n.B 1\nMeasured, but frames went missing.\n",
+    "fuzz": ".TP\n.B 1\nProtection has failed; the case is in a file, or still fails (\\-\\-replay).\n",
     "exec": ".TP\n.I any\nThat of the program.\n",
 }
 

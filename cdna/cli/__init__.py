@@ -34,6 +34,7 @@ COMMANDS = {
     "doctor": "cdna.cli.doctor:doctor",
     "compare": "cdna.cli.compare:compare",
     "bench": "cdna.cli.bench:bench",
+    "fuzz": "cdna.cli.fuzz:fuzz",
 }
 # exec: what follows the guest's name is another program's command line.
 SETTINGS: dict[str, dict[str, Any]] = {"exec": {"allow_interspersed_args": False}}

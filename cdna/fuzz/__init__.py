@@ -1,0 +1,1 @@
+"""Attacks on DMA protection, in campaigns, and who runs them: `cdna fuzz`. See docs/fuzz.md."""
