@@ -1,0 +1,1 @@
+"""kill -9 of guests, frontends, servers and VMMs, at every step that they make (docs/kills.md)."""
