@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 
 PYX := $(shell find ext -name '*.pyx')
-SOURCES := setup.py $(PYX) $(shell find ext cdna -name '*.pxd' -o -name '*.h')
+SOURCES := setup.py $(PYX) $(shell find fuzz -name '*.py[x]') $(shell find ext cdna fuzz -name '*.pxd' -o -name '*.h')
 FLAGS := $(strip $(CDNA_CFLAGS) $(if $(filter 1,$(CDNA_COVERAGE)),coverage))
 export CDNA_CFLAGS CDNA_COVERAGE
 
@@ -15,12 +15,14 @@ install = list=$$($(PY) -c 'import tomllib; t = tomllib.load(open("pyproject.tom
 	print(*$(1), sep="\n")') && echo "$$list" | $(PIP) install -qq --no-compile -r /dev/stdin
 
 # Programs that tests, benchmarks and the tutorial start; a test without its program is skipped by name.
-PEERS := curl ethtool iperf3 iproute2 iputils-ping tshark
+PEERS := curl ethtool iperf3 iproute2 iputils-ping libseccomp2 spin strace tshark
+# Those of the coverage-guided fuzzers.
+FUZZ_PEERS := clang-14 libclang-rt-14-dev
 # Those of the tests with virtual machines and DPDK; the kernel is for guests, and brings no boot loader.
 VM_PEERS := busybox-static dpdk dpdk-dev linux-image-cloud-amd64 qemu-system-x86
 APT_GET := DEBIAN_FRONTEND=noninteractive apt-get
 
-.PHONY: help run build test bench lint peers man wheel clean
+.PHONY: help run build test checks model fuzz coverage soak kills bench lint peers man wheel clean
 .NOTPARALLEL:
 
 help:  ## list these verbs
@@ -34,13 +36,45 @@ build: $(VENV)/.built $(VENV)/.installed  ## compile what has changed, into the 
 test: build $(VENV)/.test  ## run the tests; the summary says what was skipped and why
 	$(PY) -m pytest
 
+checks: build $(VENV)/.test  ## build with checks that can be switched off; each has to be missed by a test
+	CDNA_VARIANT=checks $(PY) setup.py -q build --build-lib build/checks/lib
+	PYTHONSAFEPATH=1 PYTHONPATH="$(CURDIR)/build/checks/lib" $(VENV)/bin/pytest \
+		-o pythonpath=". build/checks/lib" tests/checks
+
+# MODEL="-DSLOTS1=4" make model: the second ring as long as the first, which takes much longer.
+model:  ## search all states of the protection protocol; needs spin (docs/model.md)
+	@mkdir -p build/model
+	@cd build/model && for model in protection iommu; do \
+		spin -a $(MODEL) $(CURDIR)/models/$$model.pml && gcc -O2 -w -DSAFETY -DMEMLIM=16000 -o pan pan.c && \
+		./pan -m20000000 -w26 | tee $$model.txt | grep -E "errors:|assertion violated .*depth|states, stored|elapsed" && \
+		grep -q "errors: 0" $$model.txt && ! grep -q "too small\|not completed" $$model.txt || exit; done
+
+# DESCRIPTORS=1e9: the hostile guests go on for so many; SECONDS=3600: each fuzzer goes on for so long.
+fuzz: build $(VENV)/.test $(VENV)/.fuzz  ## hostile guests, coverage-guided fuzzers, coverage; SECONDS (60) each (docs/fuzz.md)
+	$(VENV)/bin/cdna fuzz --seconds $(if $(DESCRIPTORS),86400 --descriptors $(DESCRIPTORS),$(or $(SECONDS),60))
+	$(PY) fuzz/run.py --seconds $(or $(SECONDS),60)
+	$(MAKE) --no-print-directory coverage
+
+coverage: build $(VENV)/.test  ## lines and branches of the data path that the fuzzers' inputs and the tests reach
+	CDNA_VARIANT=coverage $(PY) setup.py -q build --build-lib build/coverage/lib
+	$(PY) fuzz/coverage.py $(if $(MISSING),--missing)
+
+HOURS ?= 2
+soak: build $(VENV)/.test  ## mixed traffic and attackers for HOURS (2) or for given SECONDS; writes soak/ (docs/soak.md)
+	$(PY) benchmarks/soak.py --seconds $(or $(SECONDS),$(shell expr $(HOURS) \* 3600)) --report soak --json soak.json
+
+kills: build $(VENV)/.test  ## kill -9 every party at every step, in compiled code too (docs/kills.md)
+	$(PY) benchmarks/kills.py
+	CDNA_VARIANT=checks $(PY) setup.py -q build --build-lib build/checks/lib
+	PYTHONSAFEPATH=1 PYTHONPATH="$(CURDIR)/build/checks/lib" $(PY) benchmarks/kills.py
+
 bench: build $(VENV)/.test  ## run the unit benchmarks
 	$(PY) -m pytest benchmarks --benchmark-only
 
 lint: build $(VENV)/.lint  ## check style, types, stubs and spelling
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
-	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cython-lint ext cdna
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cython-lint ext cdna fuzz
 	$(PY) -m mypy
 	$(PY) -m mypy.stubtest --concise --mypy-config-file pyproject.toml --ignore-disjoint-bases \
 		--allowlist tests/stubtest_allowlist.txt --ignore-unused-allowlist \
@@ -48,8 +82,8 @@ lint: build $(VENV)/.lint  ## check style, types, stubs and spelling
 	$(VENV)/bin/codespell
 
 peers:  ## install the programs that tests start, from Debian's packages; needs root
-	@dpkg -s $(PEERS) $(VM_PEERS) >/dev/null 2>&1 || { $(APT_GET) update -qq && \
-		for peers in "$(PEERS)" "$(VM_PEERS)"; do \
+	@dpkg -s $(PEERS) $(FUZZ_PEERS) $(VM_PEERS) >/dev/null 2>&1 || { $(APT_GET) update -qq && \
+		for peers in "$(PEERS)" "$(FUZZ_PEERS)" "$(VM_PEERS)"; do \
 			$(APT_GET) install -y -qq --no-install-recommends $$peers >/dev/null || exit; done; }
 
 man: build  ## write the man pages anew, after a change of the command line
@@ -61,7 +95,7 @@ wheel: $(VENV)/.ready  ## build a wheel in dist/
 
 clean:  ## remove what was built; the virtual environment stays
 	rm -rf build dist cdna.egg-info .mypy_cache .pytest_cache .ruff_cache $(VENV)/.built
-	find $(wildcard cdna ext tests benchmarks) \( -name '*.so' -o -path 'ext/*.c' -o -name '*.pyc' \) -delete
+	find $(wildcard cdna ext fuzz tests benchmarks) \( -name '*.so' -o -path 'ext/*.c' -o -name '*.pyc' \) -delete
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -80,6 +114,6 @@ $(VENV)/.installed: $(VENV)/.ready | $(VENV)/.built
 	$(PIP) install -qq --no-build-isolation --no-deps -e .
 	@touch $@
 
-$(VENV)/.test $(VENV)/.lint: $(VENV)/.%: $(VENV)/.ready
+$(VENV)/.test $(VENV)/.lint $(VENV)/.fuzz: $(VENV)/.%: $(VENV)/.ready
 	@echo "installing the $* tools"; $(call install,t["project"]["optional-dependencies"]["$*"])
 	@touch $@

@@ -48,6 +48,9 @@ TAGS: dict[str, tuple[int, str | None, str | None]] = {
 # Nobody may send these, and none is taken from a wire: the tag is not whole.
 HALF_TAGS = ("tag cut short", "tag without anything")
 
+# It speaks for the link, which is not a guest's alone. From a wire it is taken, as any frame of a group.
+PAUSE = "pause"
+
 # Runts that the NIC carries between guests, and does not take from a wire: shorter than a header and a tag.
 WIRE_RUNTS = ("14 bytes", "15 bytes", "16 bytes", "17 bytes")
 
@@ -76,6 +79,8 @@ def is_group(frame: bytes) -> bool:
 
 def sending_drop(name: str, sender: Vlan) -> str | None:
     """Why a context may not send a frame."""
+    if name == PAUSE:
+        return SPOOFED
     if name in HALF_TAGS:
         return TAGGED
     if name in TAGS and sender != "trunk":
