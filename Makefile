@@ -26,7 +26,7 @@ APT_GET := DEBIAN_FRONTEND=noninteractive apt-get
 .NOTPARALLEL:
 
 help:  ## list these verbs
-	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' Makefile | expand -t 8
+	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' Makefile | expand -t 10
 
 run: build  ## set up, build and run the comparison
 	$(VENV)/bin/cdna compare --report report
@@ -45,7 +45,7 @@ checks: build $(VENV)/.test  ## build with checks that can be switched off; each
 model:  ## search all states of the protection protocol; needs spin (docs/model.md)
 	@mkdir -p build/model
 	@cd build/model && for model in protection iommu; do \
-		spin -a $(MODEL) $(CURDIR)/models/$$model.pml && gcc -O2 -w -DSAFETY -DMEMLIM=16000 -o pan pan.c && \
+		spin -a $(MODEL) $(CURDIR)/models/$$model.pml && gcc -O2 -w -DSAFETY -DCOLLAPSE -DMEMLIM=16000 -o pan pan.c && \
 		./pan -m20000000 -w26 | tee $$model.txt | grep -E "errors:|assertion violated .*depth|states, stored|elapsed" && \
 		grep -q "errors: 0" $$model.txt && ! grep -q "too small\|not completed" $$model.txt || exit; done
 

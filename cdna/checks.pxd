@@ -43,6 +43,7 @@ cpdef enum Check:
     CHECK_IO_CROSSING               # what is translated at once lies in one I/O page
     # cdna/nic/switch.pxd: the frame's addresses
     CHECK_SPOOF                     # the source address is the context's own
+    CHECK_CONTROL                   # nor is the frame one for the link, such as PAUSE
     CHECK_TAG_SHORT                 # a tagged frame has its tag
     CHECK_TAG                       # an access port sends no frame of a VLAN
     CHECK_TAG_NESTED                # nor one with a tag behind the tag

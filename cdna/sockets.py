@@ -36,13 +36,14 @@ def listen(path: str, others: bool = False, kind: socket.SocketKind = socket.SOC
     listener = socket.socket(socket.AF_UNIX, kind)
     try:
         listener.setblocking(False)
-        os.fchmod(listener.fileno(), 0o600)  # Linux gives the file this mode: it is never open to more
+        os.fchmod(
+            listener.fileno(), 0o666 if others else 0o600
+        )  # Linux gives the file this mode, from the start
         with _alone(path):  # or two that start at once would both replace it
             if is_left_over(path):
                 os.unlink(path)
-            listener.bind(path)
-            if others:
-                os.chmod(path, 0o666)
+            with _umask(0o111 if others else 0o177):
+                listener.bind(path)
             listener.listen(128)
     except OSError as error:
         listener.close()
@@ -77,6 +78,16 @@ def listener_pid(path: str) -> int | None:
             return 0
         except OSError:
             return None
+
+
+@contextlib.contextmanager
+def _umask(mask: int) -> Iterator[None]:
+    """Which takes bits from the mode of the socket; it is the whole process's, so only for a moment."""
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 @contextlib.contextmanager

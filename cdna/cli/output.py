@@ -91,8 +91,8 @@ def write_file(option: str, path: Path, text: str) -> None:
         handle, name = tempfile.mkstemp(prefix=".cdna-", dir=path.parent)
         try:
             with open(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+                os.fchmod(file.fileno(), _mode(path))
                 file.write(text)
-            os.chmod(name, _mode(path))
             os.replace(name, path)
         except BaseException:
             Path(name).unlink(missing_ok=True)

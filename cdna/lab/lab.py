@@ -116,7 +116,7 @@ class Lab:
         with self._lock:
             if needs.user is not None:
                 for path in needs.listens:
-                    os.chown(path, needs.user.uid, -1)
+                    os.chown(path, needs.user.uid, -1, follow_symlinks=False)
             self.sandbox = enter(needs)
             self._needs = needs if self.sandbox.mode == "on" else None
 

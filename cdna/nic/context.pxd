@@ -18,7 +18,6 @@ cdef enum:
     VLAN_TRUNK = 0xFFFF         # any tag, frames pass as they are
     MULTICAST_FILTERS = 16      # exact multicast addresses of one context
     IO_PAGE_PRESENT = 1         # of an I/O page table entry, beside the page number << PAGE_SHIFT
-    IO_PAGE_WRITE = 2           # the device may write, not only read
 
 # One counter each, 64 bits, in this order; `Context.stats()` names them so.
 cdef packed struct stats_t:

@@ -3,7 +3,7 @@
 from libc.stdint cimport uint8_t, uint32_t
 
 from cdna.abi cimport offload_t
-from cdna.checks cimport CHECK_SPOOF, CHECK_TAG, CHECK_TAG_NESTED, CHECK_TAG_SHORT, broken
+from cdna.checks cimport CHECK_CONTROL, CHECK_SPOOF, CHECK_TAG, CHECK_TAG_NESTED, CHECK_TAG_SHORT, broken
 from cdna.nic.capture_ring cimport (
     CAPTURE_NOT_DROPPED, CAPTURE_OUT, CAPTURE_TX_DROP_FILTER, CAPTURE_TX_DROP_LINK, CAPTURE_TX_DROP_SPOOF,
     CAPTURE_TX_DROP_VLAN, capture,
@@ -23,7 +23,8 @@ cdef inline int tx_drop(context_t *context, header_t *header, uint32_t len) noex
 
     A guest that may speak in its own name alone does not speak for the link: PAUSE would stop it for all.
     """
-    if context.anti_spoof and (broken(CHECK_SPOOF, header.source != context.mac) or header.control):
+    if context.anti_spoof and (broken(CHECK_SPOOF, header.source != context.mac) or
+                               broken(CHECK_CONTROL, header.control)):
         context.stats.tx_drop_spoof += 1
         return CAPTURE_TX_DROP_SPOOF
     if header.tagged and broken(CHECK_TAG_SHORT, len < 18):

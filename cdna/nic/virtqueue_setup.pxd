@@ -46,13 +46,29 @@ cdef inline bint is_used(const virtqueue_t *q) noexcept nogil:
     return (flags >> 7 & 1) == q.avail_wrap and flags >> 15 == q.avail_wrap
 
 
+cdef inline bint is_filled_again(const virtqueue_t *q) noexcept nogil:
+    """Whether the driver has filled the slot where a packed ring stands once more, for the next lap.
+
+    A slot of the lap before may have the same flags: the middle of a chain, which nobody marks as used. But a
+    driver fills one slot after the other, so it has then filled the slot in front of this one again, too.
+    """
+    cdef uint32_t before = q.last_avail
+    cdef uint16_t wrap = q.avail_wrap, flags
+    if before == 0:
+        before = q.size
+        wrap ^= 1
+    flags = load_u16(&packed_table(q)[before - 1].flags)
+    return packed_available(q, q.last_avail, not q.avail_wrap) and (flags >> 7 & 1) != wrap
+
+
 cdef inline void recover_packed(virtqueue_t *q) noexcept nogil:
     """Where a packed ring stands whose device may have died in service.
 
     Behind the position that was noted there may be used slots: shown and not noted, so that the driver may
     have filled them again, or not yet shown, as the one before them is not. That one is given back with
     nothing in it, so that the driver gets at the others. Of chains in the ring, only the first slot tells
-    that they were used: a device that died just then may take up the rest of such a chain as a buffer.
+    that they were used: where a device died before it noted its position, the next one may take up the rest
+    of such a chain as a buffer.
     """
     cdef uint16_t noted = load_u16(&(<vring_packed_event_t *>q.device).off_wrap)
     cdef vring_packed_desc_t *first
@@ -70,13 +86,13 @@ cdef inline void recover_packed(virtqueue_t *q) noexcept nogil:
                 q.avail_wrap ^= 1
             return
         write_used(first, first.id, 0, first.flags ^ <uint16_t>VRING_PACKED_DESC_F_USED)
-    # A slot that is available in the next lap was used in this one, and the driver has seen that.
-    while left and (is_used(q) or packed_available(q, q.last_avail, not q.avail_wrap)):
+    # A slot that was filled again was used in this lap, and the driver has seen that.
+    while left and (is_used(q) or is_filled_again(q)):
         take(q, 1)
         left -= 1
 
 
-# What a frontend says of a ring (ext/nic/virtqueue_setup.pyx); ConfigError, and nothing has changed. `queue`
+# What a frontend says of a ring (ext/nic/virtqueue_setup.pyx); ConfigError. `queue`
 # is the number that it has for it. The engine does not serve it meanwhile.
 cdef forget_ring(virtqueue_t *q)
 cdef set_ring_size(virtqueue_t *q, queue, size)

@@ -65,6 +65,8 @@ def _option(level: int, name: str, option: int) -> tuple[Only, ...]:
 
 OWN_PID = -1  # stands for this process's id
 PROT_EXEC = 4
+NETLINK_ROUTE = 0
+ROUTE_NETLINK = (_one_of(0, ("AF_NETLINK", socket.AF_NETLINK)), _one_of(2, ("NETLINK_ROUTE", NETLINK_ROUTE)))
 NO_CODE = (Only(2, (Value("no PROT_EXEC", 0),), PROT_EXEC),)
 CLONE_VM, CLONE_SIGHAND, CLONE_THREAD = 0x100, 0x800, 0x10000  # linux/sched.h
 CLONE_NAMESPACES = 0x7E020080  # CLONE_NEWTIME, NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
@@ -158,7 +160,7 @@ CALLS: tuple[Call, ...] = (
     Call("io_submit"),
     # --- sockets ------------------------------------------------------------------------------------------
     Call("socket", (_one_of(0, ("AF_UNIX", socket.AF_UNIX)),)),
-    Call("socket", (_one_of(0, ("AF_NETLINK", socket.AF_NETLINK)),), (TAP, NAMESPACES)),
+    Call("socket", ROUTE_NETLINK, (TAP, NAMESPACES)),
     Call("socketpair", (_one_of(0, ("AF_UNIX", socket.AF_UNIX)),)),
     Call("bind"),
     Call("listen"),
@@ -199,8 +201,6 @@ CALLS: tuple[Call, ...] = (
     Call("unlinkat", instead_of="unlink"),
     Call("rename"),
     Call("renameat", instead_of="rename"),
-    Call("chmod"),
-    Call("fchmodat", instead_of="chmod"),
     Call("fchmod"),
     Call("umask"),
     Call("getcwd", unseen="a client of the control socket may give a relative path"),

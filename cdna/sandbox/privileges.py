@@ -54,7 +54,7 @@ def user_of(option: str, text: str) -> User:
         raise ConfigError(
             f"{option} {text!r:.60}: no such user here; give USER or USER:GROUP, such as nobody"
         ) from None
-    if os.geteuid() not in (0, entry.pw_uid):
+    if os.geteuid() != 0 and (entry.pw_uid, gid) != (os.geteuid(), os.getegid()):
         raise ConfigError(f"{option} {text}: only root becomes somebody else; leave it out, or run as root")
     if entry.pw_uid == 0:
         raise ConfigError(f"{option} {text}: that is root; give another user")
@@ -91,7 +91,7 @@ class Drop:
         self._data = array.array("I", [low, low, 0, high, high, 0])
         self._groups = array.array("I", user.groups if user is not None else ())
         self.calls: list[Call] = []
-        if user is not None and user.uid != os.geteuid():
+        if user is not None and (user.uid, user.gid) != (os.geteuid(), os.getegid()):
             self.calls += self._become(user)
         self.calls.append((NUMBERS["capset"], _address(self._header), _address(self._data)))
         self.calls.append((NUMBERS["prctl"], PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))

@@ -11,8 +11,11 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 
+from cdna.errors import ConfigError
+
 SHARE = 0.1  # of the time
 BURST = 0.5  # seconds at once, after a pause: a virtual machine that starts has many requests
+REST = 2.0  # seconds, at most: one request may take long, such as to give back much memory
 
 Clock = Callable[[], float]
 
@@ -28,6 +31,8 @@ class ControlTime:
         clock: Clock = time.monotonic,
         cost: Clock = time.thread_time,
     ) -> None:
+        if not 0 < share <= 1:
+            raise ConfigError(f"control_share {share!r}: give a share of the time, above 0 and up to 1")
         self._share = share
         self._burst = burst
         self._clock = clock
@@ -43,7 +48,7 @@ class ControlTime:
             yield
         finally:
             self._fill()
-            self._left -= self._cost() - begun
+            self._left = max(self._left - (self._cost() - begun), -REST * self._share)
 
     def due(self) -> float | None:
         """When the guest may go on, as `clock` counts; None: now."""

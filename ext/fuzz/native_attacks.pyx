@@ -23,7 +23,7 @@ from cdna.fuzz.native_steps cimport (
 )
 from cdna.fuzz.rng cimport next_u64, rng_t
 from cdna.memory cimport DOMID_VMM, Memory, SharedRegion
-from cdna.nic.context cimport IO_PAGE_PRESENT, IO_PAGE_WRITE, context_t
+from cdna.nic.context cimport IO_PAGE_PRESENT, context_t
 from cdna.vmm.protection cimport iommu_map, vcontext_t, vring_t
 
 import numpy as np
@@ -200,7 +200,7 @@ cdef class NativeAttacks(Arena):
         cdef uint32_t page = self.c.foreign[(argument >> 8) % self.c.foreigns], i
         if argument & 3 == PLANT_PAGE and who.protection == PROTECTION_IOMMU:
             self.c.nic.context[who.context].io_page[next_u64(rng) % OWN_PAGES] = \
-                <uint64_t>page << PAGE_SHIFT | IO_PAGE_PRESENT | IO_PAGE_WRITE
+                <uint64_t>page << PAGE_SHIFT | IO_PAGE_PRESENT
         elif argument & 3 == PLANT_PAGE:
             for i in range(0, self.c.foreigns, 2):
                 self.c.memory.page[self.c.foreign[i]].owner = who.domain

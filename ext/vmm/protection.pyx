@@ -20,7 +20,7 @@ from cdna.checks cimport (
 )
 from cdna.cpu cimport fence, load_u32, load_u64, lowest_bit, read_once_u64, store_u32, store_u64
 from cdna.memory cimport DOMID_VMM, memory_t
-from cdna.nic.context cimport IO_PAGE_PRESENT, IO_PAGE_WRITE, context_t, irq_ring_t, progress_t
+from cdna.nic.context cimport IO_PAGE_PRESENT, context_t, irq_ring_t, progress_t
 
 cdef enum:
     LIMBO_EPOCHS = 4            # two whole rounds of the NIC
@@ -222,7 +222,7 @@ cdef int iommu_map(vmm_t *vmm, uint32_t domain, uint32_t context, const uint32_t
         vmm.memory.page[machine_page].pins += 1
         cdna_step()
         store_u64(&nic_context.io_page[at],
-                  <uint64_t>machine_page << PAGE_SHIFT | IO_PAGE_PRESENT | IO_PAGE_WRITE)
+                  <uint64_t>machine_page << PAGE_SHIFT | IO_PAGE_PRESENT)
     return n
 
 

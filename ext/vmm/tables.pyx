@@ -10,7 +10,7 @@ from libc.string cimport memset
 from cdna.abi cimport PAGE_SHIFT, desc_t
 from cdna.cpu cimport store_u64
 from cdna.memory cimport DOMID_VMM, SharedRegion
-from cdna.nic.context cimport IO_PAGE_PRESENT, IO_PAGE_WRITE, ring_t
+from cdna.nic.context cimport IO_PAGE_PRESENT, ring_t
 from cdna.nic.device cimport Nic
 from cdna.vmm.protection cimport (
     decode_interrupts, enqueue, io_limbo_t, iommu_map, iommu_unmap, reap, reap_all, transfer, vcontext_t,
@@ -104,7 +104,7 @@ cdef class Tables:
                 continue
             self.c.memory.page[first + i].pins += 1
             store_u64(&self.c.nic.context[context].io_page[i],
-                      <uint64_t>(first + i) << PAGE_SHIFT | IO_PAGE_PRESENT | IO_PAGE_WRITE)
+                      <uint64_t>(first + i) << PAGE_SHIFT | IO_PAGE_PRESENT)
 
     def enqueue(self, uint32_t domain, uint32_t context, uint32_t ring,
                 const uint8_t[::1] requests not None) -> int:

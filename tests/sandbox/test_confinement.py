@@ -30,7 +30,6 @@ for thread in threads:
     thread.start()
 name = ctypes.create_string_buffer(b"marked")
 every_thread([(NUMBERS["prctl"], 15, ctypes.addressof(name))])  # PR_SET_NAME
-later = threading.Thread(target=hold.wait)
 found = [open(f"/proc/self/task/{thread}/comm").read().strip() for thread in os.listdir("/proc/self/task")]
 try:
     every_thread([(NUMBERS["prctl"], 15, ctypes.addressof(name)), (NUMBERS["prctl"], -1)])

@@ -70,6 +70,7 @@ OUTSIDE = {
     "a limit": "resource.getrlimit(resource.RLIMIT_NOFILE)",
     "io_uring": "libc.syscall(425, 1, 0)",
     "undoing it": "libc.prctl(22, 2, 0)",
+    "a mode": "os.chmod('/dev/null', 0o666)",
 }
 
 
@@ -93,6 +94,7 @@ def became() -> dict[str, int]:
     trials = {name: (code, [ALWAYS]) for name, code in {**INSIDE, **OUTSIDE, **OUTSIDE_X86}.items()}
     for part, code in OF_A_PART.items():
         trials |= {f"with {part}": (code, [ALWAYS, part]), f"without {part}": (code, [ALWAYS])}
+    trials["nf_tables"] = ("socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12)", [ALWAYS, TAP])
     done = subprocess.run(
         [sys.executable, "-c", TRIALS], input=json.dumps(trials), capture_output=True, text=True, timeout=60
     )
@@ -122,6 +124,12 @@ def test_a_raw_call_outside_ends_the_process(became: dict[str, int], what: str) 
 @pytest.mark.parametrize("part", OF_A_PART)
 def test_a_part_allows_what_it_is_for(became: dict[str, int], part: str) -> None:
     assert (became[f"without {part}"], became[f"with {part}"]) == (-signal.SIGSYS, PASSED)
+
+
+@needs_seccomp
+def test_netlink_is_for_routes(became: dict[str, int]) -> None:
+    """A tap's server may set its addresses, and has no way into the kernel's firewall."""
+    assert became["nf_tables"] == -signal.SIGSYS
 
 
 def test_a_new_thread_is_made_by_clone() -> None:

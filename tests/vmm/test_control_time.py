@@ -6,7 +6,8 @@ import socket
 import pytest
 
 from cdna import Machine, RemoteDriver
-from cdna.vmm.control_time import ControlTime
+from cdna.errors import ConfigError
+from cdna.vmm.control_time import REST, ControlTime
 from cdna.vmm.policy import Policy
 from cdna.vmm.server import Server
 from cdna.vmm.vhost_user.messages import VERSION, Request
@@ -79,6 +80,20 @@ def answers(frontend):
     except BlockingIOError:
         frontend.sock.settimeout(20)
     return count
+
+
+def test_a_rest_has_an_end(clocks):
+    spending = ControlTime(0.01, 0.0, **clocks.options)
+    for _ in range(100):
+        with spending.spent():
+            pass
+    assert spending.due() == pytest.approx(clocks.now + REST)
+
+
+@pytest.mark.parametrize("share", [0, -0.5, 1.5])
+def test_a_share_that_is_none(share):
+    with pytest.raises(ConfigError, match="give a share"):
+        ControlTime(share)
 
 
 def test_who_floods_waits_and_nobody_else(host, clocks):

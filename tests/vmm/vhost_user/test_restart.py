@@ -9,9 +9,10 @@ import textwrap
 import pytest
 
 from cdna.abi import ContextState, Fault
+from cdna.virtio import Feature
 from tests.support.frames import frame
 from tests.support.vhost_frontend import ALL_PACKED, SPLIT, attach
-from tests.support.vhost_host import VhostHost, check_traffic, incoming, outgoing, until
+from tests.support.vhost_host import VhostHost, check_traffic, incoming, less, outgoing, until
 from tests.support.vrings import Buffer
 
 BOTH = pytest.mark.parametrize("wanted", [SPLIT, ALL_PACKED], ids=["split", "packed"])
@@ -116,6 +117,26 @@ def test_a_position_that_a_dying_server_did_not_note(host):
     guest = host.add()
     attached.reconnect(guest.path)
     check_traffic(host, guest, attached)
+
+
+def test_a_packed_ring_of_chains_that_is_idle(host):
+    """Where it stands there may be the middle of a chain of the lap before."""
+    guest = host.add()
+    attached = host.attach(
+        guest, less(ALL_PACKED, Feature.VIRTIO_F_INDIRECT_DESC), size=15, split_header=True
+    )
+    for number in range(30):  # four laps, and each restart somewhere else
+        sent = outgoing(guest, 1, start=number)
+        assert attached.send(sent) == 1
+        host.step()
+        assert host.wire.get() == sent
+        host.server.remove(guest)
+        guest = host.add()
+        attached.reconnect(guest.path)
+    there = outgoing(guest, 7)
+    assert attached.send(there) == 7
+    host.step()
+    assert host.wire.get() == there
 
 
 SERVE = """
