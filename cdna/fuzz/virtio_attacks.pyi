@@ -8,6 +8,8 @@ from cdna.fuzz.arena import Arena, FuzzWire
 from cdna.guest_driver.queues import Queues
 from cdna.nic.traffic import Load
 
+ACTION_DTYPE: np.dtype[Any]
+
 class VirtioOp(IntEnum):
     VIRTIO_POST = 0
     VIRTIO_INDEX = 1

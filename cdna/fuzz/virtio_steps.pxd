@@ -12,7 +12,7 @@ from cdna.fuzz.virtio_guest cimport (
 )
 from cdna.nic.engine cimport engine_poll
 from cdna.nic.virtqueue cimport avail_ring, packed_table, split_table, virtqueue_t
-from cdna.virtio cimport vring_desc_t, vring_packed_event_t
+from cdna.virtio cimport VRING_DESC_F_INDIRECT, vring_desc_t, vring_packed_desc_t, vring_packed_event_t
 
 cdef enum:
     FEW = 4                     # frames of a round that is cut short
@@ -66,14 +66,23 @@ cdef inline void post_buffers(arena_t *arena, guest_t *who, uint32_t ring, uint3
     show(who, ring)
 
 
+cdef inline uint16_t other_flags(const guest_t *who, uint16_t flags, uint16_t bits) noexcept nogil:
+    """Any flags. A strict one's tables stay tables: their bytes, sent as a frame, would pass for a secret."""
+    if who.loose:
+        return bits
+    return (bits & ~<uint16_t>VRING_DESC_F_INDIRECT) | (flags & VRING_DESC_F_INDIRECT)
+
+
 cdef inline void lie_index(guest_t *who, uint32_t ring, uint32_t argument, rng_t *rng) noexcept nogil:
     """An available index that cannot be, heads that are none, any event area; in a packed ring flags."""
     cdef virtqueue_t *q = who.queue[ring]
     cdef uint16_t bits = <uint16_t>next_u64(rng)
     cdef uint32_t kind = argument & 7
+    cdef vring_packed_desc_t *entry
     if who.packed:
         if kind < 3:
-            store_u16(&packed_table(q)[below(rng, q.size)].flags, bits)
+            entry = &packed_table(q)[below(rng, q.size)]
+            store_u16(&entry.flags, other_flags(who, entry.flags, bits))
         elif kind == 3:
             packed_table(q)[below(rng, q.size)].id = bits
         else:
@@ -109,9 +118,9 @@ cdef inline void write_over(guest_t *who, uint32_t ring, uint32_t count, rng_t *
         if bits & 12 == 0:
             table.len = <uint32_t>(bits >> 32) >> (bits >> 27 & 31)
         elif bits & 12 == 4:
-            table.flags = <uint16_t>(bits >> 32)        # of a packed one: its id
+            table.flags = other_flags(who, table.flags, <uint16_t>(bits >> 32))    # of a packed one: its id
         elif bits & 12 == 8:
-            table.next = <uint16_t>(bits >> 32)         # of a packed one: its flags
+            table.next = other_flags(who, table.next, <uint16_t>(bits >> 32))   # of a packed one: its flags
         elif who.loose:
             table.addr ^= bits >> (bits >> 27 & 63)
 

@@ -49,7 +49,8 @@ MISSED_BY: dict[str, str] = {
     "CHECK_IO_CROSSING": "tests/vmm/test_iommu.py::test_an_io_address_reaches_the_page_that_the_vmm_mapped",
     "CHECK_SPOOF": "tests/nic/test_demux.py::"
     "test_a_source_address_that_is_not_its_own_is_dropped_and_counted",
-    "CHECK_CONTROL": "tests/security/test_frames.py::test_pause_from_a_guest",
+    "CHECK_CONTROL": "tests/nic/test_demux.py::"
+    "test_a_frame_for_the_link_is_dropped_with_the_sources_that_are_checked",
     "CHECK_TAG_SHORT": "tests/nic/test_demux.py::test_a_tag_that_is_cut_short_is_dropped",
     "CHECK_TAG": "tests/nic/test_demux.py::test_an_access_context_sends_no_tags_of_its_own",
     "CHECK_TAG_NESTED": "tests/nic/test_limits.py::test_an_access_port_sends_no_tag_behind_a_priority_tag",

@@ -129,6 +129,16 @@ def test_a_source_address_that_is_not_its_own_is_dropped_and_counted():
     assert lan.stats("a") == {"tx_drop_spoof": 2}
 
 
+def test_a_frame_for_the_link_is_dropped_with_the_sources_that_are_checked():
+    lan = Lan(a={})
+    data = frame(bytes.fromhex("0180c2000001"), lan.addr("a"))
+    pause = data[:12] + b"\x88\x08" + data[14:]
+    assert lan.send(pause, "a") == {}
+    assert lan.stats("a") == {"tx_drop_spoof": 1}
+    lan["a"].context.set(anti_spoof=False)
+    assert lan.send(pause, "a") == {"wire": [pause]}
+
+
 # --- VLANs --------------------------------------------------------------------------------------------------
 
 
