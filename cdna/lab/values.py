@@ -143,7 +143,7 @@ def socket_path(where: str, value: object) -> str:
         raise bad(where, value, f"longer than the {MAX_PATH} bytes that a Unix socket's path can have")
     directory = os.path.dirname(path)
     if not os.path.isdir(directory):
-        raise bad(where, value, f"there is no directory {directory}; make it first")
+        raise bad(where, value, f"there is no directory {directory!r:.80}; make it first")
     if os.path.isdir(path):
         raise bad(where, value, "a directory; give the path of a socket in it")
     return path

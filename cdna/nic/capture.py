@@ -80,6 +80,8 @@ def _captured(path: str | Path, number: int, reader: RawPcapReader, frame: bytes
     else:
         linktype = reader.linktype & 0xFFFF  # the upper bits tell of a frame check sequence
         timestamp = meta.sec * NS + meta.usec * (1 if reader.nano else 1000)
+    if timestamp >> 63:
+        raise ConfigError(f"{path}: packet {number} is of the year 2262 or later; nanoseconds end there")
     if linktype != LINKTYPE_ETHERNET:
         raise ConfigError(
             f"{path}: packet {number} has link type {linktype}; only Ethernet (1) is carried here"

@@ -297,7 +297,7 @@ def test_kinds_share_one_nic(path: Path, tmp_path: Path) -> None:
         (["--context", "vm"], "give one of namespace:NAME, vhost-user:PATH, synthetic:NAME"),
         (["--context", "tap:x"], "give one of namespace:NAME, vhost-user:PATH, synthetic:NAME"),
         (["--context", "vhost-user:"], "give one of namespace:NAME"),
-        (["--context", "vhost-user:/nowhere/x.sock"], "there is no directory /nowhere; make it first"),
+        (["--context", "vhost-user:/nowhere/x.sock"], "there is no directory '/nowhere'; make it first"),
         (["--context", "vhost-user:/tmp/" + "x" * 110], "longer than the 107 bytes"),
         (["--context", "vhost-user:/tmp"], "a directory; give the path of a socket in it"),
         (
