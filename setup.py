@@ -176,6 +176,7 @@ class BuildPy(build_py):
         super().finalize_options()
         if VARIANT:
             self.packages = [*self.packages, "fuzz", "fuzz.targets"]
+            self.package_data = {**self.package_data, "fuzz": ["corpus/*", "dictionaries/*", "regressions/*/*"]}
 
 
 def extension(pyx):

@@ -41,7 +41,7 @@ DATA_PATH = (  # patterns below the root, and what of them is none: benchmarks, 
 LEFT_OUT = ("traffic", "generator", "line")  # the load of benchmarks, and its checks
 TESTS = (  # two groups, which run at the same time
     ("tests/nic", "tests/guest_driver", "tests/captures", "tests/test_model.py"),
-    ("tests/vmm", "tests/fuzz"),
+    ("tests/vmm",),
 )
 WANTED = 96.0  # per cent of lines
 
