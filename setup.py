@@ -176,7 +176,8 @@ class BuildPy(build_py):
         super().finalize_options()
         if VARIANT:
             self.packages = [*self.packages, "fuzz", "fuzz.targets"]
-            self.package_data = {**self.package_data, "fuzz": ["corpus/*", "dictionaries/*", "regressions/*/*"]}
+            inputs = ["corpus/*", "dictionaries/*", "regressions/*/*"]
+            self.package_data = {**self.package_data, "fuzz": inputs}
 
 
 def extension(pyx):
