@@ -75,11 +75,13 @@ cdef inline bint all_low(const uint8_t *at, uint32_t len) noexcept nogil:
 cdef inline bint has_secret(const uint8_t *at, uint32_t len) noexcept nogil:
     """Whether two words in a row, aligned in memory, have every top bit set."""
     cdef uint32_t skip = <uint32_t>(-<uintptr_t>at & 7), i, words, run = 0
+    cdef uint64_t word
     if len < skip + 16:
         return False
     words = (len - skip) >> 3
     for i in range(words):
-        if (<const uint64_t *>(at + skip))[i] & high_bits() == high_bits():
+        word = (<const uint64_t *>(at + skip))[i]
+        if word & high_bits() == high_bits() and word != ~<uint64_t>0:     # parts of broadcast addresses
             run += 1
             if run == 2:
                 return True
