@@ -6,12 +6,12 @@ from typing import Any
 
 from cdna import ContextSettings, Machine
 from cdna.abi import Takes
+from cdna.guest_driver.vhost_frontend import ALL_PACKED, LEGACY, SPLIT, NetDriver
+from cdna.guest_driver.vrings import GuestMemory
 from cdna.nic.capture_ring import CaptureRing
 from cdna.nic.virtio_device import Region, VirtioDevice
 from cdna.nic.wire import Wire
 from cdna.virtio import Feature
-from tests.support.vhost_frontend import ALL_PACKED, LEGACY, SPLIT, NetDriver
-from tests.support.vrings import GuestMemory
 
 ALL = sum(Takes)
 PLAIN_PACKED = 1 << Feature.VIRTIO_F_VERSION_1 | 1 << Feature.VIRTIO_F_RING_PACKED

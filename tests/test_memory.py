@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from cdna.errors import ConfigError, ResourceError
+from cdna.guest_driver.hostile import RX, Hostile
 from cdna.machine import Machine
 from cdna.memory import Memory
-from tests.support.hostile import RX, Hostile
 
 PAGE = 4096
 

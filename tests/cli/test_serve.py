@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
+from cdna.guest_driver.vhost_frontend import AttachedGuest, Frontend, attach
+from cdna.guest_driver.vrings import Buffer
 from cdna.vmm.vhost_user.messages import HEADER, VERSION, Request
 from tests.support.frames import frame
 from tests.support.lab import CDNA, DEADLINE, Serve, needs_namespaces, run, wait_for
-from tests.support.vhost_frontend import AttachedGuest, Frontend, attach
-from tests.support.vrings import Buffer
 
 A, B = "02:00:00:00:00:0a", "02:00:00:00:00:0b"
 

@@ -9,13 +9,13 @@ import pytest
 from cdna import abi
 from cdna.abi import CompletionFlag, ContextState
 from cdna.errors import ConfigError
+from cdna.guest_driver.hostile import EOP, TX, Hostile
 from cdna.machine import Machine
 from cdna.memory import Memory
 from cdna.nic.device import Nic
 from cdna.nic.null_wire import NullWire
 from cdna.nic.queue_wire import QueueWire
 from tests.support.frames import OUTSIDE, frame, mac
-from tests.support.hostile import EOP, TX, Hostile
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ import pytest
 
 from cdna import abi
 from cdna.abi import ContextState, DescFlag, Fault, Refusal
+from cdna.guest_driver.hostile import EOP, PRODUCER, RX, TX, Hostile
 from cdna.machine import Machine
 from tests.support.frames import Neighbours, frame, mac
-from tests.support.hostile import EOP, PRODUCER, RX, TX, Hostile
 
 OFFLOAD = DescFlag.DESC_F_OFFLOAD
 MEMORY = 4 << 20

@@ -10,11 +10,11 @@ import pytest
 from cdna.abi import ContextState
 from cdna.errors import ConfigError, ContextFault
 from cdna.guest_driver.driver import Driver
+from cdna.guest_driver.hostile import PRODUCER, TX, Hostile
 from cdna.machine import Machine
 from cdna.nic.device import VECTORS
 from cdna.nic.queue_wire import QueueWire
 from tests.support.frames import OUTSIDE, frame, mac, receive_all
-from tests.support.hostile import PRODUCER, TX, Hostile
 
 NEVER = 4e9  # microseconds: more than an hour
 

@@ -11,11 +11,11 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
 from cdna.abi import ContextState, DescFlag, Fault, Limits, Refusal
+from cdna.guest_driver.hostile import EOP, PRODUCER, TX, Hostile
 from cdna.machine import Machine
 from cdna.nic.offload import transport_header
 from cdna.vmm.hypercall import Hypercall, HypercallBuffer, Malformed
 from tests.support.frames import Neighbours, mac
-from tests.support.hostile import EOP, PRODUCER, TX, Hostile
 
 VNET = 12  # bytes of the header in front of a frame
 TAG = b"\x81\x00"

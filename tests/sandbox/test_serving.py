@@ -19,14 +19,14 @@ from typing import Any
 import pytest
 
 from cdna.errors import CdnaError
+from cdna.guest_driver.vhost_frontend import AttachedGuest, Frontend, attach
+from cdna.guest_driver.vrings import Buffer
 from cdna.lab.capture import LabCapture
 from cdna.lab.control import ControlClient
 from cdna.sandbox import trace
 from tests.support.frames import frame
 from tests.support.lab import CDNA, DEADLINE, Serve, needs_namespaces, wait_for
 from tests.support.namespace import delete_link, host_end, in_namespace, make_tap, make_veth, set_link
-from tests.support.vhost_frontend import AttachedGuest, Frontend, attach
-from tests.support.vrings import Buffer
 
 A, B = "02:00:00:00:00:0a", "02:00:00:00:00:0b"
 DEVICE, FAR = "cdsb0", "cdsb1"

@@ -5,11 +5,11 @@ import os
 import pytest
 
 from cdna.abi import Fault
+from cdna.guest_driver.vhost_frontend import ALL_PACKED, SPLIT
+from cdna.guest_driver.vrings import Buffer, GuestMemory, MemoryRegion
 from cdna.virtio import Feature, VirtioLimits
 from tests.support.attack import INDIRECT, NEXT, NOWHERE, WRITE
-from tests.support.vhost_frontend import ALL_PACKED, SPLIT
 from tests.support.vhost_host import less, mac, outgoing
-from tests.support.vrings import Buffer, GuestMemory, MemoryRegion
 
 GIB = 1 << 30
 

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from cdna.abi import Fault
+from cdna.guest_driver.hostile import EOP, RX, TX
+from cdna.guest_driver.vhost_frontend import ALL_PACKED, SPLIT
+from cdna.guest_driver.vrings import Buffer
 from tests.support.attack import INDIRECT, NEXT, NOWHERE, PATTERN, WRITE
 from tests.support.frames import OUTSIDE, frame
-from tests.support.hostile import EOP, RX, TX
-from tests.support.vhost_frontend import ALL_PACKED, SPLIT
 from tests.support.vhost_host import mac, outgoing, until
-from tests.support.vrings import Buffer
 
 REWRITE = """
 import mmap, sys

@@ -8,6 +8,7 @@ from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt
 from scapy.packet import Raw
 
 from cdna import ContextSettings
+from cdna.guest_driver.hostile import EOP, TX, Hostile
 from cdna.nic.offload import verify_checksum
 from cdna.virtio import Feature
 from cdna.vmm.vhost_user.messages import Request
@@ -15,7 +16,6 @@ from cdna.vmm.vhost_user.net_control import NetCtrl
 from tests.support.attack import VirtioAttack
 from tests.support.control_driver import ERR
 from tests.support.frames import BROADCAST, OUTSIDE, frame, vlan_tag
-from tests.support.hostile import EOP, TX, Hostile
 from tests.support.vhost_host import incoming, mac
 
 PAUSE = bytes.fromhex("0180c2000001")

@@ -6,14 +6,14 @@ import pytest
 
 from cdna import abi
 from cdna.abi import DescFlag, Fault, VnetFlag, VnetGso
+from cdna.guest_driver.hostile import EOP, RX, TX
+from cdna.guest_driver.vhost_frontend import ALL_PACKED, LEGACY, SPLIT
+from cdna.guest_driver.vrings import Buffer
 from cdna.virtio import Feature
 from tests.support.attack import INDIRECT, NEXT, PATTERN, WRITE
 from tests.support.frames import OUTSIDE, frame
-from tests.support.hostile import EOP, RX, TX
 from tests.support.large import KINDS, large, vnet_header
-from tests.support.vhost_frontend import ALL_PACKED, LEGACY, SPLIT
 from tests.support.vhost_host import incoming, less, mac, outgoing
-from tests.support.vrings import Buffer
 
 BOTH = pytest.mark.parametrize("wanted", [SPLIT, ALL_PACKED], ids=["split", "packed"])
 CSUM, TCP4, TCP6 = VnetFlag.VNET_F_NEEDS_CSUM, VnetGso.VNET_GSO_TCPV4, VnetGso.VNET_GSO_TCPV6

@@ -6,15 +6,15 @@ import struct
 import pytest
 
 from cdna.abi import Fault, Refusal
+from cdna.guest_driver.hostile import EOP, PRODUCER, RX, TX
+from cdna.guest_driver.vhost_frontend import ALL_PACKED, SPLIT
+from cdna.guest_driver.vrings import PackedRing
 from cdna.vmm.vhost_user.messages import U64, VRING_NO_FD, VRING_STATE, Request
 from cdna.vmm.vhost_user.net_control import NetCtrl
 from tests.support.attack import NativeAttack
 from tests.support.control_driver import ERR, OK, spread
 from tests.support.frames import OUTSIDE
-from tests.support.hostile import EOP, PRODUCER, RX, TX
-from tests.support.vhost_frontend import ALL_PACKED, SPLIT
 from tests.support.vhost_host import check_traffic, outgoing
-from tests.support.vrings import PackedRing
 
 BOTH = pytest.mark.parametrize("wanted", [SPLIT, ALL_PACKED], ids=["split", "packed"])
 

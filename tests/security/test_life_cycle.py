@@ -7,14 +7,14 @@ import pytest
 from cdna import abi
 from cdna.abi import ContextState, Fault, Refusal
 from cdna.errors import Refused
+from cdna.guest_driver.hostile import EOP, PRODUCER, RX, TX, Hostile
+from cdna.guest_driver.vhost_frontend import ALL_PACKED, SPLIT
+from cdna.guest_driver.vrings import Buffer
 from cdna.vmm.vhost_user.messages import Request
 from tests.support.attack import NOWHERE, PATTERN
 from tests.support.frames import OUTSIDE, frame
-from tests.support.hostile import EOP, PRODUCER, RX, TX, Hostile
 from tests.support.large import KINDS, large, vnet_header
-from tests.support.vhost_frontend import ALL_PACKED, SPLIT
 from tests.support.vhost_host import check_traffic, incoming, mac, outgoing, until
-from tests.support.vrings import Buffer
 
 BOTH = pytest.mark.parametrize("wanted", [SPLIT, ALL_PACKED], ids=["split", "packed"])
 PAGE = abi.PAGE_BYTES

@@ -5,9 +5,9 @@ import os
 import numpy as np
 import pytest
 
+from cdna.guest_driver.vhost_frontend import ALL_PACKED, SPLIT
 from cdna.virtio import Feature
 from cdna.vmm.vhost_user.messages import LOG, Request
-from tests.support.vhost_frontend import ALL_PACKED, SPLIT
 from tests.support.vhost_host import incoming, outgoing
 
 LOG_ALL = 1 << Feature.VHOST_F_LOG_ALL

@@ -6,11 +6,11 @@ import socket
 import pytest
 
 from cdna.abi import Fault
+from cdna.guest_driver.hostile import EOP, PRODUCER, RX, TX
+from cdna.guest_driver.vhost_frontend import ALL_PACKED, SPLIT, Frontend
 from cdna.vmm.vhost_user.messages import Request
 from tests.support.attack import INDIRECT, NEXT
 from tests.support.frames import BROADCAST, frame
-from tests.support.hostile import EOP, PRODUCER, RX, TX
-from tests.support.vhost_frontend import ALL_PACKED, SPLIT, Frontend
 from tests.support.vhost_host import check_traffic, incoming, mac, outgoing, until
 
 BOTH = pytest.mark.parametrize("wanted", [SPLIT, ALL_PACKED], ids=["split", "packed"])

@@ -11,14 +11,14 @@ from collections.abc import Sequence
 
 from cdna import abi
 from cdna.abi import ContextState, Fault
+from cdna.guest_driver.hostile import Hostile
+from cdna.guest_driver.vhost_frontend import SPLIT, AttachedGuest
+from cdna.guest_driver.vrings import SplitRing
 from cdna.machine import Machine
 from cdna.nic.queue_wire import QueueWire
 from cdna.vmm.vhost_user import VhostUserGuest
 from tests.support.frames import Neighbours
-from tests.support.hostile import Hostile
-from tests.support.vhost_frontend import SPLIT, AttachedGuest
 from tests.support.vhost_host import VhostHost, check_traffic, until
-from tests.support.vrings import SplitRing
 
 NEXT, WRITE, INDIRECT = 1, 2, 4  # of a descriptor (virtio 1.2, 2.7.5)
 NOWHERE = 1 << 50  # a guest address that is in no region

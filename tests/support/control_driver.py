@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 import struct
 
+from cdna.guest_driver.vhost_frontend import ALL_PACKED, SPLIT
+from cdna.guest_driver.vrings import Buffer, PackedRing, SplitRing
 from cdna.virtio import Feature
 from cdna.vmm.vhost_user.net_control import NetCtrl
 from tests.support.frames import OUTSIDE, flows
-from tests.support.vhost_frontend import ALL_PACKED, SPLIT
 from tests.support.vhost_host import less, mac, until
-from tests.support.vrings import Buffer, PackedRing, SplitRing
 
 OK, ERR, UNANSWERED = 0, 1, 0xAA
 MQ, RSS = Feature.VIRTIO_NET_F_MQ, Feature.VIRTIO_NET_F_RSS

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from cdna import ContextSettings, Machine
+from cdna.guest_driver.vhost_frontend import SPLIT, AttachedGuest, Frontend, NetDriver, attach
+from cdna.guest_driver.vrings import MAPPED, GuestMemory
 from cdna.nic.queue_wire import QueueWire
 from cdna.vmm.vhost_user import VhostUserGuest, VhostUserServer
 from tests.support.frames import OUTSIDE, frame
 from tests.support.remote_host import descriptors
-from tests.support.vhost_frontend import SPLIT, AttachedGuest, Frontend, NetDriver, attach
-from tests.support.vrings import MAPPED, GuestMemory
 
 DEADLINE = 20.0  # seconds
 

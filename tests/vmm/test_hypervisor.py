@@ -7,11 +7,11 @@ import pytest
 from cdna.abi import ContextState
 from cdna.errors import CdnaError, ConfigError, ResourceError
 from cdna.guest_driver.driver import Driver
+from cdna.guest_driver.hostile import EOP, TX, Hostile
 from cdna.machine import Machine
 from cdna.nic.loopback_wire import LoopbackWire
 from cdna.vmm.settings import ContextSettings
 from tests.support.frames import Neighbours, frame, mac
-from tests.support.hostile import EOP, TX, Hostile
 
 PAGE = 4096
 

@@ -7,10 +7,10 @@ import pytest
 
 from cdna.abi import ContextState, Fault
 from cdna.guest_driver.driver import Driver
+from cdna.guest_driver.hostile import EOP, RX, TX, Hostile
 from cdna.machine import Machine
 from cdna.vmm.settings import STRATEGIES
 from tests.support.frames import Neighbours, frame, mac, receive_all
-from tests.support.hostile import EOP, RX, TX, Hostile
 
 PAGE = 4096
 RING = 8

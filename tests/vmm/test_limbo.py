@@ -8,8 +8,8 @@ import signal
 import time
 from collections.abc import Iterator
 
+from cdna.guest_driver.hostile import Hostile
 from cdna.machine import Machine
-from tests.support.hostile import Hostile
 
 MANY = 4096  # more than can wait of a guest of 16 pages
 

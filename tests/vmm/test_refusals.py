@@ -10,9 +10,9 @@ import pytest
 from cdna import abi
 from cdna.abi import DescFlag, Refusal
 from cdna.errors import Refused
+from cdna.guest_driver.hostile import EOP, RX, TX, Desc, Hostile
 from cdna.machine import Machine
 from tests.support.frames import Neighbours, frame, mac
-from tests.support.hostile import EOP, RX, TX, Desc, Hostile
 
 MEMORY = 4 << 20
 LAST = MEMORY // abi.PAGE_BYTES - 1

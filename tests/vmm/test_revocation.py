@@ -11,12 +11,12 @@ import pytest
 from cdna.abi import ContextState
 from cdna.errors import CdnaError
 from cdna.guest_driver.driver import Driver
+from cdna.guest_driver.hostile import TX, Hostile
 from cdna.machine import Machine
 from cdna.nic.queue_wire import QueueWire
 from cdna.vmm.hypervisor import Guest
 from cdna.vmm.settings import PROTECTIONS
 from tests.support.frames import OUTSIDE, frame, mac, receive_all
-from tests.support.hostile import TX, Hostile
 
 FRAMES = 12
 EVE = "02:00:00:00:0e:0e"

@@ -6,8 +6,8 @@ import logging
 import pytest
 
 from cdna import ContextSettings
+from cdna.guest_driver.vhost_frontend import SPLIT
 from tests.support.control_driver import ControlDriver
-from tests.support.vhost_frontend import SPLIT
 from tests.support.vhost_host import VhostHost
 
 

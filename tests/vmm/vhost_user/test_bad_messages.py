@@ -6,6 +6,7 @@ import struct
 
 import pytest
 
+from cdna.guest_driver.vhost_frontend import SPLIT
 from cdna.virtio import Feature
 from cdna.vmm.vhost_user.handlers import RULES
 from cdna.vmm.vhost_user.messages import (
@@ -22,7 +23,6 @@ from cdna.vmm.vhost_user.messages import (
     VRING_STATE,
     Request,
 )
-from tests.support.vhost_frontend import SPLIT
 from tests.support.vhost_host import check_traffic, until
 
 TOP = (1 << 64) - 1

@@ -11,9 +11,9 @@ import pytest
 
 from cdna import ContextSettings
 from cdna.errors import ConfigError, ResourceError
+from cdna.guest_driver.vhost_frontend import SPLIT, Frontend, attach
 from cdna.vmm.vhost_user import OFFERED, VhostUserServer
 from cdna.vmm.vhost_user.messages import HEADER, U64, VERSION, Request
-from tests.support.vhost_frontend import SPLIT, Frontend, attach
 from tests.support.vhost_host import check_traffic, incoming, until
 
 GET_FEATURES = HEADER.pack(Request.GET_FEATURES, VERSION, 0)

@@ -6,11 +6,11 @@ import struct
 import pytest
 
 from cdna.abi import ContextState, Fault, Ring
+from cdna.guest_driver.vhost_frontend import ALL_PACKED
+from cdna.guest_driver.vrings import Buffer, SplitRing
 from cdna.vmm.vhost_user.net_control import NetCtrl
 from tests.support.control_driver import FORMATS, INDIRECT, OK, UNANSWERED
-from tests.support.vhost_frontend import ALL_PACKED
 from tests.support.vhost_host import check_traffic, less, until
-from tests.support.vrings import Buffer, SplitRing
 
 NEXT, TABLE = 1, 4
 

@@ -5,13 +5,13 @@ import struct
 
 import pytest
 
+from cdna.guest_driver.vhost_frontend import SPLIT
 from cdna.nic.flow_hash import HashType, hash_frame_rss
 from cdna.virtio import Feature
 from cdna.vmm.vhost_user.messages import CONFIG_HEAD, Request
 from cdna.vmm.vhost_user.net_control import NetCtrl
 from tests.support.control_driver import ELSE, ERR, GROUP, MQ, OK, RSS, ControlDriver, arrives, spread, table
 from tests.support.frames import BROADCAST, OUTSIDE, flows, frame
-from tests.support.vhost_frontend import SPLIT
 from tests.support.vhost_host import check_traffic, less, mac, until
 from tests.vmm.vhost_user.test_frames import segment
 

@@ -8,11 +8,11 @@ from collections.abc import Callable
 import pytest
 
 from cdna.abi import ContextState, Fault
+from cdna.guest_driver.vhost_frontend import SPLIT, AttachedGuest
+from cdna.guest_driver.vrings import Buffer, SplitRing
 from cdna.vmm.vhost_user import VhostUserGuest
 from tests.support.frames import frame
-from tests.support.vhost_frontend import SPLIT, AttachedGuest
 from tests.support.vhost_host import VhostHost, check_traffic, incoming, mac
-from tests.support.vrings import Buffer, SplitRing
 
 INDIRECT, NEXT = 4, 1
 Break = Callable[[AttachedGuest], None]

@@ -8,10 +8,10 @@ from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
+from cdna.guest_driver.vhost_frontend import ALL_PACKED, LEGACY, MRG_RXBUF, SPLIT
 from cdna.virtio import Feature
 from cdna.vmm.vhost_user.messages import Request
 from tests.support.frames import BROADCAST, OUTSIDE, flows, frame
-from tests.support.vhost_frontend import ALL_PACKED, LEGACY, MRG_RXBUF, SPLIT
 from tests.support.vhost_host import check_traffic, incoming, less, mac, outgoing, until
 
 EVENT_IDX, IN_ORDER = Feature.VIRTIO_F_EVENT_IDX, Feature.VIRTIO_F_IN_ORDER

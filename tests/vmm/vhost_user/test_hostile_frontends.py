@@ -11,11 +11,11 @@ import struct
 import pytest
 
 from cdna.abi import ContextState
+from cdna.guest_driver.vhost_frontend import ALL_PACKED, SPLIT
+from cdna.guest_driver.vrings import Buffer, PackedRing
 from cdna.vmm.vhost_user.messages import SINGLE_REGION, TABLE_HEAD, Inflight, Request
 from tests.support.frames import OUTSIDE, frame
-from tests.support.vhost_frontend import ALL_PACKED, SPLIT
 from tests.support.vhost_host import check_traffic, mac, until
-from tests.support.vrings import Buffer, PackedRing
 
 HUGE = 2 << 20  # bytes of a huge page
 TIB = 1 << 40

@@ -6,6 +6,8 @@ import struct
 
 import pytest
 
+from cdna.guest_driver.vhost_frontend import SPLIT
+from cdna.guest_driver.vrings import SplitRing
 from cdna.virtio import Feature
 from cdna.vmm.vhost_user import OFFERED, OFFERED_PROTOCOL
 from cdna.vmm.vhost_user.messages import (
@@ -21,9 +23,7 @@ from cdna.vmm.vhost_user.messages import (
     ProtocolFeature,
     Request,
 )
-from tests.support.vhost_frontend import SPLIT
 from tests.support.vhost_host import check_traffic, incoming, mac, outgoing, until
-from tests.support.vrings import SplitRing
 
 ACK = 1 << ProtocolFeature.REPLY_ACK
 

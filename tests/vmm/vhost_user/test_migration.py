@@ -5,11 +5,11 @@ import os
 import numpy as np
 import pytest
 
+from cdna.guest_driver.vhost_frontend import ALL_PACKED, SPLIT
+from cdna.guest_driver.vrings import GuestMemory
 from cdna.virtio import Feature
 from cdna.vmm.vhost_user.messages import Request
-from tests.support.vhost_frontend import ALL_PACKED, SPLIT
 from tests.support.vhost_host import VhostHost, check_traffic, incoming, mac, outgoing
-from tests.support.vrings import GuestMemory
 
 PAGE = 4096
 LOG_ALL = 1 << Feature.VHOST_F_LOG_ALL

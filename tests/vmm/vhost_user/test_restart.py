@@ -9,11 +9,11 @@ import textwrap
 import pytest
 
 from cdna.abi import ContextState, Fault
+from cdna.guest_driver.vhost_frontend import ALL_PACKED, SPLIT, attach
+from cdna.guest_driver.vrings import Buffer
 from cdna.virtio import Feature
 from tests.support.frames import frame
-from tests.support.vhost_frontend import ALL_PACKED, SPLIT, attach
 from tests.support.vhost_host import VhostHost, check_traffic, incoming, less, outgoing, until
-from tests.support.vrings import Buffer
 
 BOTH = pytest.mark.parametrize("wanted", [SPLIT, ALL_PACKED], ids=["split", "packed"])
 
