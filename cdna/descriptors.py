@@ -1,4 +1,4 @@
-"""Descriptors: how many there may be, and waiting for one, whatever its number."""
+"""Descriptors: how many there may be, waiting for one, whatever its number, and writing to one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ import os
 import resource
 import select
 
+from typing import TYPE_CHECKING
+
 from cdna.errors import ResourceError
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 
 def readable(fd: int, timeout: float | None = 0.0) -> bool:
@@ -19,6 +24,20 @@ def readable(fd: int, timeout: float | None = 0.0) -> bool:
     poller = select.poll()
     poller.register(fd, select.POLLIN)
     return bool(poller.poll(None if timeout is None else math.ceil(timeout * 1000)))
+
+
+def write_whole(fd: int, data: ReadableBuffer) -> int:
+    """Writes all of `data`, also where a write is partial or would block. Returns its size; raises OSError."""
+    with memoryview(data) as view, view.cast("B") as rest:
+        done = 0
+        while done < len(rest):
+            try:
+                done += os.write(fd, rest[done:])
+            except BlockingIOError:  # another process has made the pipe or terminal nonblocking
+                poller = select.poll()
+                poller.register(fd, select.POLLOUT)
+                poller.poll()
+        return done
 
 
 def make_room(needed: int, what: str) -> None:

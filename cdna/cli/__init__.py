@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cdna.cli import streams
 from cdna.cli.exits import DONE, INTERRUPTED, USAGE, Interrupted
 from cdna.cli.runners import Runners
 from cdna.compare.plan import BadSetting
@@ -60,9 +61,10 @@ def command_line(names: Iterable[str]) -> typer.Typer:
 
 def _version(wanted: bool) -> None:
     if wanted:
+        from cdna.cli import output
         from cdna.compare.hostinfo import cdna_version
 
-        print(f"cdna {cdna_version()}")
+        output.show(f"cdna {cdna_version()}\n")
         raise typer.Exit
 
 
@@ -80,6 +82,8 @@ def main(argv: Sequence[str] | None = None, runners: Runners | None = None) -> i
     Whatever a user or the machine can cause ends in one line on standard error that says what would be
     right. Only a mistake in this package shows a traceback.
     """
+    if argv is None:  # the program; a test or a notebook has streams of its own
+        streams.prepare()
     arguments = list(sys.argv[1:] if argv is None else argv)
     given = [name for name in arguments[:1] if name in COMMANDS]
     program = " ".join(["cdna", *given])
@@ -95,6 +99,8 @@ def main(argv: Sequence[str] | None = None, runners: Runners | None = None) -> i
         return _end(program, f"--{error.setting.replace('_', '-')} {error.value}: {error.advice}")
     except CdnaError as error:
         return _end(program, str(error))
+    except (BrokenPipeError, SystemExit):  # a reader of --help has left: typer exits then
+        return DONE
     except OSError as error:
         reason = (error.filename, error.strerror or str(error))
         return _end(program, ": ".join(str(part) for part in reason if part))

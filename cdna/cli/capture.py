@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cdna.cli import output
 from cdna.cli.exits import DONE
 from cdna.errors import ConfigError, ResourceError
 
@@ -57,7 +58,7 @@ def capture(
     if install_extcap:
         from cdna.lab.extcap import install
 
-        print(f"{PROGRAM}: {install()}")
+        output.show(f"{PROGRAM}: {install()}\n")
         return DONE
     _check(contexts, write, snaplen, count, seconds, buffer)
     assert contexts is not None
@@ -85,7 +86,9 @@ def _check(
         raise ConfigError(f"--for {seconds:g}: give a time above 0 seconds")
     if not 1 <= buffer <= MAX_BUFFER_MIB:
         raise ConfigError(f"-B {buffer}: give 1 to {MAX_BUFFER_MIB} MiB")
-    if write == "-" and (sys.stdout is None or sys.stdout.isatty()):
+    if write == "-" and output.is_closed():
+        raise ConfigError("-w -: standard output is closed; give a pipe, such as | tshark -r -, or a file")
+    if write == "-" and sys.stdout.isatty():
         raise ConfigError(
             "-w -: standard output is a terminal; give a pipe, such as | tshark -r -, or a file"
         )

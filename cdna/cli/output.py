@@ -1,5 +1,7 @@
 """What a command writes. Files are looked at before the run, and written whole or not at all after it."""
 
+import errno
+import fcntl
 import os
 import sys
 import tempfile
@@ -9,7 +11,9 @@ from pathlib import Path
 from cdna.errors import ResourceError
 from cdna.report.style import Style
 
-Write = Callable[[], None]
+Write = Callable[[], object]
+
+CLOSED = "standard output: closed; give a place to write to, such as /dev/null"
 
 
 def style() -> Style:
@@ -21,18 +25,32 @@ def style() -> Style:
     return Style(width=width, colour="NO_COLOR" not in os.environ, unicode=unicode)
 
 
-def show(text: str) -> None:
-    """Writes to standard output. Raises `ResourceError`; a reader that has left is none of our errors."""
+def show(text: str) -> bool:
+    """Writes to standard output, whole. False: its reader has left, which is no error. Raises `ResourceError`."""
     if sys.stdout is None:  # so Python says that it was closed
-        raise ResourceError("standard output: closed; give a place to write to, such as /dev/null")
+        raise ResourceError(CLOSED)
     encoding = sys.stdout.encoding or "ascii"
     try:
         sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
         sys.stdout.flush()
     except OSError as error:
         _discard_stdout()
-        if not isinstance(error, BrokenPipeError):
-            raise ResourceError(f"standard output: not written ({_reason(error)})") from None
+        if isinstance(error, BrokenPipeError):
+            return False
+        if error.errno == errno.EBADF:
+            raise ResourceError(CLOSED) from None
+        raise ResourceError(f"standard output: not written ({_reason(error)})") from None
+    return True
+
+
+def is_closed() -> bool:
+    """Whether standard output was closed when this program started."""
+    try:
+        return sys.stdout is None or bool(fcntl.fcntl(sys.stdout.fileno(), fcntl.F_GETFL) & os.O_PATH)
+    except ValueError:  # a notebook's or a test's has no descriptor
+        return False
+    except OSError:
+        return True
 
 
 def file_to_write(option: str, name: str, coming: Path | None = None) -> Path:

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from cdna.cli import output, streams
 from cdna.errors import CdnaError, ConfigError, ResourceError
 
 PROGRAM = "cdna-extcap"
@@ -27,18 +28,20 @@ _PLAIN = re.compile(r"[\w.-]+", re.ASCII)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Does what Wireshark asks for; returns the exit status."""
+    if argv is None:
+        streams.prepare()
     arguments, _ = _parser().parse_known_args(argv)  # later versions of Wireshark may say more
     try:
         if arguments.extcap_interfaces:
-            print("\n".join(_interfaces(arguments.socket)))
+            _print(_interfaces(arguments.socket))
         elif arguments.extcap_dlts:
-            print("dlt {number=1}{name=EN10MB}{display=Ethernet}")
+            _print(["dlt {number=1}{name=EN10MB}{display=Ethernet}"])
         elif arguments.extcap_config:
-            print("\n".join(_config()))
+            _print(_config())
         elif arguments.capture:
             _capture(arguments)
         elif arguments.extcap_capture_filter:  # Wireshark takes what is printed for the error in the filter
-            print("no capture filters here: use a display filter")
+            _print(["no capture filters here: use a display filter"])
         else:
             raise ConfigError(
                 "this program is Wireshark's: cdna capture --install-extcap has it list the contexts"
@@ -47,6 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{PROGRAM}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return 0
+
+
+def _print(lines: list[str]) -> None:
+    output.show("".join(f"{line}\n" for line in lines))
 
 
 def _parser() -> argparse.ArgumentParser:
