@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -23,6 +22,7 @@ from typing import Any
 
 from cdna.errors import CdnaError, ResourceError
 from cdna.lab.namespace import DEVICE, Namespace, configure, in_thread
+from cdna.vm.server import cdna
 
 READY_SECONDS = 60.0
 BRIDGE = "br0"
@@ -184,11 +184,6 @@ class CdnaLab(Guests):
     def popen(self, guest: int, command: Sequence[str], **options: Any) -> subprocess.Popen[str]:
         line = cdna("exec", "--socket", str(self.socket), f"g{guest}", "--", *command)
         return subprocess.Popen(line, text=True, **options)
-
-
-def cdna(*arguments: str) -> list[str]:
-    """The command line of the command `cdna` of this Python."""
-    return [sys.executable, "-c", "import sys; from cdna.cli import main; sys.exit(main())", *arguments]
 
 
 def inside(fd: int, function: Callable[[Any], Any]) -> Any:

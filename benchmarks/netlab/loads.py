@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from cdna.errors import ResourceError
-from netlab.contenders import CdnaLab, Guests, cdna
+from cdna.vm.server import cdna
+from netlab.contenders import CdnaLab, Guests
 
 PACKAGES = {"iperf3": "iperf3", "ping": "iputils-ping", "nsenter": "util-linux"}
 PORT = 5201

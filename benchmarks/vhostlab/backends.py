@@ -11,7 +11,6 @@ import ctypes
 import os
 import signal
 import subprocess
-import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from types import TracebackType
 from typing import Any
 
 from cdna.errors import CdnaError, ResourceError
+from cdna.vm.server import cdna
 
 from .testpmd import Cores, PortStats, Testpmd
 
@@ -273,11 +273,6 @@ def write_source(file: Path, ports: int, size: int) -> None:
                 for frame in range(first, first + TURN):
                     body = bytes((frame + byte) % 256 for byte in range(size - 42))
                     out.write(headers / body)
-
-
-def cdna(*arguments: str) -> list[str]:
-    """The command line of the command `cdna` of this Python."""
-    return [sys.executable, "-c", "import sys; from cdna.cli import main; sys.exit(main())", *arguments]
 
 
 def die_with_parent() -> None:

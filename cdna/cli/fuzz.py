@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cdna.cli import arguments, output
-from cdna.cli.exits import DONE, INTERRUPTED
+from cdna.cli.exits import DONE, Interrupted
 from cdna.cli.live import Live
 from cdna.cli.running import stop_signals
 from cdna.compare.plan import BadSetting
@@ -99,8 +99,7 @@ def _run(plan: FuzzPlan, dask: str | None, json_to: Path | None, cases_to: Path)
         if result.broken:
             return BROKEN
         if ends.is_set():
-            print(f"{PROGRAM}: interrupted after {result.seconds:.0f} s", file=sys.stderr)
-            return INTERRUPTED
+            raise Interrupted(f"interrupted after {result.seconds:.0f} s")
         return DONE
 
 

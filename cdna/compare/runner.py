@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
+from cdna.children import python
 from cdna.compare.hostinfo import host_facts
 from cdna.compare.plan import Case, Plan
 from cdna.compare.result import Comparison, Interrupts, Profile, Run
@@ -18,11 +18,6 @@ from cdna.errors import CdnaError, ResourceError
 from cdna.nic.traffic import Load
 from cdna.progress import OnProgress, Progress, ignore
 
-# The worker finds modules where this process does, and not in whatever directory it was started from.
-START = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from cdna.compare.worker import main; sys.exit(main())"
-)
 SLICES = 3  # turns of each contender; odd, so that the median ratio is one that was measured
 
 
@@ -31,7 +26,7 @@ class Worker:
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", START, json.dumps(sys.path)],
+            python("cdna.compare.worker"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -6,9 +6,7 @@ import contextlib
 import json
 import os
 import selectors
-import signal
 import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -16,11 +14,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from cdna.errors import ConfigError
+from cdna.children import python, worker_environment
+from cdna.errors import ConfigError, ResourceError
 from cdna.fuzz.campaign import Breach, Tally
 from cdna.fuzz.journal import last_case
 from cdna.fuzz.plan import FuzzPlan
-from cdna.fuzz.trial import child_environment, death
+from cdna.fuzz.trial import death
 
 HANG = 90.0  # seconds without a line from a worker; a slice takes one
 GRACE = 10.0  # seconds for the last slice of a worker that is told to end
@@ -45,11 +44,11 @@ class _Process:
         order = {"plan": asdict(plan), "worker": worker, "seconds": seconds, "journal": str(self.journal)}
         with open(self.said, "wb") as said:
             self.popen = subprocess.Popen(
-                [sys.executable, "-m", "cdna.fuzz.worker", json.dumps(order)],
+                python("cdna.fuzz.worker", json.dumps(order)),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=said,
-                env=child_environment(),
+                env=worker_environment(),
                 start_new_session=True,
             )
         assert self.popen.stdout is not None
@@ -57,6 +56,7 @@ class _Process:
         self.heard = time.monotonic()
         self.lines = b""
         self.ready = False  # it has imported what it needs
+        self.dismissed = False  # it was asked to end
 
     def take(self) -> tuple[list[dict[str, Any]], bool]:
         """The lines that have come, and whether more may."""
@@ -79,6 +79,14 @@ class _Process:
             case.setdefault("attack", self.attack)
         said = self.said.read_text(errors="replace")[-SAID:]
         return Breach(kind, f"{text} in campaign {case.get('campaign')}", {**case, "said": said})
+
+    def dismiss(self) -> None:
+        """Asks it to end after its slice. One that has not begun has none, and may take long to start."""
+        self.dismissed = True
+        assert self.popen.stdin is not None
+        self.popen.stdin.close()
+        if not self.ready:
+            self.popen.kill()
 
     def kill(self) -> None:
         with contextlib.suppress(OSError):
@@ -137,17 +145,18 @@ class Crew:
         if not more:
             self._selector.unregister(process.popen.stdout)  # type: ignore[arg-type]
             died = death(process.popen.wait())
-            if died is not None and not process.ready:
-                raise RuntimeError(f"a worker did not start: {process.said.read_text(errors='replace')}")
-            if died is not None:
-                raise process.breach(died["kind"], died["text"])
+            if died is None or (process.dismissed and not process.ready):
+                return slices
+            if not process.ready:
+                last = process.said.read_text(errors="replace").strip().rpartition("\n")[2]
+                raise ResourceError(f"a worker did not start: {last or died['text']}")
+            raise process.breach(died["kind"], died["text"])
         return slices
 
     def stop(self) -> list[Slice]:
         """Ends the workers at the end of their slices, and returns these. Breach."""
         for process in self._processes:
-            with contextlib.suppress(OSError):
-                process.popen.send_signal(signal.SIGTERM)
+            process.dismiss()
         slices, until = [], time.monotonic() + GRACE
         while self.working and time.monotonic() < until:
             slices += self.poll(0.1)

@@ -17,6 +17,7 @@ import traceback
 from types import TracebackType
 from typing import Any
 
+from cdna.children import python, worker_environment
 from cdna.errors import CdnaError, ConfigError, ResourceError
 from cdna.fuzz.campaign import Breach, Case
 from cdna.fuzz.campaigns import campaign_class
@@ -33,12 +34,12 @@ class Trials:
 
     def __init__(self, patience: float = PATIENCE) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "cdna.fuzz.trial", str(patience)],
+            python("cdna.fuzz.trial", str(patience)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            env=child_environment(),
+            env=worker_environment(),
             start_new_session=True,
         )
 
@@ -73,12 +74,6 @@ class Trials:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def child_environment() -> dict[str, str]:
-    """For processes of ours: they import what this one imports, and numpy starts no threads in them."""
-    path = os.pathsep.join(filter(None, sys.path))
-    return {**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 
 
 # --- in the process -----------------------------------------------------------------------------------------
@@ -166,7 +161,3 @@ def main() -> None:
         except CdnaError as error:
             answer = {"error": str(error)}
         print(json.dumps(answer), file=lines)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """A worker process: slices of campaigns, one after the other, and a line of JSON for each.
 
-    python -m cdna.fuzz.worker '{"plan": ..., "worker": 0, "seconds": 60, "journal": path}'
+    python("cdna.fuzz.worker", '{"plan": ..., "worker": 0, "seconds": 60, "journal": path}')
 
     {"ready": true}
     {"campaign": "model", "seed": 17, "tally": {...}}
@@ -117,7 +117,3 @@ def main() -> None:
         print(json.dumps({"error": str(error)}), file=lines)
     lines.flush()
     os._exit(0)  # what a campaign left behind need not be torn down
-
-
-if __name__ == "__main__":
-    main()

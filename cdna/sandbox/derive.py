@@ -116,9 +116,8 @@ def report(needed: Needed) -> str:
 
 def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="cdna-sandbox-") as place:
-        tests = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", *(arguments or TESTS)], env={**os.environ, trace.TO: place}
-        )
+        command = [sys.executable, "-P", "-m", "pytest", "-q", *(arguments or TESTS)]
+        tests = subprocess.run(command, env={**os.environ, trace.TO: place})
         needed = read(sorted(Path(place).iterdir()))
     print(report(needed))
     return 1 if tests.returncode or needed.outside or needed.surplus() or not needed.servers else 0

@@ -82,7 +82,7 @@ def initrd() -> Path:
         (str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in sources + modules + libraries
     ]
     name = hashlib.sha256(repr((init, state)).encode()).hexdigest()[:16]
-    place = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cdna"
+    place = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "cdna"
     path = place / f"initrd-{name}.cpio"
     if not path.exists():
         try:

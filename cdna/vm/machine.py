@@ -105,6 +105,7 @@ class VirtualMachine:
                 stdout=self._console,
                 stderr=self._console,
                 preexec_fn=die_with_parent,
+                cwd="/",  # QEMU would rather boot firmware that lies in the current directory than its own
             )
             self._undo.callback(self._end)
         try:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import select
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cdna.children import python
 from cdna.errors import ResourceError
 from cdna.vm.machine import die_with_parent
 
@@ -23,14 +22,11 @@ if TYPE_CHECKING:
 
 READY_SECONDS = 60.0
 END_SECONDS = 20.0
-START = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); from cdna.cli import main; sys.exit(main())"
-)
 
 
 def cdna(*arguments: str) -> list[str]:
     """The command line of `cdna` as this process would import it."""
-    return [sys.executable, "-P", "-c", START, json.dumps(sys.path), *arguments]
+    return python("cdna.cli", *arguments)
 
 
 class Server:

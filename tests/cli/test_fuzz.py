@@ -132,6 +132,25 @@ def test_interrupted_it_says_what_there_was(tmp_path: Path, number: signal.Signa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_interrupted_while_workers_start(tmp_path: Path) -> None:
+    """Many workers take long to start; none of those that never began is a crash."""
+    with subprocess.Popen(
+        [*COMMAND, "--seconds", "600", "--jobs", "24"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    ) as process:
+        assert process.stderr is not None
+        assert "0 attempts" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate()
+    assert process.returncode == 130, err
+    assert "bytes out of bounds: 0" in out
+    assert [line.partition(" after")[0] for line in err.splitlines()] == ["cdna fuzz: interrupted"]
+
+
 # option, value, what the line has to say besides
 NONSENSE = [
     ("--seconds", "0", "above 0"),

@@ -26,9 +26,12 @@ if __name__ == "__main__":
 
 @pytest.fixture(scope="module")
 def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("dask")
-    program = folder / "cluster.py"
+    """Its workers' current directory has a package cdna that must not be imported."""
+    program = tmp_path_factory.mktemp("dask") / "cluster.py"
     program.write_text(CLUSTER)
+    folder = tmp_path_factory.mktemp("trap")
+    (folder / "cdna").mkdir()
+    (folder / "cdna" / "__init__.py").write_text("raise SystemExit('of the current directory')")
     with subprocess.Popen(
         [sys.executable, str(program)],
         stdin=subprocess.PIPE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -16,6 +17,8 @@ from cdna.vm.network import Tap
 from cdna.vm.qmp import QmpError
 from tests.support.vm import needs_vm, wait_for
 
+FIRMWARE = ("bios-256k.bin", "linuxboot_dma.bin", "kvmvapic.bin")
+
 pytestmark = [needs_vm, pytest.mark.timeout(300)]
 
 
@@ -27,8 +30,14 @@ def host() -> Iterator[HostNetwork]:
 
 
 @pytest.fixture(scope="module")
-def guest() -> Iterator[VirtualMachine]:
-    with VirtualMachine("guest") as guest:
+def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VirtualMachine]:
+    """Started in a directory with firmware of another's, which QEMU must not find."""
+    trap = tmp_path_factory.mktemp("trap")
+    for name in FIRMWARE:
+        (trap / name).write_bytes(bytes(1 << 16))
+    with contextlib.chdir(trap):
+        guest = VirtualMachine("guest")
+    with guest:
         yield guest
 
 
