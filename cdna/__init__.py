@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cdna.guest_driver.scapy_guests import scapy_guests
     from cdna.guest_driver.scapy_socket import ScapyL3Socket, ScapySocket
     from cdna.machine import Machine
+    from cdna.version import __version__
     from cdna.vmm.faults import FaultReport
     from cdna.vmm.hypervisor import Context, Guest, Hypervisor
     from cdna.vmm.policy import Policy
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from cdna.vmm.settings import ContextSettings
 
 __all__ = [
+    "__version__",
     "Machine",
     "Hypervisor",
     "Guest",
@@ -43,6 +45,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "cdna.version": ("__version__",),
     "cdna.machine": ("Machine",),
     "cdna.vmm.hypervisor": ("Hypervisor", "Guest", "Context"),
     "cdna.vmm.settings": ("ContextSettings",),

@@ -7,7 +7,6 @@ import math
 import os
 import resource
 import select
-
 from typing import TYPE_CHECKING
 
 from cdna.errors import ResourceError
@@ -27,7 +26,7 @@ def readable(fd: int, timeout: float | None = 0.0) -> bool:
 
 
 def write_whole(fd: int, data: ReadableBuffer) -> int:
-    """Writes all of `data`, also where a write is partial or would block. Returns its size; raises OSError."""
+    """Writes all of `data`, after partial writes, too, and returns its size. Raises OSError."""
     with memoryview(data) as view, view.cast("B") as rest:
         done = 0
         while done < len(rest):

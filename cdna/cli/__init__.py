@@ -62,9 +62,9 @@ def command_line(names: Iterable[str]) -> typer.Typer:
 def _version(wanted: bool) -> None:
     if wanted:
         from cdna.cli import output
-        from cdna.compare.hostinfo import cdna_version
+        from cdna.version import __version__
 
-        output.show(f"cdna {cdna_version()}\n")
+        output.show(f"cdna {__version__}\n")
         raise typer.Exit
 
 

@@ -26,7 +26,7 @@ def style() -> Style:
 
 
 def show(text: str) -> bool:
-    """Writes to standard output, whole. False: its reader has left, which is no error. Raises `ResourceError`."""
+    """Writes all of it to standard output. False: its reader has left. Raises `ResourceError`."""
     if sys.stdout is None:  # so Python says that it was closed
         raise ResourceError(CLOSED)
     encoding = sys.stdout.encoding or "ascii"

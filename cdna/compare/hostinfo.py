@@ -3,9 +3,10 @@
 import os
 import platform
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from cdna.version import __version__
 
 _CPU = Path("/sys/devices/system/cpu")
 
@@ -29,18 +30,10 @@ def host_facts(
         "machine": platform.machine(),
         "virtualized": _is_virtual_machine(),
         "python": platform.python_version(),
-        "cdna": cdna_version(),
+        "cdna": __version__,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     return {name: fact for name, fact in facts.items() if fact is not None}
-
-
-def cdna_version() -> str:
-    """The version of this package, "unknown" when it was not installed."""
-    try:
-        return version("cdna")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def cpu_model() -> str:

@@ -70,15 +70,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _interfaces(socket: str | None) -> list[str]:
     """What can be captured: nothing where no lab runs, which is no error to Wireshark."""
-    from importlib.metadata import PackageNotFoundError, version
-
     from cdna.lab.capture import list_interfaces
+    from cdna.version import __version__
 
-    try:
-        own = version("cdna")
-    except PackageNotFoundError:
-        own = "0"
-    lines = [f"extcap {{version={own}}}{{display=CDNA}}"]
+    lines = [f"extcap {{version={__version__}}}{{display=CDNA}}"]
     try:
         listed = list_interfaces(socket)
     except CdnaError:

@@ -78,10 +78,10 @@ class Metrics:
 
 def metrics_text(lab: Lab) -> str:
     """All metrics of a lab as they are now."""
-    from cdna.compare.hostinfo import cdna_version
+    from cdna.version import __version__
 
     metrics = Metrics()
-    metrics.gauge("cdna_build_info", "1, with the version as a label.", 1, version=cdna_version())
+    metrics.gauge("cdna_build_info", "1, with the version as a label.", 1, version=__version__)
     metrics.count("process_cpu_seconds", "Processor time of the server, in seconds.", time.process_time())
     guests, counters = lab.snapshot()
     for guest in guests:

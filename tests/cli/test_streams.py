@@ -1,4 +1,4 @@
-"""Standard streams of the commands: slow and nonblocking pipes, signals while one is full, closed descriptors."""
+"""Standard streams of the commands: slow and nonblocking pipes, signals meanwhile, closed descriptors."""
 
 import fcntl
 import os
