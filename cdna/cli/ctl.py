@@ -51,6 +51,11 @@ def list_guests(json: Json = False, socket: Socket = None) -> int:
     faults = "".join(
         f"{guest['guest']} is stopped: {guest['fault']}\n" for guest in reply["guests"] if guest["fault"]
     )
+    faults += "".join(
+        f"{guest['guest']} has deleted its device: cdna ctl reset {guest['guest']} makes it anew\n"
+        for guest in reply["guests"]
+        if guest.get("device") is False
+    )
     host = f", the host has {' '.join(wire['host'])}" if wire["host"] else ""
     line = f"wire {wire['wire']}: link {wire['link']}{host}\n"
     output.show(style.render(guests_table(reply["guests"], style)) + faults + line)

@@ -117,8 +117,16 @@ class ControlServer:
                     return
                 if fd == self._listener.fileno():
                     self._accept()
-                elif fd in self._sessions and not self._answer(self._sessions[fd]):
+                elif fd in self._sessions and not self._turn(self._sessions[fd]):
                     self._end(fd)
+
+    def _turn(self, session: Session) -> bool:
+        """As `_answer`; an internal error ends this session and no other."""
+        try:
+            return self._answer(session)
+        except Exception:
+            log.exception("process %d: internal error in its control session", session.pid)
+            return False
 
     def _accept(self) -> None:
         try:

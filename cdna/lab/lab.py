@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 import time
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from cdna.sandbox import Entered, Needs
+
+log = logging.getLogger("cdna.lab")
 
 SPARE = 32  # contexts, and memory for them, beside those of the plan: guests that come later
 # Descriptors of a guest. A namespace: itself, its tap, its interrupt. vhost-user: its socket and connection,
@@ -57,6 +60,8 @@ class Lab:
         self._rates = Rates()
         self._traffic: dict[str, Traffic] = {}
         self._gone: dict[str, Traffic] = {}
+        self._known: dict[str, dict[str, int]] = {}  # counters as they were last
+        self._unreadable: set[str] = set()  # guests whose counters were not to be read
         self._closed = False
         self._needs: Needs | None = None
         self.sandbox: Entered | None = None  # what this process has given up, where it has
@@ -146,12 +151,18 @@ class Lab:
             self._remove(member)
 
     def _remove(self, member: Member[Any]) -> None:
+        name = member.plan.name
+        del self.members[name]  # first: one that goes halfway is sampled no more
+        self._known.pop(name, None)
+        self._unreadable.discard(name)
         member.remove()
-        del self.members[member.plan.name]
 
     def _remove_all(self) -> None:
         for member in list(self.members.values()):
-            self._remove(member)
+            try:
+                self._remove(member)
+            except Exception:  # the others are to go, too
+                log.exception("guest %r: internal error: it was not removed whole", member.plan.name)
 
     def member(self, name: str) -> Member[Any]:
         """The guest of this name. ConfigError: there is none."""
@@ -223,18 +234,17 @@ class Lab:
     def counters(self, name: str) -> dict[str, int]:
         """All counters of a guest, drops by reason among them."""
         with self._lock:
-            return self.member(name).counters()
+            return self._counters(self.member(name))
 
     def snapshot(self) -> tuple[list[dict[str, Any]], dict[str, dict[str, int]]]:
         """What each guest is, and its counters by its name, of one moment."""
         with self._lock:
-            return self.describe(), {name: member.counters() for name, member in self.members.items()}
+            return self.describe(), self._all_counters()
 
     def sample(self) -> list[Traffic]:
         """Traffic of every guest, with rates since the last sample."""
         with self._lock:
-            counters = {name: member.counters() for name, member in self.members.items()}
-            self._traffic = self._rates.sample(counters, time.monotonic())
+            self._traffic = self._rates.sample(self._all_counters(), time.monotonic())
             return list(self._traffic.values())
 
     def traffic(self) -> list[Traffic]:
@@ -249,9 +259,28 @@ class Lab:
 
     def _now(self, member: Member[Any]) -> Traffic:
         name = member.plan.name
-        (now,) = Rates().sample({name: member.counters()}, 0.0).values()
+        (now,) = Rates().sample({name: self._counters(member)}, 0.0).values()
         rates = self._traffic.get(name, now)
         return replace(rates, **{key: getattr(now, key) for key in TOTALS})
+
+    def _all_counters(self) -> dict[str, dict[str, int]]:
+        return {name: self._counters(member) for name, member in self.members.items()}
+
+    def _counters(self, member: Member[Any]) -> dict[str, int]:
+        """A guest's counters; as they were before, where an internal error keeps them from being read.
+
+        What goes wrong with one guest must not end the others, and the log says it once.
+        """
+        name = member.plan.name
+        try:
+            self._known[name] = member.counters()
+        except Exception:
+            if name not in self._unreadable:
+                log.exception("guest %r: internal error: its counters cannot be read", name)
+            self._unreadable.add(name)
+        else:
+            self._unreadable.discard(name)
+        return self._known.get(name) or dict.fromkeys(TOTALS, 0)
 
     def hosts(self) -> str:
         """The text of /etc/hosts inside the lab."""

@@ -16,8 +16,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import socket
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -52,14 +54,33 @@ class Namespace:
     def __init__(
         self, mac: str, addresses: Sequence[Interface], *, mtu: int = 1500, gateways: Sequence[Address] = ()
     ) -> None:
-        self.fd, self.tap_fd = in_thread(lambda: _make(mac, addresses, mtu, gateways))
+        self._device = _Device(mac, tuple(addresses), mtu, tuple(gateways))
+        self.fd, self.tap_fd = in_thread(lambda: _make(self._device))
 
     @property
     def takes(self) -> int:
-        """What may be left to do in frames for the tap, a sum of `Takes`."""
+        """What may be left to do in frames for the tap, a sum of `Takes`; 0: the device is gone."""
         from cdna.nic.tap import set_offloads
 
-        return set_offloads(self.tap_fd, True)
+        with contextlib.suppress(OSError):
+            return set_offloads(self.tap_fd, True)
+        return 0
+
+    @property
+    def has_device(self) -> bool:
+        """Whether the tap is there still: a program inside may have deleted it."""
+        from cdna.nic.tap import is_attached
+
+        return is_attached(self.tap_fd)
+
+    def renew(self) -> None:
+        """Makes the device anew, with the addresses and routes of the plan. ResourceError: it cannot.
+
+        `tap_fd` is then another descriptor; the pump must not use the old one any more.
+        """
+        fresh = in_thread(lambda: _make_inside(self.fd, self._device))
+        os.close(self.tap_fd)
+        self.tap_fd = fresh
 
     def run(self, function: Callable[[IPRoute], Result]) -> Result:
         """What `function` returns, called in a thread inside, with a netlink socket of the namespace."""
@@ -91,7 +112,7 @@ def configure(netlink: IPRoute, device: str, addresses: Sequence[Interface], **l
     """Sets a device's attributes, brings it up, gives it addresses. ResourceError: what was refused."""
     from pyroute2 import NetlinkError
 
-    index = netlink.link_lookup(ifname=device)[0]
+    index = socket.if_nametoindex(device)
     try:
         netlink.link("set", index=index, state="up", **link)
     except NetlinkError as error:
@@ -113,10 +134,17 @@ def configure(netlink: IPRoute, device: str, addresses: Sequence[Interface], **l
             raise ResourceError(f"{device} with address {interface}: {reason}") from None
 
 
-def _make(mac: str, addresses: Sequence[Interface], mtu: int, gateways: Sequence[Address]) -> tuple[int, int]:
-    from pyroute2 import IPRoute, NetlinkError
+@dataclass(frozen=True)
+class _Device:
+    mac: str
+    addresses: tuple[Interface, ...]
+    mtu: int
+    gateways: tuple[Address, ...]
 
-    from cdna.nic.tap import open_tap
+
+def _make(device: _Device) -> tuple[int, int]:
+    """Descriptors of a new namespace, which is this thread's from now on, and of its tap."""
+    from pyroute2 import IPRoute
 
     try:
         syscalls.unshare(syscalls.CLONE_NEWNET)
@@ -127,19 +155,38 @@ def _make(mac: str, addresses: Sequence[Interface], mtu: int, gateways: Sequence
     with contextlib.ExitStack() as undo:
         fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         undo.callback(os.close, fd)
+        with IPRoute() as netlink:
+            configure(netlink, "lo", [])
+        tap_fd = _make_device(device)
+        undo.pop_all()
+    return fd, tap_fd
+
+
+def _make_inside(fd: int, device: _Device) -> int:
+    """As `_make_device`, in the namespace `fd`."""
+    syscalls.setns(fd, syscalls.CLONE_NEWNET)
+    return _make_device(device)
+
+
+def _make_device(device: _Device) -> int:
+    """A descriptor of a new tap in this thread's namespace, with its addresses and routes."""
+    from pyroute2 import IPRoute, NetlinkError
+
+    from cdna.nic.tap import open_tap
+
+    with contextlib.ExitStack() as undo:
         (tap_fd,) = open_tap(DEVICE, vnet_header=True, up=False)
         undo.callback(os.close, tap_fd)
         with IPRoute() as netlink:
-            configure(netlink, "lo", [])
-            configure(netlink, DEVICE, addresses, address=mac, mtu=mtu, **GSO_LIMITS)
-            for gateway in gateways:
+            configure(netlink, DEVICE, device.addresses, address=device.mac, mtu=device.mtu, **GSO_LIMITS)
+            for gateway in device.gateways:
                 try:
                     netlink.route("add", dst="default", gateway=str(gateway))
                 except NetlinkError as error:
                     reason = os.strerror(error.code).lower()
                     raise ResourceError(f"default route by {gateway}: {reason}") from None
         undo.pop_all()
-    return fd, tap_fd
+    return tap_fd
 
 
 def _inside(fd: int, function: Callable[[IPRoute], Result]) -> Result:

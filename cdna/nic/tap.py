@@ -93,6 +93,15 @@ def _attach(fd: int, name: str, multi: bool, vnet_header: bool) -> None:
         _explain(name, multi, error)
 
 
+def is_attached(fd: int) -> bool:
+    """Whether the tap that `fd` was opened for is there still; in whichever namespace, by whichever name."""
+    try:
+        fcntl.ioctl(fd, TUNGETIFF, bytes(40))
+    except OSError:  # EBADFD
+        return False
+    return True
+
+
 def set_offloads(fd: int, on: bool) -> int:
     """Lets the kernel give frames with work left to do to a tap, or not. Returns which, a sum of `Takes`.
 

@@ -122,7 +122,12 @@ def _rates(t: Traffic) -> tuple[str, str, str, str]:
 
 
 def state_text(guest: Mapping[str, Any]) -> str:
-    """The context's state; behind a socket, what the frontend makes of it: waiting, connected, running."""
+    """The context's state; behind a socket, what the frontend makes of it: waiting, connected, running.
+
+    "no device": a program inside the namespace has deleted it.
+    """
+    if guest.get("device") is False and guest["state"] == "running":
+        return "no device"
     return str(guest.get("frontend") or guest["state"])
 
 

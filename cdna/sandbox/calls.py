@@ -128,7 +128,7 @@ CALLS: tuple[Call, ...] = (
                 ("TUNSETOFFLOAD", tap.TUNSETOFFLOAD),
                 ("TUNSETVNETHDRSZ", tap.TUNSETVNETHDRSZ),
                 ("TUNSETCARRIER", tap.TUNSETCARRIER),
-                ("TUNGETIFF", tap.TUNGETIFF, "of a tap with several queues"),
+                ("TUNGETIFF", tap.TUNGETIFF),
                 ("SIOCGIFINDEX", packet_socket.SIOCGIFINDEX),
             ),
         ),
@@ -239,5 +239,6 @@ CALLS: tuple[Call, ...] = (
     Call("tgkill", (_one_of(0, ("this process", OWN_PID, "abort(3)")),)),
     # --- namespaces, made for guests ------------------------------------------------------------------------
     Call("unshare", (_one_of(0, ("CLONE_NEWNET", CLONE_NEWNET)),), (NAMESPACES,)),
+    Call("setns", (_one_of(1, ("CLONE_NEWNET", CLONE_NEWNET)),), (NAMESPACES,)),
     Call("pidfd_open", parts=(NAMESPACES,)),
 )

@@ -75,6 +75,7 @@ class Context:
         self.on_revoke: Callable[[], None] | None = None  # called once, when the context was taken away
         self.fault: FaultReport | None = None  # the last one
         self.faults_collected = 0
+        self._last: tuple[str, dict[str, int]] = ("", {})  # address and counters when it was taken away
 
     @property
     def state(self) -> abi.ContextState:
@@ -84,11 +85,20 @@ class Context:
 
     @property
     def mac(self) -> str:
-        return str(self.vmm.nic.info(self.index)["mac"].hex(":"))
+        """The address; of a context that was revoked, the last one."""
+        return self._last[0] if self.revoked else str(self.vmm.nic.info(self.index)["mac"].hex(":"))
 
     def stats(self) -> dict[str, int]:
-        """Counters since the assignment: frames, bytes, drops by reason, interrupts, doorbells, faults."""
-        return self.vmm.nic.stats(self.index)
+        """Counters since the assignment: frames, bytes, drops by reason, interrupts, doorbells, faults.
+
+        Of a context that was revoked, those of its end: its index may be another guest's by now.
+        """
+        return dict(self._last[1]) if self.revoked else self.vmm.nic.stats(self.index)
+
+    def end(self) -> None:
+        """Keeps address and counters: the NIC is about to forget them. `Hypervisor.revoke` calls it."""
+        self._last = (self.mac, self.stats())
+        self.revoked = True
 
     def set(self, **options: object) -> None:
         """Changes `ContextSettings` while running: all that are not about rings and protection."""
@@ -278,8 +288,8 @@ class Hypervisor:
             self._collect_fault(context)
             self.nic.halt(context.index)
             self.tables.close_context(context.index)
+            context.end()
             self.nic.release(context.index)
-            context.revoked = True
             del self.contexts[context.index]
             context.guest.contexts.remove(context)
             with contextlib.suppress(OSError):  # wakes who sleeps on it, who would sleep for ever

@@ -271,6 +271,11 @@ def test_namespaces(path: Path) -> None:
             ask("link", guest="b", up=up)
         ask("set", guest="b", settings={"protection": "none"})
         ask("reset", guest="b")
+        assert server.exec("b", "ip", "link", "del", "eth0").returncode == 0
+        assert guest(ask, "b")["device"] is False
+        ask("reset", guest="b")
+        inside = server.exec("b", "ping", "-c1", "-W9", "a")
+        assert inside.returncode == 0, inside.stderr
         program = server.start("b", ["cat"])
         ask("add", settings={"name": "c"})
         ask("remove", guest="c")

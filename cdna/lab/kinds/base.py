@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -134,6 +135,17 @@ class Member(ABC, Generic[Plan]):
     @abstractmethod
     def remove(self) -> None:
         """Takes it off the NIC and frees what it had."""
+
+    @contextlib.contextmanager
+    def _replacing(self) -> Iterator[int | None]:
+        """The index for a context in the place of this one: the same, or None where another guest has it.
+
+        No context comes or goes meanwhile, so none takes this one's index or address.
+        """
+        old = self.context
+        with self.shared.machine.vmm.contexts_locked() as contexts:
+            taken = old.revoked and any(context.index == old.index for context in contexts)
+            yield None if taken else old.index
 
     def _keeping_mac(self) -> Plan:
         """The plan, with the address that the context was given where the plan has none."""

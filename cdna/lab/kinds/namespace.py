@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cdna.abi import ContextState
 from cdna.errors import ConfigError, ResourceError
@@ -36,6 +36,8 @@ class NamespaceMember(Member[GuestPlan]):
                 "start it with --poll adaptive, or with a namespace from the beginning"
             )
         self.pump: Pump = shared.pump
+        self.port: int | None = None  # of the pump; None: nothing drives the guest
+        self._taps: dict[str, int] = {}  # the tap's counters, as they were last
         with contextlib.ExitStack() as undo:
             self.driver = self._attach(plan)
             undo.callback(shared.machine.vmm.destroy_guest, self.context.guest)
@@ -46,7 +48,7 @@ class NamespaceMember(Member[GuestPlan]):
             except ResourceError as error:
                 raise ResourceError(f"guest {plan.name}: {error}") from None
             undo.callback(self.namespace.close)
-            self.port = self._connect()
+            self._connect()
             undo.pop_all()
 
     @property
@@ -70,16 +72,32 @@ class NamespaceMember(Member[GuestPlan]):
             vmm.destroy_guest(guest)
             raise
 
-    def _connect(self) -> int:
-        """Puts the context behind the tap. Returns the pump's port."""
+    def _connect(self) -> None:
+        """Puts the context behind the tap."""
         self.context.set(takes=self.namespace.takes)
-        return self.pump.add(self.driver, self.namespace.tap_fd)
+        self.port = self.pump.add(self.driver, self.namespace.tap_fd)
+        if not self.up:
+            self.pump.set_link(self.port, False)
+
+    def _disconnect(self) -> None:
+        """Takes it off the pump, with its counters kept. Twice is harmless."""
+        self._taps = self._tap_counters()
+        port, self.port = self.port, None
+        if port is not None:
+            self.pump.remove(port)
+
+    def _tap_counters(self) -> dict[str, int]:
+        if self.port is None:
+            return self._taps
+        tap = self.pump.stats(self.port)
+        return {"tap_drop_tx": tap["lost_from_tap"], "tap_drop_rx": tap["lost_to_tap"]}
+
+    def describe(self) -> dict[str, Any]:
+        return {**super().describe(), "device": self.namespace.has_device}
 
     def counters(self) -> dict[str, int]:
         """The context's, and the tap's."""
-        tap = self.pump.stats(self.port)
-        taps = {"tap_drop_tx": tap["lost_from_tap"], "tap_drop_rx": tap["lost_to_tap"]}
-        return self._with_earlier({**self.context.stats(), **taps})
+        return self._with_earlier({**self.context.stats(), **self._tap_counters()})
 
     def change(self, plan: GuestPlan, given: set[str]) -> None:
         """Another protection loses frames under way. Given at all, it starts a stopped context again."""
@@ -98,30 +116,50 @@ class NamespaceMember(Member[GuestPlan]):
     def _reassign(self, plan: GuestPlan) -> None:
         """Gives the guest a context and a driver anew: rings and protection are settled when it is assigned.
 
-        The namespace, its device and the addresses stay. What was in the rings is lost.
+        The namespace, its device and the addresses stay. What was in the rings is lost. A device that a
+        program inside has deleted is made anew. An error leaves the guest as it was; where that cannot be,
+        without a context, until the next reset.
         """
-        context, planned = self.context, self.plan
-        before, index = self._keeping_mac(), context.index
-        self.earlier = Counter(self.counters())
-        self.pump.remove(self.port)
-        self.shared.machine.vmm.destroy_guest(context.guest)
+        before = self._keeping_mac()
         try:
-            self.driver = self._attach(replace(plan, mac=before.mac), index)
-        except Exception:
-            self.driver = self._attach(before, index)
-            self.plan = planned
-            raise
+            self._disconnect()
+            if not self.namespace.has_device:
+                self._renew_device()
+            self._exchange(before, plan)
         finally:
-            self.port = self._connect()
-            if not self.up:
-                self.pump.set_link(self.port, False)
+            if not self.context.revoked:
+                self._connect()
+
+    def _renew_device(self) -> None:
+        try:
+            self.namespace.renew()
+        except (ResourceError, OSError) as error:
+            raise ResourceError(
+                f"guest {self.plan.name}: its device was deleted inside, and there is no new one: {error}"
+            ) from None
+
+    def _exchange(self, before: GuestPlan, plan: GuestPlan) -> None:
+        """Puts a context as `plan` says, or as `before`, in the place of the one that it has."""
+        planned, old, counters = self.plan, self.context, self.counters()
+        with self._replacing() as index:
+            self.shared.machine.vmm.destroy_guest(old.guest)
+            try:
+                self.driver = self._attach(replace(plan, mac=before.mac), index)
+            except Exception:
+                self.driver = self._attach(before, index)
+                raise
+            finally:
+                self.plan = planned
+                if self.context is not old:
+                    self.earlier, self._taps = Counter(counters), {}
 
     def set_link(self, up: bool) -> None:
-        self.pump.set_link(self.port, up)
+        if self.port is not None:
+            self.pump.set_link(self.port, up)
         self.up = up
 
     def remove(self) -> None:
         """Programs that run inside go on, without a device."""
-        self.pump.remove(self.port)
+        self._disconnect()
         self.shared.machine.vmm.destroy_guest(self.context.guest)
         self.namespace.close()

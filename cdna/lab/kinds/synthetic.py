@@ -36,6 +36,7 @@ class SyntheticMember(Member[SyntheticPlan]):
 
     def __init__(self, shared: Shared, plan: SyntheticPlan) -> None:
         super().__init__(shared, plan)
+        self._wakes = False
         self._load = Load.fixed(plan.size)
         self._peer = NOBODY if plan.to is None else self._address_of(plan.to)
         self._start(None)
@@ -65,10 +66,15 @@ class SyntheticMember(Member[SyntheticPlan]):
         except Exception:
             vmm.destroy_guest(guest)
             raise
-        if self.shared.pump is not None:
-            self.shared.pump.add_wakers(1)
+        self._tell_pump(True)
         if self.up:
             self._worker.start()
+
+    def _tell_pump(self, wakes: bool) -> None:
+        """Counts the guest's thread among those that wake the pump, or no more. Twice is once."""
+        if self.shared.pump is not None and wakes != self._wakes:
+            self.shared.pump.add_wakers(1 if wakes else -1)
+            self._wakes = wakes
 
     @property
     def context(self) -> Context:
@@ -97,23 +103,26 @@ class SyntheticMember(Member[SyntheticPlan]):
 
     def _restart(self, plan: SyntheticPlan) -> None:
         """Gives the guest the same context and a driver anew, as `plan` says, or as before if that fails."""
-        planned, before, index = self.plan, self._keeping_mac(), self.context.index
-        self.earlier = Counter(self.counters())
-        self.remove()
-        try:
-            self.plan = replace(plan, mac=before.mac)
-            self._start(index)
-        except Exception:
-            self.plan, plan = before, planned
-            self._start(index)
-            raise
-        finally:
-            self.plan = plan
+        planned, before, old = self.plan, self._keeping_mac(), self.context
+        self._worker.stop()
+        counters = self.counters()
+        with self._replacing() as index:
+            self.remove()
+            try:
+                self.plan = replace(plan, mac=before.mac)
+                self._start(index)
+            except Exception:
+                self.plan, plan = before, planned
+                self._start(index)
+                raise
+            finally:
+                self.plan = plan
+                if self.context is not old:
+                    self.earlier = Counter(counters)
 
     def remove(self) -> None:
         self._worker.stop()
-        if self.shared.pump is not None:
-            self.shared.pump.add_wakers(-1)
+        self._tell_pump(False)
         self.shared.machine.vmm.destroy_guest(self.context.guest)
 
 

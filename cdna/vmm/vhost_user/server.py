@@ -206,13 +206,21 @@ class VhostUserServer:
         for fd in ready:
             act = self._ready.get(fd)  # none: an earlier one of this turn ended it
             if act is not None:
-                act(now)
+                try:
+                    act(now)
+                except Exception:  # the other guests go on
+                    log.exception("internal error: descriptor %d is heard no more", fd)
+                    self.unwatch(fd)
         for guest in list(self._guests):
             if guest.context.revoked:
                 log.warning("guest %r: its context was revoked", guest.name)
                 self.remove(guest)
             else:
-                guest.tick(now)
+                try:
+                    guest.tick(now)
+                except Exception:  # the other guests go on
+                    log.exception("guest %r: internal error; it is removed", guest.name)
+                    self.remove(guest)
 
     def _timeout(self, now: float) -> float | None:
         """Seconds until something is due; None: nothing is."""
