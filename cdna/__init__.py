@@ -5,10 +5,10 @@ The names below are imported when they are used: what a program does not need co
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # as typing has it, whose import takes longer than all else here
 if TYPE_CHECKING:
+    from typing import Any
+
     from cdna.errors import CdnaError, ConfigError, ContextFault, Refused, ResourceError
     from cdna.guest_driver.driver import Driver
     from cdna.guest_driver.remote import RemoteDriver
@@ -64,6 +64,8 @@ _MODULE_OF = {name: module for module, names in _MODULES.items() for name in nam
 def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
     value = globals()[name] = getattr(import_module(_MODULE_OF[name]), name)
     return value
 

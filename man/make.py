@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from cdna.cli import COMMANDS, command_line
+from cdna.cli.program import COMMANDS, command_line
 
 HERE = Path(__file__).parent
 STATUS = """\

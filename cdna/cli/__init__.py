@@ -1,122 +1,61 @@
-"""The command `cdna`. A file a command; `main` turns every error that a user can cause into one line.
+"""The command `cdna`: the entry points, which import nothing before an interrupt is taken care of.
 
-A command's module is imported when it is the one that was given, or for `--help`: `up` and `exec` have to
-be single-threaded when they enter a user namespace, and numpy starts threads when it is imported.
+Importing a command line takes a tenth of a second. Until that is done an interrupt ends the process as it
+ends any program, and Python's traceback would tell of nothing but an import. From then on it is a
+KeyboardInterrupt, which `cdna.cli.program` turns into one line and status 130.
 """
 
-import sys
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from importlib import import_module
-from typing import Annotated, Any
+from __future__ import annotations
 
-import typer
+import signal
 
-from cdna.cli import streams
-from cdna.cli.exits import DONE, INTERRUPTED, USAGE, Interrupted
-from cdna.cli.runners import Runners
-from cdna.compare.plan import BadSetting
-from cdna.errors import CdnaError
+TYPE_CHECKING = False  # as typing has it, whose import takes longer than all else here
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
-__all__ = ["command_line", "main"]
+    from cdna.cli.runners import Runners
 
-# What typer raises for arguments that it cannot place: click's exception, or its own copy of it.
-_UsageError: type[Exception] = typer.BadParameter.__bases__[0]
-
-# By name: the function of a command, or the typer.Typer of one that has commands of its own.
-COMMANDS = {
-    "serve": "cdna.cli.serve:serve",
-    "up": "cdna.cli.up:up",
-    "exec": "cdna.cli.exec:execute",
-    "ctl": "cdna.cli.ctl:app",
-    "top": "cdna.cli.top:top",
-    "qemu": "cdna.cli.qemu:qemu",
-    "capture": "cdna.cli.capture:capture",
-    "doctor": "cdna.cli.doctor:doctor",
-    "compare": "cdna.cli.compare:compare",
-    "bench": "cdna.cli.bench:bench",
-    "fuzz": "cdna.cli.fuzz:fuzz",
-}
-# exec: what follows the guest's name is another program's command line.
-SETTINGS: dict[str, dict[str, Any]] = {"exec": {"allow_interspersed_args": False}}
-
-
-def command_line(names: Iterable[str]) -> typer.Typer:
-    """The command line with these commands."""
-    app = typer.Typer(
-        add_completion=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
-        help="Concurrent direct network access: a NIC with a context for every guest, and what it replaces.",
-    )
-    app.callback()(_cdna)
-    for name in names:
-        module, _, attribute = COMMANDS[name].partition(":")
-        command = getattr(import_module(module), attribute)
-        if isinstance(command, typer.Typer):
-            app.add_typer(command, name=name)
-        else:
-            app.command(name, context_settings=SETTINGS.get(name))(command)
-    return app
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        from cdna.cli import output
-        from cdna.version import __version__
-
-        output.show(f"cdna {__version__}\n")
-        raise typer.Exit
-
-
-def _cdna(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    pass
+__all__ = ["extcap", "main"]
 
 
 def main(argv: Sequence[str] | None = None, runners: Runners | None = None) -> int:
     """Runs the command line and returns its exit status (`cdna.cli.exits`).
 
-    Whatever a user or the machine can cause ends in one line on standard error that says what would be
-    right. Only a mistake in this package shows a traceback.
+    argv: None: those of this process, of which this is the program. A test or a notebook gives others;
+    signals and streams then stay as they are.
     """
-    if argv is None:  # the program; a test or a notebook has streams of its own
-        streams.prepare()
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    given = [name for name in arguments[:1] if name in COMMANDS]
-    program = " ".join(["cdna", *given])
-    if not arguments:
-        return _end(program, f"no command; give one of {', '.join(COMMANDS)} (cdna --help explains them)")
+
+    def program(ready: Callable[[], None]) -> int:
+        from cdna.cli.program import run
+
+        return run(argv, runners, ready)
+
+    return _as_program(program) if argv is None else program(lambda: None)
+
+
+def extcap() -> int:
+    """Does what Wireshark asks for (`cdna.lab.extcap`); returns the exit status."""
+
+    def program(ready: Callable[[], None]) -> int:
+        from cdna.lab.extcap import main
+
+        return main(None, ready)
+
+    return _as_program(program)
+
+
+def _as_program(run: Callable[[Callable[[], None]], int]) -> int:
+    """What `run` returns. It calls what it is given when it handles KeyboardInterrupt."""
+    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not ignored, nor somebody's
+
+    def interrupts(handler: signal._HANDLER) -> None:
+        if ours:
+            signal.signal(signal.SIGINT, handler)
+
+    interrupts(signal.SIG_DFL)
     try:
-        app = command_line(given or COMMANDS)
-        status = app(arguments, prog_name="cdna", standalone_mode=False, obj=runners or Runners())
-        return _end(program, "interrupted", INTERRUPTED) if status == INTERRUPTED else int(status or DONE)
-    except _UsageError as error:
-        return _end(program, f"{_sentence(error)} ({program} --help shows what there is)")
-    except BadSetting as error:
-        return _end(program, f"--{error.setting.replace('_', '-')} {error.value}: {error.advice}")
-    except CdnaError as error:
-        return _end(program, str(error))
-    except (BrokenPipeError, SystemExit):  # a reader of --help has left: typer exits then
-        return DONE
-    except OSError as error:
-        reason = (error.filename, error.strerror or str(error))
-        return _end(program, ": ".join(str(part) for part in reason if part))
-    except MemoryError:
-        return _end(program, "out of memory; free some, or give fewer guests")
-    except (Interrupted, KeyboardInterrupt, typer.Abort) as error:
-        return _end(program, str(error) or "interrupted", INTERRUPTED)
-
-
-def _end(program: str, message: str, status: int = USAGE) -> int:
-    with suppress(OSError):  # nobody to be told: the status says it
-        print(f"{program}: {' '.join(message.split())}", file=sys.stderr)
-    return status
-
-
-def _sentence(error: Exception) -> str:
-    """The message of the argument parser in the shape of ours: lower case, no full stop."""
-    text = str(getattr(error, "format_message", error.__str__)()).strip().rstrip(".")
-    return text[:1].lower() + text[1:]
+        return run(lambda: interrupts(signal.default_int_handler))
+    except KeyboardInterrupt:  # between the end of the command and here
+        return 128 + signal.SIGINT
+    finally:
+        interrupts(signal.SIG_DFL)  # what the interpreter does at its end is not to be told either

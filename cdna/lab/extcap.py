@@ -13,10 +13,10 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from cdna.cli import output, streams
+from cdna.cli import extcap, output, streams
 from cdna.errors import CdnaError, ConfigError, ResourceError
 
 PROGRAM = "cdna-extcap"
@@ -26,10 +26,14 @@ PERSONAL = Path("~/.local/lib/wireshark/extcap")  # of Wireshark 4.2 and later
 _PLAIN = re.compile(r"[\w.-]+", re.ASCII)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Does what Wireshark asks for; returns the exit status."""
+def main(argv: Sequence[str] | None = None, ready: Callable[[], None] = lambda: None) -> int:
+    """Does what Wireshark asks for; returns the exit status. `cdna.cli.extcap` calls it.
+
+    ready: called when an interrupt may be a KeyboardInterrupt.
+    """
     if argv is None:
         streams.prepare()
+    ready()
     arguments, _ = _parser().parse_known_args(argv)  # later versions of Wireshark may say more
     try:
         if arguments.extcap_interfaces:
@@ -174,4 +178,4 @@ def _folder() -> Path:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(extcap())

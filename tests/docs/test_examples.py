@@ -54,7 +54,7 @@ def test_links_lead_somewhere(page: str) -> None:
 
 
 def test_a_page_for_every_command() -> None:
-    from cdna.cli import COMMANDS
+    from cdna.cli.program import COMMANDS
 
     index = (ROOT / "docs" / "README.md").read_text()
     titles = {name: (ROOT / "docs" / f"{name}.md").read_text().splitlines()[0] for name in COMMANDS}

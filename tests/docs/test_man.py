@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 import typer
 
-from cdna.cli import COMMANDS, command_line
+from cdna.cli.program import COMMANDS, command_line
 
 ROOT = Path(__file__).parents[2]
 MAN = ROOT / "man"
