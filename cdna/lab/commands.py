@@ -120,8 +120,12 @@ class Commands:
     def keep(self, request: Request, session: Session) -> Reply:
         if len(session.received) != 1:
             raise ConfigError("keep: give one descriptor, of a hosts file")
-        process = os.pidfd_open(session.pid)
-        self._kept.append((os.dup(session.received[0]), process))
+        file = os.dup(session.received[0])
+        try:
+            self._kept.append((file, os.pidfd_open(session.pid)))
+        except OSError:
+            os.close(file)
+            raise
         self._rewrite()
         return {}
 

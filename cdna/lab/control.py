@@ -4,32 +4,37 @@
     lab      {"ok": true}    or    {"error": "no guest 'g1': there are g2 and g3"}
 
 The socket is SOCK_SEQPACKET, so a message is a packet, with the mode 0600; whoever connects has to be the
-lab's user, or root. One thread answers, a request at a time, and waits for no client.
+lab's user, or root. One thread answers, a request at a time, and waits for no client. A client that makes no
+request is disconnected after a while; beyond SESSIONS, the session that has been idle longest makes room.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-import logging
 import os
 import select
 import socket
 import stat
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from cdna import logs
 from cdna.errors import CdnaError, ConfigError, ResourceError
-from cdna.sockets import listen, listener_pid, may_connect, peer, remove
+from cdna.sockets import Door, listen, listener_pid, may_connect, peer, remove, timeout_until
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-log = logging.getLogger("cdna.lab")
+log = logs.logger("cdna.lab")
 
 MESSAGE_BYTES = 1 << 20
 MAX_FDS = 16
 TIMEOUT = 30.0  # seconds that a client waits for its reply
+SESSIONS = 64  # at a time
+PATIENCE = 10.0  # seconds from a connection to its first request
 
 Request = dict[str, Any]
 Reply = dict[str, Any]
@@ -55,6 +60,11 @@ class Session:
         """Has `callback` called, in the control thread, when the client has gone or the lab ends."""
         self._callbacks.append(callback)
 
+    @property
+    def holds(self) -> bool:
+        """Whether something lasts as long as this session, such as a capture."""
+        return bool(self._callbacks)
+
     def close(self) -> None:
         self.sock.close()
         for callback in self._callbacks:
@@ -72,18 +82,21 @@ class ControlServer:
     """Answers requests at `path` until `close`. `handlers`: by command; more may be added at any time.
 
     A handler returns what the reply says beside "ok"; a `CdnaError` of it is the client's one line.
+    patience: seconds from a connection to its first request.
     """
 
-    def __init__(self, path: str, handlers: dict[str, Handler]) -> None:
+    def __init__(self, path: str, handlers: dict[str, Handler], *, patience: float = PATIENCE) -> None:
         self.path = path
         self.handlers = handlers
+        self._patience = patience
         check_free(path)
         self._listener = listen(path)
         self._inode = os.stat(path).st_ino
-        self._sessions: dict[int, Session] = {}
+        self._sessions: dict[int, Session] = {}  # the one that has been idle longest comes first
+        self._silent: dict[int, float] = {}  # deadlines of those that have not made a request yet
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll = select.epoll()
-        self._epoll.register(self._listener, select.EPOLLIN)
+        self._door = Door(self._listener, self._epoll)
         self._epoll.register(self._wake_fd, select.EPOLLIN)
         self._thread = threading.Thread(target=self._run, name="cdna-control", daemon=True)
         self._thread.start()
@@ -112,43 +125,74 @@ class ControlServer:
 
     def _run(self) -> None:
         while True:
-            for fd, _ in self._epoll.poll():
+            due = min((at for at in (self._door.due, *self._silent.values()) if at is not None), default=None)
+            ready = self._epoll.poll(timeout_until(due, time.monotonic()))
+            now = time.monotonic()
+            for fd, _ in ready:
                 if fd == self._wake_fd:
                     return
-                if fd == self._listener.fileno():
-                    self._accept()
-                elif fd in self._sessions and not self._turn(self._sessions[fd]):
-                    self._end(fd)
+                if fd == self._door.fd:
+                    self._accept(now)
+                elif fd in self._sessions:
+                    self._turn(fd)
+            for fd in [fd for fd, at in self._silent.items() if now >= at]:
+                self._end(fd)
+            self._door.go_on(now)
 
-    def _turn(self, session: Session) -> bool:
-        """As `_answer`; an internal error ends this session and no other."""
+    def _accept(self, now: float) -> None:
         try:
-            return self._answer(session)
-        except Exception:
-            log.exception("process %d: internal error in its control session", session.pid)
-            return False
-
-    def _accept(self) -> None:
-        try:
-            sock, _ = self._listener.accept()
-        except OSError as error:  # the client has gone again, or there is no descriptor left for it
-            if not isinstance(error, BlockingIOError):
-                log.warning("no control session: %s", error)
+            sock = self._door.take(now)
+        except OSError as error:
+            log.warning("no control session for now: %s", error)
+            return
+        if sock is None:
             return
         session = Session(sock)
         if not may_connect(session.uid):
             log.warning("process %d of user %d refused: not this lab's user", session.pid, session.uid)
             sock.close()
             return
-        sock.setblocking(False)
+        if len(self._sessions) >= SESSIONS and not self._make_room():
+            self._refuse(session)
+            return
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MESSAGE_BYTES)
         self._sessions[sock.fileno()] = session
+        self._silent[sock.fileno()] = now + self._patience
         self._epoll.register(sock, select.EPOLLIN)
+
+    def _make_room(self) -> bool:
+        """Ends the session that has been idle longest. False: each holds something, such as a capture."""
+        idle = next((fd for fd, session in self._sessions.items() if not session.holds), None)
+        if idle is None:
+            return False
+        log.warning("process %d disconnected: %d sessions are open", self._sessions[idle].pid, SESSIONS)
+        self._end(idle)
+        return True
+
+    def _refuse(self, session: Session) -> None:
+        """Tells a client that there is no room for it."""
+        reply = {"error": f"{SESSIONS} sessions are open, each with a capture; end one of them"}
+        with contextlib.suppress(OSError):
+            session.sock.send(json.dumps(reply).encode(), socket.MSG_NOSIGNAL)
+            session.sock.recv(MESSAGE_BYTES)  # closed with something unread, the reply would be lost
+        session.close()
 
     def _end(self, fd: int) -> None:
         session = self._sessions.pop(fd)
+        self._silent.pop(fd, None)
         self._epoll.unregister(fd)
         session.close()
+
+    def _turn(self, fd: int) -> None:
+        """Answers a session's next request, which makes it the one that was active last."""
+        session = self._sessions[fd] = self._sessions.pop(fd)
+        try:
+            goes_on = self._answer(session)
+        except Exception:  # ends this session and no other
+            log.exception("process %d: internal error in its control session", session.pid)
+            goes_on = False
+        if not goes_on:
+            self._end(fd)
 
     def _answer(self, session: Session) -> bool:
         """Answers the next request. False: the client has gone, or is no client of ours."""
@@ -158,6 +202,7 @@ class ControlServer:
             return True
         except OSError:
             return False
+        self._silent.pop(session.sock.fileno(), None)
         session.fds, session.close_behind = [], []
         try:
             if not message or flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
@@ -233,7 +278,8 @@ class ControlClient:
         """The reply to a command and the descriptors beside it. CdnaError: the lab's line."""
         request = json.dumps({"command": command, **fields}).encode()
         try:
-            socket.send_fds(self.sock, [request], send_fds)
+            with contextlib.suppress(BrokenPipeError):  # refused: the reason is there to read
+                socket.send_fds(self.sock, [request], send_fds)
             message, fds, _, _ = socket.recv_fds(self.sock, MESSAGE_BYTES, MAX_FDS)
         except TimeoutError:
             raise ResourceError(f"the lab at {self.path} gives no answer: end it with kill") from None

@@ -1,58 +1,111 @@
-"""Metrics over HTTP, on an address that was asked for: GET /metrics."""
+"""Metrics over HTTP, on an address that was asked for: GET /metrics.
+
+One thread answers, and waits for no client. Any local user may connect to a port, so everything has a bound:
+connections, the size of a request, the time that a request and an answer may take, answers under way (a large
+lab's text has megabytes), and the processor time that making the text takes.
+"""
 
 from __future__ import annotations
 
-import logging
+import io
 import os
+import re
+import select
 import socket
 import threading
-from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+import time
+from http.server import BaseHTTPRequestHandler
+from typing import TYPE_CHECKING
 
+from cdna import logs
 from cdna.errors import ConfigError, ResourceError
 from cdna.lab.metrics import CONTENT_TYPE, metrics_text
-from cdna.sockets import listen, remove
+from cdna.sockets import Door, listen, remove, timeout_until
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from cdna.lab.lab import Lab
 
-log = logging.getLogger("cdna.lab")
+log = logs.logger("cdna.lab")
 
 HOST = "127.0.0.1"
-PATIENCE = 10  # seconds that a client may take for its request
+CONNECTIONS = 32  # at a time; one more, and the oldest is ended
+ANSWERS = 8  # of these under way; the same
+REQUEST_BYTES = 8192
+PATIENCE = 10.0  # seconds that a request may take
+ANSWER_PATIENCE = 30.0  # seconds that an answer may take to be read
+SHARE = 0.1  # of a core, for making the text: the last one serves until then
+_END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
+
+
+class _Connection:
+    """A client: its request as far as it has come, then what is left of its answer."""
+
+    def __init__(self, sock: socket.socket, deadline: float) -> None:
+        self.sock = sock
+        self.deadline = deadline
+        self.request = bytearray()
+        self.answer: list[memoryview] = []
+
+    def receive(self) -> bool:
+        """Reads what has come. True: the request is whole, or too long. Raises OSError."""
+        data = self.sock.recv(REQUEST_BYTES)
+        if not data:
+            raise ConnectionAbortedError
+        self.request += data
+        return len(self.request) > REQUEST_BYTES or _END_OF_HEAD.search(self.request) is not None
+
+    def send(self) -> bool:
+        """Sends what there is room for. True: that was all. Raises OSError."""
+        while self.answer:
+            sent = self.sock.send(self.answer[0], socket.MSG_NOSIGNAL)
+            rest = self.answer[0][sent:]
+            self.answer[:1] = [rest] if len(rest) else []
+        return True
 
 
 class MetricsServer:
     """Answers GET /metrics until `close`, on HOST:PORT or on a Unix socket (mode 0600) at a path.
 
-    ConfigError: neither of the two. ResourceError: it cannot listen there.
+    patience: seconds that a request may take. ConfigError: neither of the two addresses. ResourceError: it
+    cannot listen there.
     """
 
-    def __init__(self, address: str, lab: Lab) -> None:
+    def __init__(self, address: str, lab: Lab, *, patience: float = PATIENCE) -> None:
         self._path: str | None = None
         if "/" in address:
             self._path = os.path.abspath(address)
-            sock = listen(self._path, kind=socket.SOCK_STREAM)
+            self._listener = listen(self._path, kind=socket.SOCK_STREAM)
             self._inode = os.stat(self._path).st_ino
         else:
-            sock = _listen_tcp(address)
-        sock.setblocking(True)
-        self.address = self._path or _text(sock)
-        self._server = _Server(sock, partial(_Handler, lab))
-        self._thread = threading.Thread(target=self._server.serve_forever, name="cdna-metrics", daemon=True)
+            self._listener = _listen_tcp(address)
+        self.address = self._path or _text(self._listener)
+        self._patience = patience
+        self._text = _Text(lab)
+        self._connections: dict[int, _Connection] = {}  # the oldest comes first
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll = select.epoll()
+        self._door = Door(self._listener, self._epoll)
+        self._epoll.register(self._wake_fd, select.EPOLLIN)
+        self._thread = threading.Thread(target=self._run, name="cdna-metrics", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """Closing twice is harmless."""
-        if self._thread.is_alive():
-            self._server.shutdown()
-            self._thread.join()
-            if self._path is not None:
-                remove(self._path, self._inode)
-            self._server.server_close()
+        if self._wake_fd < 0:
+            return
+        os.eventfd_write(self._wake_fd, 1)
+        self._thread.join()
+        for fd in list(self._connections):
+            self._end(fd)
+        if self._path is not None:
+            remove(self._path, self._inode)
+        self._listener.close()
+        self._epoll.close()
+        os.close(self._wake_fd)
+        self._wake_fd = -1
 
     def __enter__(self) -> MetricsServer:
         return self
@@ -61,6 +114,88 @@ class MetricsServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _run(self) -> None:
+        while True:
+            deadlines = [connection.deadline for connection in self._connections.values()]
+            if self._door.due is not None:
+                deadlines.append(self._door.due)
+            ready = self._epoll.poll(timeout_until(min(deadlines, default=None), time.monotonic()))
+            now = time.monotonic()
+            for fd, _ in ready:
+                if fd == self._wake_fd:
+                    return
+                if fd == self._door.fd:
+                    self._accept(now)
+                elif fd in self._connections:
+                    self._turn(fd, now)
+            for fd in [fd for fd, there in self._connections.items() if now >= there.deadline]:
+                self._end(fd)
+            self._door.go_on(now)
+
+    def _accept(self, now: float) -> None:
+        try:
+            sock = self._door.take(now)
+        except OSError as error:
+            log.warning("metrics: no connection for now: %s", error)
+            return
+        if sock is None:
+            return
+        if len(self._connections) >= CONNECTIONS:
+            self._end(next(iter(self._connections)))
+        fd = sock.fileno()
+        self._connections[fd] = _Connection(sock, now + self._patience)
+        self._epoll.register(fd, select.EPOLLIN)
+        self._turn(fd, now)  # its request may be there: it is answered however many others come
+
+    def _turn(self, fd: int, now: float) -> None:
+        """Goes on with a connection, whose end is nobody else's."""
+        connection = self._connections[fd]
+        try:
+            if not connection.answer:
+                if not connection.receive():
+                    return
+                connection.answer = self._answer(bytes(connection.request))
+                connection.deadline = now + ANSWER_PATIENCE
+            connection.send()
+            connection.sock.shutdown(socket.SHUT_WR)
+        except BlockingIOError:
+            if connection.answer:
+                self._epoll.modify(fd, select.EPOLLOUT)
+                self._bound_answers()
+            return
+        except OSError:  # a client that left before its answer
+            pass
+        self._end(fd)
+
+    def _bound_answers(self) -> None:
+        answered = [fd for fd, connection in self._connections.items() if connection.answer]
+        if len(answered) > ANSWERS:
+            self._end(answered[0])
+
+    def _answer(self, request: bytes) -> list[memoryview]:
+        handler = _Handler(request, self._text)
+        return [memoryview(part) for part in (handler.wfile.getvalue(), handler.body) if part]
+
+    def _end(self, fd: int) -> None:
+        self._epoll.unregister(fd)
+        self._connections.pop(fd).sock.close()
+
+
+class _Text:
+    """The text of a lab's metrics, made anew at most in SHARE of the time."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._text = b""
+        self._good_until = 0.0
+
+    def __call__(self) -> bytes:
+        if time.monotonic() >= self._good_until:
+            begun = time.thread_time()
+            self._text = metrics_text(self._lab).encode()
+            self._good_until = time.monotonic() + (time.thread_time() - begun) / SHARE
+        return self._text
 
 
 def _listen_tcp(address: str) -> socket.socket:
@@ -80,7 +215,8 @@ def _listen_tcp(address: str) -> socket.socket:
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(where)
-        sock.listen(16)
+        sock.listen(128)
+        sock.setblocking(False)
     except OSError as error:
         sock.close()
         raise ResourceError(
@@ -94,26 +230,21 @@ def _text(sock: socket.socket) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-class _Server(ThreadingHTTPServer):
-    """An HTTP server on a socket that listens already."""
-
-    block_on_close = False  # clients that do not go are left to their time limit
-
-    def __init__(self, sock: socket.socket, handler: Any) -> None:
-        super().__init__(("", 0), handler, bind_and_activate=False)
-        self.socket.close()
-        self.socket = sock
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        pass  # a client that left before its answer
-
-
 class _Handler(BaseHTTPRequestHandler):
-    timeout = PATIENCE
+    """The answer to one request, of bytes that are there: headers in `wfile`, and `body`."""
 
-    def __init__(self, lab: Lab, *args: Any) -> None:
-        self._lab = lab
-        super().__init__(*args)
+    rfile: io.BytesIO
+    wfile: io.BytesIO
+
+    def __init__(self, request: bytes, text: Callable[[], bytes]) -> None:
+        self._text = text
+        self.body = b""
+        self.rfile, self.wfile = io.BytesIO(request), io.BytesIO()
+        if len(request) > REQUEST_BYTES:
+            self.requestline, self.request_version, self.command = "", "HTTP/1.0", ""
+            self.send_error(431)
+        else:
+            self.handle_one_request()
 
     def do_GET(self) -> None:
         self._answer(with_body=True)
@@ -126,9 +257,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(404, "give /metrics")
             return
         try:
-            body = metrics_text(self._lab).encode()
+            body = self._text()
         except Exception:
-            log.exception("metrics: a mistake of the lab's")
+            log.exception("metrics: an internal error")
             self.send_error(500)
             return
         self.send_response(200)
@@ -136,7 +267,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if with_body:
-            self.wfile.write(body)
+            self.body = body
 
     def version_string(self) -> str:
         return "cdna"

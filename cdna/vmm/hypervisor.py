@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import select
 import threading
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cdna import abi
+from cdna import abi, logs
 from cdna.errors import ConfigError, Refused, ResourceError, whole
 from cdna.memory import Memory
 from cdna.nic.device import Nic
@@ -22,7 +21,7 @@ from cdna.vmm.server import Server
 from cdna.vmm.settings import ContextSettings
 from cdna.vmm.tables import Tables
 
-log = logging.getLogger("cdna.vmm")
+log = logs.logger("cdna.vmm")
 
 PAGE = abi.PAGE_BYTES
 FAULTS_KEPT = 1024  # reports

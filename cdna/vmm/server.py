@@ -18,8 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
-import math
 import os
 import select
 import socket
@@ -28,9 +26,10 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from cdna import logs
 from cdna.abi import ContextState, Protection
 from cdna.errors import CdnaError, ConfigError, ResourceError
-from cdna.sockets import listen, may_connect, peer, remove
+from cdna.sockets import Door, listen, may_connect, peer, remove, timeout_until
 from cdna.vmm.control_time import Clock, ControlTime
 from cdna.vmm.hypercall import HypercallBuffer, Malformed, Served
 from cdna.vmm.policy import REQUEST_BYTES, VERSION, Policy, Request, parse_request
@@ -40,17 +39,18 @@ if TYPE_CHECKING:
 
     from cdna.vmm.hypervisor import Context, Guest, Hypervisor
 
-log = logging.getLogger("cdna.vmm")
+log = logs.logger("cdna.vmm")
 
-RETRY = 1.0  # seconds, when this process had no descriptor left for a guest
 WAITING = 32  # connections beside those of the guests: they have not made their request yet
+PATIENCE = 10.0  # seconds from a connection to its request
 
 
 class _Connection:
     """A guest's socket, and what was given to it."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, until: float) -> None:
         self.sock = sock
+        self.until = until  # its request has to have come
         self.fd = sock.fileno()
         self.pid, self.uid = peer(sock)
         self.guest: Guest | None = None
@@ -87,10 +87,9 @@ class Server:
         self._buffer = HypercallBuffer(vmm.tables)
         self._listener = listen(self.path, bool(policy.uids))
         self._inode = os.stat(self.path).st_ino
-        self._listen_at: float | None = None  # when to listen again; None: it listens
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll = select.epoll()
-        self._epoll.register(self._listener, select.EPOLLIN)
+        self._door = Door(self._listener, self._epoll)
         self._epoll.register(self._wake_fd, select.EPOLLIN)
         self._thread = threading.Thread(target=self._run, name="cdna-serve", daemon=True)
         self._thread.start()
@@ -131,26 +130,33 @@ class Server:
             for fd, _ in ready:
                 if fd == self._wake_fd:
                     return
-                if fd == self._listener.fileno():
+                if fd == self._door.fd:
                     self._accept()
                 elif fd in self._connections:
                     self._turn(self._connections[fd])
 
     def _timeout(self, now: float) -> float | None:
         """Seconds until something is due; None: nothing is."""
-        due = [c.rests_until for c in self._connections.values() if c.rests_until is not None]
-        if self._listen_at is not None:
-            due.append(self._listen_at)
-        return math.ceil(max(0.0, min(due) - now) * 1000) / 1000 if due else None
+        due = [c.until if c.rests_until is None else c.rests_until for c in self._to_watch()]
+        if self._door.due is not None:
+            due.append(self._door.due)
+        return timeout_until(min(due, default=None), now)
+
+    def _to_watch(self) -> list[_Connection]:
+        """The connections for which something may be due: a rest ends, or patience."""
+        return [c for c in self._connections.values() if c.guest is None or c.rests_until is not None]
 
     def _go_on(self, now: float) -> None:
-        """Listens again, where that was left for a while."""
-        if self._listen_at is not None and now >= self._listen_at:
-            self._epoll.register(self._listener, select.EPOLLIN)
-            self._listen_at = None
-        for connection in self._connections.values():
-            if connection.rests_until is not None and now >= connection.rests_until:
+        """Does what is due: listens again, reads again, ends connections that make no request."""
+        self._door.go_on(now)
+        for connection in self._to_watch():
+            if connection.rests_until is None:
+                if now >= connection.until:
+                    log.warning("%s sent away: it made no request", connection)
+                    self._end(connection)
+            elif now >= connection.rests_until:
                 connection.rests_until = None
+                connection.until = max(connection.until, now + PATIENCE)
                 self._epoll.register(connection.fd, select.EPOLLIN)
 
     def _turn(self, connection: _Connection) -> None:
@@ -185,13 +191,11 @@ class Server:
 
     def _accept(self) -> None:
         try:
-            sock, _ = self._listener.accept()
-        except BlockingIOError:
-            return
-        except OSError as error:  # out of descriptors: who waits goes on waiting
+            sock = self._door.take(self._clock())
+        except OSError as error:
             log.warning("no more guests on %s for now: %s", self.path, error)
-            self._epoll.unregister(self._listener)
-            self._listen_at = self._clock() + RETRY
+            return
+        if sock is None:
             return
         try:
             self._admit(sock)
@@ -201,8 +205,7 @@ class Server:
 
     def _admit(self, sock: socket.socket) -> None:
         """Checks who has connected, and listens to them from now on."""
-        sock.setblocking(False)
-        connection = _Connection(sock)
+        connection = _Connection(sock, self._clock() + PATIENCE)
         if not may_connect(connection.uid, self.policy.uids):
             log.warning("%s refused: this user may not connect to %s", connection, self.path)
             sock.close()

@@ -1,5 +1,6 @@
 """The control socket: who may connect, what comes back, and what a lab that was killed leaves there."""
 
+import contextlib
 import json
 import os
 import socket
@@ -13,6 +14,7 @@ import pytest
 
 from cdna.errors import CdnaError, ConfigError, ResourceError
 from cdna.lab.control import (
+    SESSIONS,
     ControlClient,
     ControlServer,
     Handler,
@@ -159,6 +161,49 @@ def test_the_end_of_the_lab_ends_sessions(server: ControlServer, handlers: Handl
         with pytest.raises(ResourceError, match=r"has ended|pipe"):
             client.call("echo")
     assert not os.path.exists(server.path)
+
+
+def raw(server: ControlServer) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    sock.settimeout(60)
+    sock.connect(server.path)
+    return sock
+
+
+def test_idle_sessions_have_a_bound(server: ControlServer) -> None:
+    with contextlib.ExitStack() as clients:
+        busy = clients.enter_context(ControlClient(server.path))
+        busy.call("watch")
+        socks = [clients.enter_context(raw(server)) for _ in range(SESSIONS + 8)]
+        with ControlClient(server.path) as client:
+            assert client.call("echo")[0]["ok"]
+        assert [sock.recv(1) for sock in socks[:9]] == [b""] * 9  # idle longest
+        assert busy.call("echo")[0]["ok"]  # what holds something is kept
+
+
+def test_sessions_that_hold_something_are_kept(server: ControlServer) -> None:
+    with contextlib.ExitStack() as clients:
+        busy = [clients.enter_context(ControlClient(server.path)) for _ in range(SESSIONS)]
+        for client in busy:
+            client.call("watch")
+        with ControlClient(server.path) as late, pytest.raises(CdnaError, match="64 sessions are open"):
+            late.call("echo")
+        busy[0].close()
+        wait_for(lambda: answers(server))
+
+
+def answers(server: ControlServer) -> bool:
+    with contextlib.suppress(CdnaError), ControlClient(server.path) as client:
+        return bool(client.call("echo")[0]["ok"])
+    return False
+
+
+def test_a_client_that_asks_nothing_has_a_deadline(path: str, handlers: Handlers) -> None:
+    with ControlServer(path, handlers.table(), patience=0.05) as server, ControlClient(path) as client:
+        client.call("echo")
+        with raw(server) as silent:
+            assert silent.recv(1) == b""
+        assert client.call("echo")[0]["ok"]
 
 
 def test_mode(server: ControlServer) -> None:

@@ -1,9 +1,12 @@
 """Metrics as Prometheus reads them, from a lab and over HTTP."""
 
+import contextlib
 import http.client
 import re
+import select
 import socket
 import stat
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +16,7 @@ from cdna.errors import CdnaError
 from cdna.lab.guest_plans import context_settings, guest_plan
 from cdna.lab.lab import Lab
 from cdna.lab.metrics import CONTENT_TYPE, Metrics, metrics_text
-from cdna.lab.metrics_server import MetricsServer
+from cdna.lab.metrics_server import ANSWERS, CONNECTIONS, REQUEST_BYTES, MetricsServer
 from cdna.lab.plan import NETS, LabPlan
 from tests.support.lab import wait_for, wait_until_still
 
@@ -159,3 +162,55 @@ def test_a_client_that_says_nothing_holds_nobody_up(lab: Lab) -> None:
 def test_addresses_that_cannot_be(lab: Lab, address: str) -> None:
     with pytest.raises(CdnaError, match=r"--metrics .*give"):
         MetricsServer(address, lab)
+
+
+def connected(server: MetricsServer) -> socket.socket:
+    host, _, port = server.address.rpartition(":")
+    return socket.create_connection((host, int(port)), 30)
+
+
+def scraped(server: MetricsServer) -> int:
+    host, _, port = server.address.rpartition(":")
+    return get(http.client.HTTPConnection(host, int(port), timeout=30), "/metrics")[0]
+
+
+def test_idle_connections_have_a_bound(lab: Lab) -> None:
+    with MetricsServer("0", lab) as server, contextlib.ExitStack() as clients:
+        threads = threading.active_count()
+        socks = [clients.enter_context(connected(server)) for _ in range(CONNECTIONS + 8)]
+        assert scraped(server) == 200
+        assert threading.active_count() == threads
+        assert [sock.recv(1) for sock in socks[:9]] == [b""] * 9  # the oldest have made room
+
+
+def test_a_request_that_comes_byte_by_byte_has_a_deadline(lab: Lab) -> None:
+    with MetricsServer("0", lab, patience=0.05) as server, connected(server) as sock:
+        for _ in range(REQUEST_BYTES - 1):
+            sock.send(b"G")
+            if select.select([sock], [], [], 0.005)[0]:
+                break
+        else:
+            pytest.fail("its connection goes on")
+        assert scraped(server) == 200
+
+
+def test_a_request_that_is_too_long(lab: Lab) -> None:
+    with MetricsServer("0", lab) as server, connected(server) as sock:
+        sock.sendall(b"G" * (REQUEST_BYTES + 1))
+        assert sock.recv(100).split()[1] == b"431"
+
+
+def test_answers_that_are_not_read_have_a_bound(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "x" * (8 << 20)
+    monkeypatch.setattr("cdna.lab.metrics_server.metrics_text", lambda lab: text)
+    with MetricsServer("0", lab) as server, contextlib.ExitStack() as clients:
+        socks = [clients.enter_context(connected(server)) for _ in range(ANSWERS + 1)]
+        for sock in socks:
+            sock.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+            assert select.select([sock], [], [], 30)[0]
+        sizes = []
+        for sock in socks:
+            with sock.makefile("rb") as file:
+                sizes.append(len(file.read()))
+        assert sizes[0] < len(text)
+        assert all(size > len(text) for size in sizes[1:])

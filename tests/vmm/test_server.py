@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cdna import ConfigError, Machine, RemoteDriver, ResourceError
+from cdna.abi import ContextState
 from cdna.vmm import server as server_module
 from tests.support.guest_process import NOBODY, GuestProcess
 
@@ -120,7 +121,7 @@ def test_a_guest_that_takes_anothers_default_address(machine, tmp_path):
 
 def test_out_of_descriptors_until_somebody_goes(machine, tmp_path, monkeypatch):
     """The server stops listening and takes it up again; nobody is turned away for good."""
-    monkeypatch.setattr(server_module, "RETRY", 0.001)
+    monkeypatch.setattr("cdna.sockets.ACCEPT_AGAIN", 0.001)
     with machine.serve(tmp_path / "vmm") as server:
         first = RemoteDriver(tmp_path / "vmm", name="first")
         listener = server._listener
@@ -189,3 +190,14 @@ def test_nobody_waits_forever_for_a_request(machine, tmp_path):
         assert idle[0].recv(1) == b""  # the first to come was the first to go
         for sock in idle:
             sock.close()
+
+
+def test_a_guest_to_be_that_makes_no_request_has_a_deadline(machine, tmp_path, monkeypatch):
+    monkeypatch.setattr(server_module, "PATIENCE", 0.05)
+    path = tmp_path / "vmm"
+    with machine.serve(path), RemoteDriver(path, name="guest") as guest:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as silent:
+            silent.settimeout(60)
+            silent.connect(os.fspath(path))
+            assert silent.recv(1) == b""
+        assert guest.context.state == ContextState.CONTEXT_RUNNING

@@ -7,10 +7,10 @@ device to go on without what they asked for. Where a refusal is foreseen (an MTU
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 from typing import TYPE_CHECKING
 
+from cdna import logs
 from cdna.errors import ConfigError
 from cdna.vmm.vhost_user.handlers import DONE, FAILED, RULES, Declined, Handlers, Reply, Rule
 from cdna.vmm.vhost_user.messages import Message, ProtocolError, ProtocolFeature, name_of
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cdna.vmm.vhost_user.connection import Connection
     from cdna.vmm.vhost_user.guest import VhostUserGuest
 
-log = logging.getLogger("cdna.vhost_user")
+log = logs.logger("cdna.vhost_user")
 
 
 class Backend(Handlers):

@@ -29,15 +29,20 @@ FDS_READ = 2 * MAX_REGIONS  # room for more than any message has, so that a surp
 
 
 class Connection:
-    """A nonblocking stream socket. `timeout`: seconds that a message may take from first byte to last."""
+    """A nonblocking stream socket. `timeout`: seconds that a message may take from first byte to last.
 
-    def __init__(self, sock: socket.socket, timeout: float, discard: Discard) -> None:
+    deadline: of the first byte of the first message, None: there is none.
+    """
+
+    def __init__(
+        self, sock: socket.socket, timeout: float, discard: Discard, deadline: float | None = None
+    ) -> None:
         sock.setblocking(False)
         self.sock = sock
         self._discard = discard
         self.fd = sock.fileno()
         self.pid, self.uid = peer(sock)
-        self.deadline: float | None = None  # of the message that has begun
+        self.deadline = deadline  # of the message that has begun, or of the first one
         self._timeout = timeout
         self._head = b""
         self._payload = b""
@@ -54,8 +59,9 @@ class Connection:
     def receive(self, now: float) -> Message | None:
         """The next message, None if it is not whole yet. Raises Gone, ProtocolError, OSError."""
         if len(self._head) < HEADER.size:
-            self._head += self._read(HEADER.size - len(self._head))
-            if self._head and self.deadline is None:
+            had = len(self._head)
+            self._head += self._read(HEADER.size - had)
+            if had == 0 and self._head:
                 self.deadline = now + self._timeout
             if len(self._head) < HEADER.size:
                 return None

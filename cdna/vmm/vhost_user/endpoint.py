@@ -10,10 +10,9 @@ import os
 import socket
 
 from cdna.errors import ResourceError
-from cdna.sockets import listen, remove
+from cdna.sockets import ACCEPT_AGAIN, listen, remove
 
 CONNECT_AGAIN = 0.5  # seconds between two attempts while nobody listens
-ACCEPT_AGAIN = 1.0  # seconds, when this process had no descriptor left for a frontend
 
 
 class Listening:

@@ -17,6 +17,7 @@ import socket
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from cdna import logs
 from cdna.abi import ContextState
 from cdna.sockets import may_connect
 from cdna.virtio import Feature
@@ -35,8 +36,9 @@ if TYPE_CHECKING:
     from cdna.vmm.hypervisor import Context
     from cdna.vmm.vhost_user.server import VhostUserServer
 
-log = logging.getLogger("cdna.vhost_user")
+log = logs.logger("cdna.vhost_user")
 
+FIRST_MESSAGE = 30.0  # seconds from a connection to its first message: there is one place, and others wait
 TELL_AGAIN = 60.0  # seconds without a rest, until the next one is told of
 
 
@@ -272,7 +274,9 @@ class VhostUserGuest:
             self.discard.close_socket(sock)
 
     def _admit(self, sock: socket.socket, now: float) -> None:
-        connection = Connection(sock, self._stall, self.discard)
+        # Where this side connects, the frontend may accept long after the kernel did.
+        deadline = now + FIRST_MESSAGE if isinstance(self._endpoint, Listening) else None
+        connection = Connection(sock, self._stall, self.discard, deadline)
         who = f"process {connection.pid}, user {connection.uid}"
         if not may_connect(connection.uid, self._uids):
             log.warning("guest %r: %s refused: this user may not attach here", self.name, who)

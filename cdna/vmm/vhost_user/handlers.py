@@ -6,12 +6,12 @@ descriptors come with it, and the protocol feature that it belongs to. What is n
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 from collections.abc import Callable, Container
 from typing import TYPE_CHECKING, NamedTuple
 
+from cdna import logs
 from cdna.errors import ConfigError
 from cdna.nic.virtio_device import Region
 from cdna.virtio import Feature, VirtioLimits
@@ -51,7 +51,7 @@ from cdna.vmm.vhost_user.rings import Rings
 if TYPE_CHECKING:
     from cdna.vmm.vhost_user.guest import VhostUserGuest
 
-log = logging.getLogger("cdna.vhost_user")
+log = logs.logger("cdna.vhost_user")
 
 MIN_MTU = 68  # bytes, RFC 791
 DONE = U64.pack(0)

@@ -16,13 +16,13 @@ frontend goes.
 
 from __future__ import annotations
 
-import logging
 import struct
 import time
 from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cdna import logs
 from cdna.errors import CdnaError
 from cdna.nic.flow_hash import HashType
 from cdna.nic.options import MAX_MULTICAST
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from cdna.nic.virtio_device import VirtioDevice
     from cdna.vmm.hypervisor import Context
 
-log = logging.getLogger("cdna.vhost_user")
+log = logs.logger("cdna.vhost_user")
 
 VIRTIO_NET_OK = 0
 VIRTIO_NET_ERR = 1

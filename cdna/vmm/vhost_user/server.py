@@ -9,8 +9,6 @@ between two turns, under `lock`.
 from __future__ import annotations
 
 import contextlib
-import logging
-import math
 import os
 import select
 import threading
@@ -18,9 +16,11 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from cdna import logs
 from cdna.abi import Protection
 from cdna.errors import ConfigError, whole
 from cdna.nic.virtio_device import VirtioDevice
+from cdna.sockets import timeout_until
 from cdna.virtio import VirtioLimits
 from cdna.vmm.control_time import SHARE, Clock
 from cdna.vmm.settings import ContextSettings
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from cdna.vmm.hypervisor import Hypervisor
 
-log = logging.getLogger("cdna.vhost_user")
+log = logs.logger("cdna.vhost_user")
 
 STALL = 5.0  # seconds that a message may take from its first byte to its last
 GUEST_MEMORY = 4096  # bytes: the VMM gives such a guest one page that it never sees; its memory is its own
@@ -225,9 +225,7 @@ class VhostUserServer:
     def _timeout(self, now: float) -> float | None:
         """Seconds until something is due; None: nothing is."""
         due = [at for guest in self._guests if (at := guest.due()) is not None]
-        if not due:
-            return None
-        return math.ceil(max(0.0, min(due) - now) * 1000) / 1000  # epoll counts whole milliseconds
+        return timeout_until(min(due, default=None), now)
 
     def _drain(self) -> None:
         with contextlib.suppress(BlockingIOError):

@@ -21,8 +21,9 @@ def quick_collections():
 
 
 @pytest.fixture
-def host(tmp_path, caplog):
+def host(tmp_path, caplog, monkeypatch):
     caplog.set_level(logging.INFO, "cdna")
+    monkeypatch.setattr("cdna.logs.LINES", 10_000)  # each message has its line, and some tests send many
     host = VhostHost(tmp_path)
     yield host
     try:

@@ -354,3 +354,11 @@ def test_what_a_guest_says_of_itself(host):
         assert "REPLY_ACK" in told["protocol_features"]
         attached.frontend.sync()
     assert host.lines(logging.INFO)[0].startswith("guest 'guest': frontend attached")
+
+
+def test_a_frontend_that_says_nothing_has_a_deadline(host, monkeypatch):
+    monkeypatch.setattr("cdna.vmm.vhost_user.guest.FIRST_MESSAGE", 0.05)
+    guest = host.add()
+    frontend = host.connect(guest)
+    assert frontend.sock.recv(1) == b""
+    assert "stalls after 0 of 12 bytes" in guest.last_error
