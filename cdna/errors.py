@@ -1,5 +1,6 @@
 """The exceptions of this package: each says what is wrong, where, and what would be right."""
 
+from collections.abc import Iterable
 from operator import index
 from typing import SupportsIndex
 
@@ -36,6 +37,21 @@ class ContextFault(CdnaError):
 
 class WrongFrame(CdnaError):
     """A benchmark's receiver got a frame that was not what had been sent."""
+
+
+def known(what: str, names: Iterable[str], those: Iterable[str]) -> None:
+    """Check that each of `names` is one of `those`. ConfigError: which is not, and which there are."""
+    there = list(those)
+    for name in names:
+        if name not in there:
+            raise ConfigError(f"{what} {name!r:.80}: give some of {', '.join(there)}")
+
+
+def switch(name: str, value: object) -> bool:
+    """True or False, also as 1 or 0. ConfigError: it is neither, such as "off"."""
+    if isinstance(value, SupportsIndex) and index(value) in (0, 1):
+        return bool(index(value))
+    raise ConfigError(f"{name} {value!r:.80}: give True or False")
 
 
 def whole(name: str, value: object, least: int, most: int) -> int:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
-from cdna.errors import ConfigError, whole
+from cdna.errors import ConfigError, known, whole
 from cdna.guest_driver.driver import Driver
 from cdna.guest_driver.queues import memory_needed
 from cdna.memory import Memory
@@ -15,12 +15,31 @@ from cdna.nic.device import Nic
 from cdna.nic.wire import Wire
 from cdna.nic.wires import make_wire
 from cdna.vmm.hypervisor import Context, Guest, Hypervisor
-from cdna.vmm.policy import Policy
+from cdna.vmm.policy import Policy, PolicyOptions
 from cdna.vmm.server import Server
-from cdna.vmm.settings import ContextSettings
+from cdna.vmm.settings import ContextSettings, Settings
 
 if TYPE_CHECKING:
     from cdna.vmm.capture import FileCapture
+
+ANY = (-(1 << 200), 1 << 200)  # a whole number; memory and NIC say which are possible
+BUFFER_SIZES = (64, 65472)  # bytes, the least and the greatest
+LARGEST_MEMORY = 1 << 40  # bytes
+
+
+class NicOptions(TypedDict, total=False):
+    """Options of `cdna.nic.device.Nic`."""
+
+    max_ring: int
+    interrupt_frames: int
+    interrupt_us: float
+
+
+class GuestSettings(Settings, total=False):
+    """The arguments of `Machine.attach`, for a function that hands them on."""
+
+    memory: int | None
+    buffer_size: int
 
 
 class Machine:
@@ -33,13 +52,23 @@ class Machine:
             frames = bob.recv()
 
     wire: a `Wire`, or what `make_wire` takes: "null", "loopback", "pcap:FILE", "tap:NAME".
+    nic: `NicOptions`. ConfigError: one of these cannot be, or there is no such option.
     Entered, the NIC runs in a thread on a core of its own and the VMM handles its interrupts in another.
     Not entered, the machine moves only when it is told to: `step`.
     """
 
     def __init__(
-        self, memory: int = 64 << 20, *, wire: Wire | str = "null", contexts: int = 32, **nic: Any
+        self,
+        memory: int = 64 << 20,
+        *,
+        wire: Wire | str = "null",
+        contexts: int = 32,
+        **nic: Unpack[NicOptions],
     ) -> None:
+        known("option of a machine", nic, NicOptions.__annotations__)
+        memory, contexts = whole("memory", memory, *ANY), whole("contexts", contexts, *ANY)
+        if "max_ring" in nic:
+            nic["max_ring"] = whole("max_ring", nic["max_ring"], *ANY)
         if not isinstance(wire, Wire | str):
             raise TypeError(f"wire {wire!r}: give a Wire, or the name of one")
         self.memory = Memory(memory)
@@ -52,11 +81,19 @@ class Machine:
         self.vmm = Hypervisor(self.memory, self.nic)
 
     def attach(
-        self, name: str, *, memory: int | None = None, buffer_size: int = 2048, **settings: Any
+        self,
+        name: str,
+        *,
+        memory: int | None = None,
+        buffer_size: int = 2048,
+        **settings: Unpack[Settings],
     ) -> Driver:
-        """Creates a guest, assigns it a context and loads its driver. `settings` are `ContextSettings`."""
-        wanted = ContextSettings(**settings)
-        buffer_size = whole("buffer_size", buffer_size, 64, 65472)
+        """Creates a guest, assigns it a context and loads its driver. `settings` are `ContextSettings`.
+
+        ConfigError: a setting that cannot be, or that there is not; a name that is taken.
+        """
+        wanted = ContextSettings.of(**settings)
+        buffer_size = whole("buffer_size", buffer_size, *BUFFER_SIZES)
         needed = memory_needed(wanted.tx_ring, wanted.rx_ring, buffer_size)
         guest = self.vmm.create_guest(name, needed if memory is None else memory)
         try:
@@ -65,8 +102,13 @@ class Machine:
             self.vmm.destroy_guest(guest)
             raise
 
-    def serve(self, path: str | os.PathLike[str], policy: Policy | None = None, **options: Any) -> Server:
-        """Takes guests of other processes, which use `RemoteDriver`, on a Unix socket at `path`."""
+    def serve(
+        self, path: str | os.PathLike[str], policy: Policy | None = None, **options: Unpack[PolicyOptions]
+    ) -> Server:
+        """Takes guests of other processes, which use `RemoteDriver`, on a Unix socket at `path`.
+
+        options: those of `Policy`, where none is given. ConfigError, ResourceError: it cannot listen.
+        """
         return self.vmm.serve(path, policy, **options)
 
     def capture(

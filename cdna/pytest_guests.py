@@ -7,16 +7,17 @@ import threading
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from cdna.guest_driver import stepping
 from cdna.guest_driver.misbehaviour import HostileGuest
 from cdna.guest_driver.shared_driver import Inbox, SharedDriver
-from cdna.machine import Machine
+from cdna.machine import GuestSettings, Machine
 from cdna.nic.queue_wire import QueueWire
 
 if TYPE_CHECKING:
     from cdna.guest_driver.driver import Driver
+    from cdna.guest_driver.hostile import HostileSettings
     from cdna.guest_driver.scapy_socket import ScapySocket
     from cdna.vmm.hypervisor import Context
 
@@ -56,7 +57,7 @@ class NicGuest:
     Each of `recv` and `socket` sees every frame from its first use on.
     """
 
-    def __init__(self, machine: Machine, name: str, ip: str | None, settings: dict[str, Any]) -> None:
+    def __init__(self, machine: Machine, name: str, ip: str | None, settings: GuestSettings) -> None:
         self.name = name
         self.ip = ip
         self.driver: Driver = machine.attach(name, **settings)
@@ -123,7 +124,9 @@ class Mischief:
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def attach(self, *ways: str, name: str | None = None, **settings: object) -> HostileGuest:
+    def attach(
+        self, *ways: str, name: str | None = None, **settings: Unpack[HostileSettings]
+    ) -> HostileGuest:
         guest = HostileGuest(self.machine, *ways, name=name or f"mallory{len(self.guests)}", **settings)
         self.guests.append(guest)
         if not stepping.runs(self.machine.vmm):

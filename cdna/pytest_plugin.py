@@ -16,15 +16,34 @@ Nothing is imported before a fixture is used.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
+    from cdna.guest_driver.hostile import HostileSettings
     from cdna.guest_driver.misbehaviour import HostileGuest
-    from cdna.machine import Machine
+    from cdna.machine import GuestSettings, Machine
     from cdna.pytest_guests import NicGuest
+
+
+class AttachGuest(Protocol):
+    """The fixture `cdna_guest`."""
+
+    def __call__(
+        self, name: str | None = None, *, ip: str | None = None, **settings: Unpack[GuestSettings]
+    ) -> NicGuest: ...
+
+
+class AttachHostile(Protocol):
+    """The fixture `cdna_hostile`."""
+
+    def __call__(
+        self, *ways: str, name: str | None = None, **settings: Unpack[HostileSettings]
+    ) -> HostileGuest: ...
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -51,13 +70,15 @@ def cdna_nic(request: pytest.FixtureRequest) -> Iterator[Machine]:
 
 
 @pytest.fixture
-def cdna_guest(cdna_nic: Machine) -> Iterator[Callable[..., NicGuest]]:
+def cdna_guest(cdna_nic: Machine) -> Iterator[AttachGuest]:
     """Attaches a guest to `cdna_nic`: cdna_guest(name, ip=None, **settings)."""
     from cdna.pytest_guests import NicGuest
 
     guests: list[NicGuest] = []
 
-    def attach(name: str | None = None, *, ip: str | None = None, **settings: object) -> NicGuest:
+    def attach(
+        name: str | None = None, *, ip: str | None = None, **settings: Unpack[GuestSettings]
+    ) -> NicGuest:
         guests.append(NicGuest(cdna_nic, name or f"guest{len(guests)}", ip, settings))
         return guests[-1]
 
@@ -67,7 +88,7 @@ def cdna_guest(cdna_nic: Machine) -> Iterator[Callable[..., NicGuest]]:
 
 
 @pytest.fixture
-def cdna_hostile(cdna_nic: Machine) -> Iterator[Callable[..., HostileGuest]]:
+def cdna_hostile(cdna_nic: Machine) -> Iterator[AttachHostile]:
     """Attaches a guest to `cdna_nic` that misbehaves: cdna_hostile(*ways, name=None, **settings)."""
     from cdna.pytest_guests import Mischief
 

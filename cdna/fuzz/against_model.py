@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 from cdna import abi
 from cdna.abi import ContextState, DescFlag, Mailbox, Protection, Refusal, Ring
@@ -19,6 +19,7 @@ from cdna.fuzz.model import BROADCAST, PAGE, WORD, Model, ModelContext, ModelRin
 from cdna.guest_driver.hostile import EOP, PRODUCER, RX, TX, Desc, Hostile
 from cdna.machine import Machine
 from cdna.nic.queue_wire import QueueWire
+from cdna.vmm.settings import Settings
 
 PAGES = 40
 CONTEXTS = 4
@@ -120,18 +121,11 @@ class EngineAgainstModel:
 
     def new_guest(self, protection: str, pages: int, options: list[bool]) -> None:
         names = dict(zip(("anti_spoof", "promiscuous", "all_multicast"), options, strict=True))
+        rings = {"tx_ring": RING, "rx_ring": RING, "seq_modulus": SEQ_MODULUS}
+        settings = cast(Settings, {"protection": protection, **rings, **names})
         self.made += 1
         try:
-            hostile = Hostile(
-                self.machine,
-                f"guest{self.made}",
-                pages=pages,
-                protection=protection,
-                tx_ring=RING,
-                rx_ring=RING,
-                seq_modulus=SEQ_MODULUS,
-                **names,
-            )
+            hostile = Hostile(self.machine, f"guest{self.made}", pages=pages, **settings)
         except ResourceError:  # no memory in a row
             same("the first page where there are none", None, self.model.create_guest(0, pages))
             return

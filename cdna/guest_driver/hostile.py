@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
+from dataclasses import replace
+from typing import Unpack
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from cdna.abi import DescFlag, Mailbox, Refusal, Ring
 from cdna.errors import Refused
 from cdna.machine import Machine
 from cdna.vmm.hypervisor import Context, Guest
-from cdna.vmm.settings import ContextSettings
+from cdna.vmm.settings import ContextSettings, Settings
 
 EOP = DescFlag.DESC_F_EOP
 TX, RX = Ring.RING_TX, Ring.RING_RX
@@ -35,14 +36,27 @@ def descriptors(requests: Iterable[Desc], first_seq: int = 0) -> np.ndarray:
     return np.array(rows, abi.DESC_DTYPE)
 
 
+class HostileSettings(Settings, total=False):
+    """The arguments of `Hostile`, for a function that hands them on."""
+
+    pages: int
+
+
 class Hostile:
     """A guest of `pages` pages with one context of `settings` (`ContextSettings`), which it drives raw."""
 
-    def __init__(self, machine: Machine, name: str = "mallory", *, pages: int = 16, **settings: Any) -> None:
+    def __init__(
+        self, machine: Machine, name: str = "mallory", *, pages: int = 16, **settings: Unpack[Settings]
+    ) -> None:
         settings = {"tx_ring": 8, "rx_ring": 8, **settings}
+        wanted = replace(ContextSettings.of(**settings), remote=True)
         self.machine = machine
         self.guest: Guest = machine.vmm.create_guest(name, pages * abi.PAGE_BYTES)
-        self.context: Context = machine.vmm.assign(self.guest, ContextSettings(**settings, remote=True))
+        try:
+            self.context: Context = machine.vmm.assign(self.guest, wanted)
+        except Exception:
+            machine.vmm.destroy_guest(self.guest)
+            raise
         self.memory = self.guest.memory
         self.size = {TX: self.context.settings.tx_ring, RX: self.context.settings.rx_ring}
         self.posted = {TX: 0, RX: 0}  # what an honest driver would announce

@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import cycle
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 from cdna import abi
 from cdna.errors import ConfigError
-from cdna.guest_driver.hostile import EOP, PRODUCER, RX, TX, Desc, Hostile
+from cdna.guest_driver.hostile import EOP, PRODUCER, RX, TX, Desc, Hostile, HostileSettings
 
 if TYPE_CHECKING:
     from cdna.machine import Machine
@@ -124,7 +124,9 @@ class HostileGuest:
     acts: how often it did what. faults: why the NIC stopped it, time after time. ConfigError: no such way.
     """
 
-    def __init__(self, machine: Machine, *ways: str, name: str = "mallory", **settings: Any) -> None:
+    def __init__(
+        self, machine: Machine, *ways: str, name: str = "mallory", **settings: Unpack[HostileSettings]
+    ) -> None:
         for way in ways:
             if way not in MISBEHAVIOURS:
                 raise ConfigError(f"misbehaviour {way!r}: give some of {', '.join(MISBEHAVIOURS)}")

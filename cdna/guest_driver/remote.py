@@ -8,7 +8,7 @@ import select
 import socket
 import time
 from types import TracebackType
-from typing import Any
+from typing import Any, Unpack
 
 from cdna import abi
 from cdna.errors import ConfigError, ContextFault, Refused, ResourceError
@@ -17,7 +17,7 @@ from cdna.guest_driver.remote_queues import Mapping, RemoteQueues
 from cdna.vmm.faults import FaultReport, refusal_text
 from cdna.vmm.hypercall import Hypercall
 from cdna.vmm.policy import REQUEST_BYTES, VERSION
-from cdna.vmm.settings import ContextSettings
+from cdna.vmm.settings import ContextSettings, Settings
 
 _ANSWER_BYTES = 65536
 _SHARED = 4  # descriptors that come with the answer: memory, page, rings, virtual interrupts
@@ -88,9 +88,9 @@ class RemoteDriver(RemoteQueues):
         name: str,
         memory: int | None = None,
         buffer_size: int = 2048,
-        **settings: Any,
+        **settings: Unpack[Settings],
     ) -> None:
-        wanted = ContextSettings(**settings)
+        wanted = ContextSettings.of(**settings)
         needed = memory_needed(wanted.tx_ring, wanted.rx_ring, buffer_size)
         request = {"version": VERSION, "name": name, "memory": memory or needed, "settings": settings}
         self._sock = path if isinstance(path, socket.socket) else _connect(os.fspath(path))

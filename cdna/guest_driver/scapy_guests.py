@@ -13,18 +13,18 @@ import ipaddress
 import weakref
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, Unpack
 
 from scapy.config import conf
 from scapy.data import ARPHRD_ETHER, ETH_P_ALL
 from scapy.interfaces import InterfaceProvider, NetworkInterface
 
-from cdna.errors import ConfigError
+from cdna.errors import ConfigError, known, whole
 from cdna.guest_driver.queues import memory_needed
 from cdna.guest_driver.scapy_socket import ScapyL3Socket, ScapySocket
 from cdna.guest_driver.shared_driver import SharedDriver
-from cdna.machine import Machine
-from cdna.vmm.settings import ContextSettings
+from cdna.machine import BUFFER_SIZES, LARGEST_MEMORY, GuestSettings, Machine
+from cdna.vmm.settings import ContextSettings, Settings
 
 NETWORK = "10.0.0.0/24"
 _FIRST_INDEX = 1 << 20  # of scapy's interfaces; the kernel's are far below
@@ -77,7 +77,7 @@ def scapy_guests(
     wire: Any = "null",
     network: str | None = NETWORK,
     start: bool = False,
-    **settings: Any,
+    **settings: Unpack[GuestSettings],
 ) -> ScapyGuests:
     """A machine with a guest for each name, each a scapy socket with `mac`, `ip`, `name`, `iface`, `l3`.
 
@@ -113,6 +113,8 @@ def _addresses(network: str | None, n: int) -> list[str | None]:
     if network is None:
         return [None] * n
     try:
+        if not isinstance(network, str):
+            raise ValueError("it is no text")
         parsed = ipaddress.IPv4Network(network)
     except ValueError as error:
         raise ConfigError(f"network {network!r}: {error}; give one such as {NETWORK}") from None
@@ -121,11 +123,14 @@ def _addresses(network: str | None, n: int) -> list[str | None]:
     return [str(parsed[i + 1]) for i in range(n)]
 
 
-def _memory(n: int, settings: dict[str, Any]) -> int:
-    wanted = ContextSettings(**{k: v for k, v in settings.items() if k not in ("memory", "buffer_size")})
-    size = settings.get("buffer_size", 2048)
-    each: int = settings.get("memory") or memory_needed(wanted.tx_ring, wanted.rx_ring, size)
-    return max(16 << 20, 2 * n * each)
+def _memory(n: int, settings: GuestSettings) -> int:
+    known("setting of a guest", settings, GuestSettings.__annotations__)
+    wanted = ContextSettings(**{k: v for k, v in settings.items() if k in Settings.__annotations__})  # type: ignore[arg-type]
+    size = whole("buffer_size", settings.get("buffer_size", 2048), *BUFFER_SIZES)
+    memory = settings.get("memory")
+    if memory is None:
+        memory = memory_needed(wanted.tx_ring, wanted.rx_ring, size)
+    return max(16 << 20, 2 * n * whole("memory", memory, 1, LARGEST_MEMORY))
 
 
 class _Lab:
@@ -139,7 +144,7 @@ class _Lab:
         self.names: list[str] = []
         return self.names
 
-    def guest(self, name: str, ip: str | None, network: str | None, settings: dict[str, Any]) -> ScapyGuest:
+    def guest(self, name: str, ip: str | None, network: str | None, settings: GuestSettings) -> ScapyGuest:
         shared = SharedDriver.of(self.machine.attach(name, **settings))
         _interfaces[name] = GuestInterface(name, shared, ip, network)
         self.names.append(name)

@@ -7,16 +7,16 @@ import os
 import select
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from cdna import abi, logs
-from cdna.errors import ConfigError, Refused, ResourceError, whole
+from cdna.errors import ConfigError, Refused, ResourceError, known, whole
 from cdna.memory import Memory
 from cdna.nic.device import Nic
 from cdna.vmm.faults import FaultReport, refusal_text
-from cdna.vmm.policy import Policy
+from cdna.vmm.policy import Policy, PolicyOptions
 from cdna.vmm.server import Server
 from cdna.vmm.settings import ContextSettings
 from cdna.vmm.tables import Tables
@@ -318,12 +318,17 @@ class Hypervisor:
             if "mac" in options:
                 self._tell_watchers(context)
 
-    def serve(self, path: str | os.PathLike[str], policy: Policy | None = None, **options: Any) -> Server:
+    def serve(
+        self, path: str | os.PathLike[str], policy: Policy | None = None, **options: Unpack[PolicyOptions]
+    ) -> Server:
         """Takes guests of other processes on a Unix socket at `path`. `options` are those of `Policy`.
 
         The server ends with `Server.close`, or with the VMM. ConfigError, ResourceError: it cannot listen.
         """
         self.check_open()
+        known("option of a server", options, PolicyOptions.__annotations__)
+        if policy is not None and options:
+            raise ConfigError(f"serve: a policy and {', '.join(options)}; give them to the policy")
         server = Server(self, path, policy or Policy(**options))
         self._servers.append(server)
         return server

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 from cdna.abi import IommuStrategy, Protection
 from cdna.errors import ConfigError
@@ -40,6 +40,18 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "seq_modulus": int,
 }
 HARMLESS = frozenset({"mac", "protection", "tx_ring", "rx_ring", "multicast", "all_multicast"})
+
+
+class PolicyOptions(TypedDict, total=False):
+    """The arguments of `Policy`, for a function that hands them on."""
+
+    uids: Collection[int]
+    protections: Collection[str]
+    max_memory: int
+    max_guests: int | None
+    choices: Collection[str]
+    settings: Mapping[str, Any]
+    control_share: float
 
 
 @dataclass(frozen=True)

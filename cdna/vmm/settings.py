@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from numbers import Real
 from operator import index
-from typing import SupportsIndex
+from typing import SupportsIndex, TypedDict, Unpack
 
 from cdna.abi import IommuStrategy, Protection, Takes
-from cdna.errors import ConfigError, whole
+from cdna.errors import ConfigError, known, switch, whole
 
 VLAN_TRUNK = 0xFFFF
 MAX_RATE = 1e15  # bits a second: no wire's, and far from where the arithmetic ends
@@ -67,6 +67,33 @@ def _parse_rate(value: object) -> object:
     return value
 
 
+def _parse_addresses(value: object) -> list[bytes]:
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise ConfigError(f"multicast {value!r:.80}: give a sequence of MAC addresses")
+    return [parse_mac(address) for address in value]
+
+
+class Settings(TypedDict, total=False):
+    """The arguments of `ContextSettings`, for a function that hands them on."""
+
+    mac: str | None
+    vlan: int | str
+    protection: str
+    tx_ring: int
+    rx_ring: int
+    weight: int
+    rate: float
+    anti_spoof: bool
+    promiscuous: bool
+    all_multicast: bool
+    multicast: tuple[str, ...]
+    coalesce: tuple[int, float] | None
+    seq_modulus: int
+    vnet_header: bool
+    takes: int | None
+    remote: bool
+
+
 @dataclass(frozen=True)
 class ContextSettings:
     """Settings of one context.
@@ -100,12 +127,20 @@ class ContextSettings:
     mode: Protection = field(init=False)
     strategy: IommuStrategy = field(init=False)
 
+    @classmethod
+    def of(cls, **settings: Unpack[Settings]) -> ContextSettings:
+        """The settings of keywords that a caller handed on. ConfigError: there is no such setting."""
+        known("context setting", settings, Settings.__annotations__)
+        return cls(**settings)
+
     def __post_init__(self) -> None:
         mode, strategy = parse_protection(self.protection)
         object.__setattr__(self, "mode", mode)
         object.__setattr__(self, "strategy", strategy)
         for name in ("tx_ring", "rx_ring", "seq_modulus"):  # which of these are possible, the NIC says
             object.__setattr__(self, name, whole(name, getattr(self, name), 0, 1 << 32))
+        for name in ("vnet_header", "remote"):
+            object.__setattr__(self, name, switch(name, getattr(self, name)))
 
     @property
     def mac_bytes(self) -> bytes | None:
@@ -121,15 +156,14 @@ class ContextSettings:
     @staticmethod
     def parse_options(options: Mapping[str, object]) -> dict[str, object]:
         parsed: dict[str, object] = {}
+        known("context setting", options, _OPTIONS)
         for name, value in options.items():
-            if name not in _OPTIONS:
-                raise ConfigError(f"context setting {name!r}: give one of {', '.join(_OPTIONS)}")
             if name == "vlan":
                 parsed[name] = _parse_vlan(value)
             elif name == "mac":
                 parsed[name] = parse_mac(value)  # type: ignore[arg-type]
             elif name == "multicast":
-                parsed[name] = [parse_mac(address) for address in value]  # type: ignore[attr-defined]
+                parsed[name] = _parse_addresses(value)
             elif name == "coalesce":
                 if value is not None:
                     parsed[name] = value
@@ -140,7 +174,7 @@ class ContextSettings:
             elif name == "takes":
                 parsed[name] = value
             else:
-                parsed[name] = bool(value)
+                parsed[name] = switch(name, value)
         return parsed
 
 
