@@ -19,7 +19,7 @@ PEERS := curl ethtool iperf3 iproute2 iputils-ping libseccomp2 spin strace tshar
 # Those of the coverage-guided fuzzers.
 FUZZ_PEERS := clang-14 libclang-rt-14-dev
 # Those of the tests with virtual machines and DPDK; the kernel is for guests, and brings no boot loader.
-VM_PEERS := busybox-static dpdk dpdk-dev linux-image-cloud-amd64 qemu-system-x86
+VM_PEERS := busybox-static dpdk dpdk-dev linux-image-cloud-amd64 qemu-system-x86 user-mode-linux
 APT_GET := DEBIAN_FRONTEND=noninteractive apt-get
 
 .PHONY: help run build test checks model fuzz coverage soak kills bench lint peers man wheel clean

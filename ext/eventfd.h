@@ -1,8 +1,11 @@
-/* Adding to an eventfd whose other holder may have made writes to it wait.
+/* Signalling a descriptor of a frontend: an eventfd, or a Unix stream socket in its place (User-Mode Linux).
  *
  * O_NONBLOCK belongs to the open file, which a frontend shares: it can clear the flag and fill the counter, and a
  * write waits then until somebody reads. The completion of asynchronous input adds to an eventfd as the kernel
  * itself does, and never waits (io_submit(2), IOCB_FLAG_RESFD). Where there is none, it is a write.
+ *
+ * A socket is none to io_submit(2). It is sent the eight bytes that an eventfd would be written; MSG_DONTWAIT and
+ * MSG_NOSIGNAL hold for this call, whatever the frontend does to the open file and to its own end.
  *
  * Each module that calls this has a context of its own; calls of one module come one at a time.
  */
@@ -10,9 +13,11 @@
 #ifndef CDNA_EVENTFD_H
 #define CDNA_EVENTFD_H
 
+#include <errno.h>
 #include <linux/aio_abi.h>
 #include <pthread.h>
 #include <stdint.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -44,7 +49,7 @@ static inline void cdna_aio_setup(void)
     once = 1;
 }
 
-/* Adds 1, and returns at once whatever the counter holds. */
+/* Adds 1 to an eventfd, or sends 1 to a socket; returns at once whatever is there already. */
 static inline void signal_eventfd(int fd)
 {
     static const uint64_t one = 1;
@@ -58,8 +63,8 @@ static inline void signal_eventfd(int fd)
     nothing.aio_flags = IOCB_FLAG_RESFD;
     nothing.aio_resfd = fd;
     if (!cdna_aio.context || syscall(SYS_io_submit, cdna_aio.context, 1, &list) != 1) {
-        if (write(fd, &one, 8) < 0)
-            return;                 /* it is full: who reads it is told already */
+        if (send(fd, &one, 8, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 && errno == ENOTSOCK && write(fd, &one, 8) < 0)
+            return;                 /* it is full: its reader is told already */
         return;
     }
     ring = (struct cdna_aio_ring *)cdna_aio.context;    /* whose entries say nothing more */

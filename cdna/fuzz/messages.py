@@ -26,7 +26,7 @@ from cdna.guest_driver.vrings import GuestMemory
 from cdna.nic.queue_wire import QueueWire
 from cdna.virtio import Feature
 from cdna.vmm.settings import ContextSettings
-from cdna.vmm.vhost_user import VhostUserGuest, VhostUserServer
+from cdna.vmm.vhost_user import SUPPORTED, VhostUserGuest, VhostUserServer
 
 NEIGHBOURS: dict[str, Any] = {
     "vlan": 7,
@@ -221,7 +221,7 @@ class MessagesCampaign:
     def _add(self, name: str, number: int, **settings: Any) -> VhostUserGuest:
         settings = {"protection": "table", "mac": f"02:00:00:00:00:{number:02x}", **settings}
         path = Path(self._folder.name) / name
-        return self._server.add(name, path, settings=ContextSettings(**settings))
+        return self._server.add(name, path, settings=ContextSettings(**settings), features=SUPPORTED)
 
     def run(self, seconds: float) -> Tally:
         tally, until = Tally(), time.monotonic() + seconds

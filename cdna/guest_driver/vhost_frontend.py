@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 
 from cdna.guest_driver.vrings import Buffer, GuestMemory, PackedRing, SplitRing, Used, Vring
 from cdna.virtio import Feature
-from cdna.vmm.vhost_user.features import OFFERED, OFFERED_PROTOCOL
+from cdna.vmm.vhost_user.features import OFFERED_PROTOCOL, SUPPORTED
 from cdna.vmm.vhost_user.messages import (
     FLAG_NEED_REPLY,
     FLAG_REPLY,
@@ -44,8 +44,8 @@ TIMEOUT = 20.0  # seconds that a frontend waits for a reply
 FRAME_ROOM = 2048  # bytes of a buffer
 
 
-def features(*without: Feature, offered: int = OFFERED) -> int:
-    """All that is offered, but for some."""
+def features(*without: Feature, offered: int = SUPPORTED) -> int:
+    """All that a backend can offer, but for some."""
     for feature in without:
         offered &= ~(1 << feature)
     return offered

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cdna.lab.values import Network
 
 NAMESPACE, VHOST_USER, SYNTHETIC = "namespace", "vhost-user", "synthetic"
-LISTS = ("address", "gateway", "user")  # settings that an option may give several times
+LISTS = ("address", "gateway", "user", "features")  # settings that an option may give several times
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class VhostUserPlan(GuestPlan):
     client: bool = False
     queues: int = 1  # pairs
     packed: bool = True  # whether packed rings are offered
+    features: tuple[str, ...] = ()  # virtio features withheld (-rss) and added (+rss)
     users: tuple[int, ...] = ()  # who may attach beside this process's user and root
     promiscuous: bool = False
 
@@ -89,6 +90,7 @@ _KINDS: dict[str, tuple[type[GuestPlan], dict[str, tuple[str, Check]]]] = {
             "queues": ("queues", values.queues),
             "mtu": ("mtu", values.mtu),
             "packed": ("packed", values.switch),
+            "features": ("features", values.features),
             "user": ("users", values.users),
             "promiscuous": ("promiscuous", values.switch),
         },
@@ -163,7 +165,11 @@ def context_settings(where: str, text: str) -> dict[str, Any]:
         forms = ", ".join(f"{kind}:{TARGETS[kind].upper()}" for kind in KINDS)
         raise ConfigError(f"{where} {text!r:.80}: give one of {forms}, settings such as rate=1G behind it")
     settings: dict[str, Any] = {"kind": kind, TARGETS[kind]: value}
+    key = ""
     for pair in pairs:
+        if key == "features" and pair[:1] in ("+", "-"):
+            settings[key].append(pair)
+            continue
         key, equals, value = pair.partition("=")
         if not equals:
             raise ConfigError(f"{where} {text!r:.80}: {pair!r:.40} has no value; give KEY=VALUE")

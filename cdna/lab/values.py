@@ -191,6 +191,18 @@ def words(where: str, value: object) -> list[str]:
     return value
 
 
+def features(where: str, value: object) -> tuple[str, ...]:
+    """Virtio features to withhold (-rss) and to add (+rss)."""
+    from cdna.vmm.vhost_user.features import offer  # compiled modules, which plans do without otherwise
+
+    given = tuple(word.lower() for word in words(where, value))
+    try:
+        offer(given)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    return given
+
+
 def nets(where: str, value: object) -> tuple[Network, ...]:
     """The networks that addresses are taken from: at most one of each family."""
     advice = "give a network, such as 10.77.0.0/24 or fd77::/64"

@@ -36,7 +36,7 @@ from cdna.nic.virtqueue_setup cimport (
     set_ring_base, set_ring_features, set_ring_size,
 )
 
-from cdna.nic.event_fd import event_descriptor, exchanged
+from cdna.nic.event_fd import event_descriptor, exchanged, signal_descriptor
 
 cdef enum:
     COMMAND_HEAD = 2            # bytes: class and command
@@ -116,14 +116,14 @@ cdef class ControlQueue:
 
     def set_call(self, queue, fd):
         if fd >= 0:
-            event_descriptor(fd, f"call descriptor of queue {queue}")
+            signal_descriptor(fd, f"call descriptor of queue {queue}")
         self.q.call_fd = exchanged(self.q.call_fd, fd)
         if self.q.started:
             self._interrupt(self.q.call_fd)     # what was answered before is told of again
 
     def set_err(self, queue, fd):
         if fd >= 0:
-            event_descriptor(fd, f"error descriptor of queue {queue}")
+            signal_descriptor(fd, f"error descriptor of queue {queue}")
         self.q.err_fd = exchanged(self.q.err_fd, fd)
 
     cdef void _interrupt(self, int fd) noexcept:

@@ -40,7 +40,7 @@ from cdna.virtio cimport VIRTIO_MAX_PAIRS, VIRTIO_MAX_RING
 
 from cdna.abi import Takes
 from cdna.errors import ConfigError, whole
-from cdna.nic.event_fd import event_descriptor, exchanged
+from cdna.nic.event_fd import event_descriptor, exchanged, signal_descriptor
 from cdna.nic.guest_mapping import Region
 from cdna.virtio import Feature
 
@@ -270,7 +270,7 @@ cdef class VirtioDevice:
         """The descriptor by which the driver is told of used buffers; taken over. -1: none, it polls."""
         cdef virtqueue_t *q = self._queue(queue)
         if fd >= 0:
-            event_descriptor(fd, f"call descriptor of queue {queue}")
+            signal_descriptor(fd, f"call descriptor of queue {queue}")
         with self.nic.quiesced():
             q.call_fd = exchanged(q.call_fd, fd)
             if q.ready:
@@ -280,7 +280,7 @@ cdef class VirtioDevice:
         """The descriptor by which the frontend is told that its context was stopped; taken over. -1: none."""
         cdef virtqueue_t *q = self._queue(queue)
         if fd >= 0:
-            event_descriptor(fd, f"error descriptor of queue {queue}")
+            signal_descriptor(fd, f"error descriptor of queue {queue}")
         with self.nic.quiesced():
             q.err_fd = exchanged(q.err_fd, fd)
 

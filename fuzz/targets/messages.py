@@ -24,7 +24,7 @@ from typing import Any
 
 from cdna import ContextSettings, Machine
 from cdna.abi import ContextState
-from cdna.vmm.vhost_user import VhostUserServer
+from cdna.vmm.vhost_user import SUPPORTED, VhostUserServer
 from cdna.vmm.vhost_user.messages import FLAG_NEED_REPLY, HEADER, VERSION, Request
 from fuzz.targets.fuzz_wire import FuzzWire
 
@@ -76,7 +76,7 @@ class Scene:
         self.server = VhostUserServer(self.machine.vmm)
         self.server.lock.acquire()  # for good: its thread waits, and everything happens here
         self.guest: Any = self.server.add(
-            "guest", os.path.join(self.folder, "guest"), pairs=2, settings=SETTINGS
+            "guest", os.path.join(self.folder, "guest"), pairs=2, settings=SETTINGS, features=SUPPORTED
         )
         self.neighbour = self.machine.attach("neighbour", tx_ring=16, rx_ring=16)
         self.memory = os.memfd_create("guest", os.MFD_CLOEXEC)

@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
-from cdna.guest_driver.vhost_frontend import AttachedGuest, Frontend, attach
+from cdna.guest_driver.vhost_frontend import ALL_PACKED, AttachedGuest, Frontend, attach
 from cdna.guest_driver.vrings import Buffer
+from cdna.virtio import Feature
+from cdna.vmm.vhost_user.features import names
 from cdna.vmm.vhost_user.messages import HEADER, VERSION, Request
 from tests.support.frames import frame
 from tests.support.lab import CDNA, DEADLINE, Serve, needs_namespaces, run, wait_for
@@ -311,6 +313,24 @@ def test_kinds_share_one_nic(path: Path, tmp_path: Path) -> None:
         (["--context", "vhost-user:/tmp/x.sock,queues=9"], "queues 9: give a whole number from 1 to 8"),
         (["--context", "vhost-user:/tmp/x.sock,mode=both"], "mode both: give one of server, client"),
         (["--context", "vhost-user:/tmp/x.sock,packed=yes"], "packed yes: give one of on, off"),
+        (
+            ["--context", "vhost-user:/tmp/x.sock,features=-rss,-gro"],
+            "features: '-gro': give -NAME or +NAME of any_layout, csum, ctrl_guest_offloads",
+        ),
+        (["--context", "vhost-user:/tmp/x.sock,features=rss"], "features: 'rss': give -NAME or +NAME of"),
+        (["--context", "vhost-user:/tmp/x.sock,features=-rss,+rss"], "features: rss is given twice"),
+        (
+            ["--context", "vhost-user:/tmp/x.sock,features=-csum,+host_tso4"],
+            "features: +host_tso4 needs csum, which is not offered; leave one out",
+        ),
+        (
+            ["--context", "vhost-user:/tmp/x.sock,features=+rss"],
+            "guest x: features +rss needs queues=2 or more; give both",
+        ),
+        (
+            ["--context", "vhost-user:/tmp/x.sock,packed=off,features=+ring_packed"],
+            "guest x: packed=off and features +ring_packed: give one of the two",
+        ),
         (["--context", "vhost-user:/tmp/x.sock,user=nobody9"], "user nobody9: no user of this machine"),
         (["--context", "synthetic:gen,to=vm"], "there is no guest 'vm' to send to"),
         (["--context", "synthetic:g", "--context", "synthetic:g"], "guest g: there are two of this name"),
@@ -334,6 +354,19 @@ def test_two_contexts_at_one_path(path: Path, tmp_path: Path) -> None:
     both = [f"--context=vhost-user:{tmp_path}/x.sock,name={name}" for name in ("a", "b")]
     done = run("serve", "--socket", str(path), *both)
     assert f"guest b: socket {tmp_path}/x.sock is taken by a; give another" in done.stderr
+
+
+def test_features_are_withheld_and_added(server: Serve, tmp_path: Path) -> None:
+    rest = f"{tmp_path}/c.sock,queues=2,features=-guest_csum,+rss,-ring_packed,rate=1G"
+    assert server.ctl("add", f"vhost-user:{rest}").returncode == 0
+    shown = json.loads(server.ctl("show", "c", "--json").stdout)
+    offered = set(shown["offered"])
+    assert "VIRTIO_NET_F_RSS" in offered
+    assert not {"VIRTIO_NET_F_GUEST_CSUM", "VIRTIO_NET_F_GUEST_TSO4", "VIRTIO_F_RING_PACKED"} & offered
+    assert "VIRTIO_NET_F_GUEST_ECN" not in offered  # it needs what needs what is withheld
+    with attach(str(tmp_path / "c.sock"), ALL_PACKED) as guest:
+        assert set(names(guest.frontend.features, Feature)) == offered - {"VHOST_F_LOG_ALL"}
+    assert "VIRTIO_NET_F_RSS" not in json.loads(server.ctl("show", "bob", "--json").stdout)["offered"]
 
 
 def test_a_path_that_another_server_listens_on(server: Serve, tmp_path: Path) -> None:

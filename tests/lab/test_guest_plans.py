@@ -26,7 +26,8 @@ def plan(text: str, defaults: dict[str, tuple[str, object]] | None = None) -> Gu
 def test_all_of_a_vhost_user_context(tmp_path: Path) -> None:
     text = (
         f"vhost-user:{tmp_path}/vm1.sock,mac=02:00:00:00:00:0A,vlan=trunk,rate=1.5G,weight=7,queues=4,"
-        "mtu=9000,mode=client,packed=off,anti_spoof=off,promiscuous=on,user=root,user=65534"
+        "mtu=9000,mode=client,packed=off,features=-guest_csum,+RSS,anti_spoof=off,promiscuous=on,user=root,"
+        "features=-mtu,user=65534"
     )
     assert plan(text) == VhostUserPlan(
         name="vm1",
@@ -40,6 +41,7 @@ def test_all_of_a_vhost_user_context(tmp_path: Path) -> None:
         client=True,
         queues=4,
         packed=False,
+        features=("-guest_csum", "+rss", "-mtu"),
         promiscuous=True,
         users=(0, 65534),
     )
@@ -99,11 +101,15 @@ def test_a_file_with_contexts(tmp_path: Path) -> None:
     file.write_text(
         f'wire = "tap:x"\npoll = "busy"\ncpu = 1\nmetrics = "9177"\n[defaults]\nweight = 5\n'
         f'[[context]]\nkind = "vhost-user"\npath = "{tmp_path}/a.sock"\npacked = false\nuser = ["root"]\n'
+        f'features = "-rss, -csum"\n[[context]]\nkind = "vhost-user"\npath = "{tmp_path}/b.sock"\n'
+        'features = ["+rss"]\n'
     )
     read = read_plan(str(file))
     assert (read.poll, read.cpu, read.metrics, read.host) == ("busy", 1, "9177", ())
-    (vm,) = read.guests
+    vm, other = read.guests
     assert isinstance(vm, VhostUserPlan)
+    assert isinstance(other, VhostUserPlan)
+    assert (vm.features, other.features) == (("-rss", "-csum"), ("+rss",))
     assert (vm.name, vm.weight, vm.packed, vm.users) == ("a", 5, False, (0,))
 
 

@@ -109,8 +109,12 @@ def test_an_area_with_more_queues_than_there_are(scene):
 
 
 def test_descriptors_of_another_kind(scene, tmp_path):
-    """What is written to as an eventfd has to be one, and what is mapped, memory."""
+    """What is written to as an eventfd has to be one, or a connected stream; what is mapped, memory."""
     pair = socket.socketpair()
+    unread = socket.socketpair()
+    socket.send_fds(unread[1], [b"x"], [scene.memory.fd])
+    datagrams = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    alone = socket.socket(socket.AF_UNIX)
     pipe = os.pipe()
     disk = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
     event = os.eventfd(0, os.EFD_CLOEXEC)
@@ -118,7 +122,11 @@ def test_descriptors_of_another_kind(scene, tmp_path):
     cases = [
         (request, U64.pack(0), fd)
         for request in (Request.SET_VRING_KICK, Request.SET_VRING_CALL, Request.SET_VRING_ERR)
-        for fd in (pair[0].fileno(), pipe[1], disk, scene.memory.fd, epoll.fileno())
+        for fd in (datagrams[0].fileno(), alone.fileno(), pipe[1], disk, scene.memory.fd, epoll.fileno())
+    ]
+    cases += [
+        (Request.SET_VRING_KICK, U64.pack(0), pair[0].fileno()),
+        (Request.SET_VRING_CALL, U64.pack(0), unread[0].fileno()),
     ]
     cases += [
         (Request.SET_LOG_BASE, LOG.pack(4096, 0), event),
@@ -132,7 +140,7 @@ def test_descriptors_of_another_kind(scene, tmp_path):
         scene.frontend.send(request, payload, [fd])
     scene.reconnect()
     assert [line.split(": ")[2] for line in scene.host.lines()[1:]] == [case[0].name for case in cases]
-    for sock in pair:
+    for sock in (*pair, *unread, *datagrams, alone):
         sock.close()
     for fd in (*pipe, disk, event):
         os.close(fd)

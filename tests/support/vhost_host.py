@@ -14,7 +14,7 @@ from cdna import ContextSettings, Machine
 from cdna.guest_driver.vhost_frontend import SPLIT, AttachedGuest, Frontend, NetDriver, attach
 from cdna.guest_driver.vrings import MAPPED, GuestMemory
 from cdna.nic.queue_wire import QueueWire
-from cdna.vmm.vhost_user import VhostUserGuest, VhostUserServer
+from cdna.vmm.vhost_user import SUPPORTED, VhostUserGuest, VhostUserServer
 from tests.support.frames import OUTSIDE, frame
 from tests.support.remote_host import descriptors
 
@@ -65,6 +65,7 @@ class VhostHost:
         """A guest with the MAC address 02:00:00:00:00:`number`."""
         settings = ContextSettings(protection="table", mac=f"02:00:00:00:00:{number:02x}")
         options.setdefault("settings", settings)
+        options.setdefault("features", SUPPORTED)
         return self.server.add(name, self.folder / f"{name}.sock", **options)  # type: ignore[arg-type]
 
     def memory(self, **options: int) -> GuestMemory:

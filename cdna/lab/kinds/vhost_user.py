@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cdna.errors import ConfigError
 from cdna.lab.guest_plans import VhostUserPlan
 from cdna.lab.kinds.base import Member, Shared
-from cdna.virtio import Feature
-from cdna.vmm.vhost_user import OFFERED
+from cdna.vmm.vhost_user.features import offer
 
 if TYPE_CHECKING:
     from cdna.vmm.hypervisor import Context
@@ -54,6 +54,7 @@ class VhostUserMember(Member[VhostUserPlan]):
         told = self.guest.describe()
         return {
             **self.describe(),
+            "offered": told["offered"],
             "features": told["features"],
             "protocol_features": told["protocol_features"],
             "rings": told["queues"],
@@ -72,5 +73,12 @@ class VhostUserMember(Member[VhostUserPlan]):
 
 
 def offered(plan: VhostUserPlan) -> int:
-    """The features that a frontend may take."""
-    return OFFERED if plan.packed else OFFERED & ~(1 << Feature.VIRTIO_F_RING_PACKED)
+    """The features that a frontend may take. ConfigError: its other settings exclude one that is added."""
+    given = set(plan.features)
+    if plan.queues == 1 and (asked := sorted(given & {"+mq", "+rss"})):
+        raise ConfigError(f"guest {plan.name}: features {asked[0]} needs queues=2 or more; give both")
+    if not plan.packed:
+        if "+ring_packed" in given:
+            raise ConfigError(f"guest {plan.name}: packed=off and features +ring_packed: give one of the two")
+        given.add("-ring_packed")
+    return offer(sorted(given))

@@ -11,25 +11,11 @@ import contextlib
 import fcntl
 import os
 import socket
-import struct
-import termios
 import threading
 
-from cdna.nic.event_fd import is_eventfd
+from cdna.nic.event_fd import has_unread, is_eventfd
 
 WAITING = 64  # descriptors that one guest may have in closing
-_INT = struct.Struct("i")
-
-
-def is_unix_stream(fd: int) -> bool:
-    """Whether it is a socket that a frontend may give for requests of ours."""
-    try:
-        sock = socket.socket(fileno=fd)
-    except OSError:
-        return False
-    found = sock.family == socket.AF_UNIX and sock.type == socket.SOCK_STREAM
-    sock.detach()
-    return found
 
 
 def closes_at_once(fd: int) -> bool:
@@ -40,17 +26,6 @@ def closes_at_once(fd: int) -> bool:
     with contextlib.suppress(OSError):
         return is_eventfd(fd)
     return False
-
-
-def has_unread(sock: socket.socket) -> bool:
-    """Whether something may be left in a stream socket, to which nothing comes any more."""
-    with contextlib.suppress(OSError):
-        sock.shutdown(socket.SHUT_RDWR)
-    try:
-        (unread,) = _INT.unpack(fcntl.ioctl(sock, termios.FIONREAD, bytes(_INT.size)))
-    except OSError:
-        return True
-    return bool(unread)
 
 
 class Discard:
@@ -79,7 +54,7 @@ class Discard:
 
     def close_socket(self, sock: socket.socket) -> None:
         """Ends a stream socket's connection."""
-        if has_unread(sock):
+        if has_unread(sock, socket.SHUT_RDWR):
             self._start([sock.detach()])
         else:
             sock.close()

@@ -101,6 +101,7 @@ class VhostUserGuest:
                 "pairs": self.pairs,
                 "mtu": self.mtu,
                 "last_error": self.last_error,
+                "offered": names(self.features, Feature),
                 "peer": None,
                 "uid": None,
                 "features": [],

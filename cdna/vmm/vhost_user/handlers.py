@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cdna import logs
 from cdna.errors import ConfigError
+from cdna.nic.event_fd import is_unix_stream
 from cdna.nic.virtio_device import Region
 from cdna.virtio import Feature, VirtioLimits
 from cdna.vmm.vhost_user import inflight, messages
-from cdna.vmm.vhost_user.descriptors import is_unix_stream
 from cdna.vmm.vhost_user.features import LOG_ALL, PACKED, names
 from cdna.vmm.vhost_user.messages import (
     CONFIG_HEAD,
@@ -103,9 +103,11 @@ class Handlers:
         features = messages.u64(message.payload)
         if surplus := features & ~self.guest.features:
             raise ProtocolError(f"SET_FEATURES: {', '.join(names(surplus, Feature))} not offered")
-        if self.rings.any_running and (features ^ self.rings.features) & ~LOG_ALL:
-            changed = names((features ^ self.rings.features) & ~LOG_ALL, Feature)
-            raise ConfigError(f"{', '.join(changed)} changed while rings run: stop them first")
+        if changed := (features ^ self.rings.features) & ~LOG_ALL:
+            self.rings.stop_disabled()
+            if self.rings.any_running:
+                told = ", ".join(names(changed, Feature))
+                raise ConfigError(f"{told} changed while rings run: stop them first")
         self.rings.set_features(features)
         self._place_log()
 
@@ -128,7 +130,10 @@ class Handlers:
         self.rings.disable_all()
 
     def get_queue_num(self, message: Message) -> Reply:
-        """Pairs: frontends compare it with how many of those they want."""
+        """Answer pairs of queues, as QEMU and DPDK take it; the specification's word is queues.
+
+        A context of one pair does not offer MQ, so that frontends that count queues ask nothing.
+        """
         return Reply(U64.pack(self.guest.pairs))
 
     def get_status(self, message: Message) -> Reply:

@@ -217,13 +217,17 @@ def u64(payload: bytes) -> int:
 
 
 def regions(payload: bytes) -> list[tuple[int, int, int, int]]:
-    """(guest address, size, user address, offset) of each region of a table. ProtocolError: none such."""
+    """(guest address, size, user address, offset) of each region of a table. ProtocolError: none such.
+
+    Room for further regions may follow: User-Mode Linux always sends room for two.
+    """
     count, _ = TABLE_HEAD.unpack_from(payload)
-    if count > MAX_REGIONS or len(payload) != TABLE_HEAD.size + count * REGION.size:
+    room, rest = divmod(len(payload) - TABLE_HEAD.size, REGION.size)
+    if count > min(room, MAX_REGIONS) or rest:
         raise ProtocolError(
             f"{count} regions in {len(payload)} bytes: give up to {MAX_REGIONS} of {REGION.size} bytes each"
         )
-    return list(REGION.iter_unpack(payload[TABLE_HEAD.size :]))
+    return list(REGION.iter_unpack(payload[TABLE_HEAD.size :]))[:count]
 
 
 def config(payload: bytes) -> Config:

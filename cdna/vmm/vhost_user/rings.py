@@ -4,11 +4,13 @@ Frontends differ in the order of their messages, so what they say is kept here a
 once:
 
     stopped --- size, addresses, SET_VRING_KICK known, rings within memory ---> started
-    started --- GET_VRING_BASE, RESET_OWNER, RESET_DEVICE, status 0 ----------> stopped, until the next kick
+    started --- GET_VRING_BASE, RESET_DEVICE, status 0; a new size, base or
+                features while it is disabled -------------------------------> stopped, until the next kick
 
 A started ring moves frames while it is enabled: by SET_VRING_ENABLE, or from its start where
 VHOST_USER_F_PROTOCOL_FEATURES was not negotiated. A ring that a change of the memory table left without
-memory waits where it stands, and goes on when its memory is there again.
+memory waits where it stands, and goes on when its memory is there again. A driver of User-Mode Linux that
+goes leaves its rings disabled, and the next one sets them up anew without GET_VRING_BASE.
 
 Behind the pairs comes the control queue, for frontends that leave it to us: index 2 of a driver that knows of
 one pair only, else that behind the last pair (virtio 1.2, 5.1.2).
@@ -40,6 +42,7 @@ class Ring:
     kicked: bool = False  # SET_VRING_KICK came since it was stopped
     enabled: bool | None = None  # as SET_VRING_ENABLE said; None: it did not
     running: bool = False  # the device was told to start it
+    serving: bool = False  # and to move frames
 
 
 class Rings:
@@ -79,6 +82,8 @@ class Rings:
 
     def _stopped(self, index: int, what: str) -> Ring:
         ring = self._ring(index)
+        if ring.running and not ring.serving:
+            self.stop(index)
         if ring.running:
             raise ConfigError(f"{what} of queue {index}, which runs: stop it by GET_VRING_BASE first")
         return ring
@@ -97,7 +102,7 @@ class Rings:
         self.features = features
         for ring in self._rings:
             if ring.running:
-                self.target(ring.index).enable(ring.index, self._enabled(ring))
+                self._serve(ring, self._enabled(ring))
 
     def set_size(self, index: int, size: int) -> None:
         ring = self._stopped(index, "size")
@@ -128,14 +133,18 @@ class Rings:
         ring = self._ring(index)
         ring.enabled = on
         if ring.running:
-            self.target(index).enable(index, on)
+            self._serve(ring, on)
 
     def disable_all(self) -> None:
         """Until the next SET_VRING_ENABLE, or the next start."""
         for ring in self._rings:
             ring.enabled = None
             if ring.running:
-                self.target(ring.index).enable(ring.index, False)
+                self._serve(ring, False)
+
+    def _serve(self, ring: Ring, on: bool) -> None:
+        self.target(ring.index).enable(ring.index, on)
+        ring.serving = on
 
     # --- starting and stopping ----------------------------------------------------------------------------
 
@@ -161,7 +170,7 @@ class Rings:
         target.set_base(ring.index, ring.base)
         target.start(ring.index)
         ring.running = True
-        target.enable(ring.index, self._enabled(ring))
+        self._serve(ring, self._enabled(ring))
 
     def _enabled(self, ring: Ring) -> bool:
         if ring.enabled is None:
@@ -178,10 +187,15 @@ class Rings:
         target = self.target(index)
         if ring.running:
             ring.base = target.stop(index)
-            ring.running = False
+            ring.running = ring.serving = False
         ring.kicked = False
         target.set_kick(index, -1)
         return ring.base
+
+    def stop_disabled(self) -> None:
+        for ring in self._rings:
+            if ring.running and not ring.serving:
+                self.stop(ring.index)
 
     def stop_all(self) -> None:
         for ring in self._rings:

@@ -28,6 +28,7 @@ from cdna.vmm.vhost_user.endpoint import Connecting, Listening
 from cdna.vmm.vhost_user.features import OFFERED, OFFERED_PROTOCOL, PAIRS, check_offer
 from cdna.vmm.vhost_user.guest import VhostUserGuest
 from cdna.vmm.vhost_user.handlers import MIN_MTU
+from cdna.vmm.vhost_user.messages import ProtocolFeature
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -106,6 +107,7 @@ class VhostUserServer:
         check_offer(features, protocol)
         if pairs == 1:
             features &= ~PAIRS
+            protocol &= ~(1 << ProtocolFeature.MQ)
         path, uids = os.fspath(path), tuple(uids)
         endpoint = Connecting(path) if client else Listening(path, bool(uids))
         with self.lock:

@@ -73,11 +73,11 @@ BAD = {
         1,
         "2 regions in 40",
     ),
-    "fewer regions than bytes": (
+    "half a region behind": (
         Request.SET_MEM_TABLE,
-        TABLE_HEAD.pack(0, 0) + bytes(32),
+        TABLE_HEAD.pack(1, 0) + bytes(48),
         1,
-        "0 regions in 40",
+        "1 regions in 56",
     ),
     "many regions": (
         Request.SET_MEM_TABLE,

@@ -12,7 +12,7 @@ import pytest
 from cdna import ContextSettings
 from cdna.errors import ConfigError, ResourceError
 from cdna.guest_driver.vhost_frontend import SPLIT, Frontend, attach
-from cdna.vmm.vhost_user import OFFERED, VhostUserServer
+from cdna.vmm.vhost_user import SUPPORTED, VhostUserServer
 from cdna.vmm.vhost_user.messages import HEADER, U64, VERSION, Request
 from tests.support.vhost_host import check_traffic, incoming, until
 
@@ -64,7 +64,7 @@ def test_a_frontend_that_comes_back_at_once_is_let_in(host, guest):
 def test_a_message_in_pieces(host, guest, frontend):
     for byte in GET_FEATURES:
         frontend.send_raw(bytes([byte]))
-    assert frontend.reply() == (Request.GET_FEATURES, U64.pack(OFFERED), [])
+    assert frontend.reply() == (Request.GET_FEATURES, U64.pack(SUPPORTED), [])
 
 
 def test_messages_cut_anywhere(host, guest, frontend):

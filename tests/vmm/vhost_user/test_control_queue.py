@@ -7,7 +7,7 @@ import pytest
 
 from cdna.guest_driver.vhost_frontend import ALL_PACKED, LEGACY, SPLIT
 from cdna.virtio import Feature
-from cdna.vmm.vhost_user import OFFERED
+from cdna.vmm.vhost_user import SUPPORTED
 from cdna.vmm.vhost_user.messages import INFLIGHT, Request
 from cdna.vmm.vhost_user.net_control import NetCtrl
 from tests.support.control_driver import CUTS, ERR, FORMATS, MQ, OK, RSS, ControlDriver, spread
@@ -48,7 +48,7 @@ def test_a_guest_of_one_pair(host, drivers):
 
 
 def test_a_queue_that_was_not_offered(host, drivers):
-    guest = host.add(features=less(OFFERED, Feature.VIRTIO_NET_F_CTRL_VQ))
+    guest = host.add(features=less(SUPPORTED, Feature.VIRTIO_NET_F_CTRL_VQ))
     attached = host.attach(guest)
     attached.frontend.state(Request.SET_VRING_NUM, 16, 64)
     assert attached.frontend.ended()

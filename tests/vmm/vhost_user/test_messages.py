@@ -1,15 +1,16 @@
 """Each message of the protocol, as the specification has it."""
 
+import contextlib
 import os
 import socket
 import struct
 
 import pytest
 
-from cdna.guest_driver.vhost_frontend import SPLIT
+from cdna.guest_driver.vhost_frontend import ALL_PACKED, SPLIT
 from cdna.guest_driver.vrings import SplitRing
 from cdna.virtio import Feature
-from cdna.vmm.vhost_user import OFFERED, OFFERED_PROTOCOL
+from cdna.vmm.vhost_user import OFFERED, OFFERED_PROTOCOL, SUPPORTED
 from cdna.vmm.vhost_user.messages import (
     CONFIG_HEAD,
     HEADER,
@@ -29,13 +30,28 @@ ACK = 1 << ProtocolFeature.REPLY_ACK
 
 
 def test_features_are_offered_and_taken(guest, frontend):
-    assert frontend.get(Request.GET_FEATURES) == OFFERED
-    assert OFFERED >> Feature.VIRTIO_F_VERSION_1 & 1
+    assert frontend.get(Request.GET_FEATURES) == SUPPORTED
+    assert SUPPORTED >> Feature.VIRTIO_F_VERSION_1 & 1
     frontend.put(Request.SET_FEATURES, SPLIT)
     frontend.put(Request.SET_FEATURES, SPLIT)
     frontend.sync()
     assert guest.device.features == SPLIT
     assert "VIRTIO_NET_F_MRG_RXBUF" in guest.describe()["features"]
+
+
+def test_receive_side_scaling_is_offered_on_request(host):
+    plain = host.connect(host.add("plain", 11, features=OFFERED))
+    assert plain.get(Request.GET_FEATURES) == SUPPORTED & ~(1 << Feature.VIRTIO_NET_F_RSS)
+
+
+def test_one_pair_offers_no_number_of_queues(host):
+    """QEMU and DPDK compare the number with pairs, User-Mode Linux with queues."""
+    single = host.connect(host.add("single", 11, pairs=1))
+    single.negotiate()
+    assert single.protocol == OFFERED_PROTOCOL & ~(1 << ProtocolFeature.MQ)
+    several = host.connect(host.add("several", 12, pairs=3))
+    several.negotiate()
+    assert several.get(Request.GET_QUEUE_NUM) == 3
 
 
 def test_protocol_features_are_offered_and_taken(guest, frontend):
@@ -110,6 +126,18 @@ def test_a_descriptor_with_rem_mem_reg_is_closed(host, guest, frontend):
     frontend.add_region(frontend.memory.regions[0])
     frontend.sync()
     assert host.held() == baseline
+
+
+def test_a_memory_table_with_room_for_more(host, guest):
+    """User-Mode Linux sends room for two regions, whatever there is."""
+    frontend = host.connect(guest)
+    frontend.negotiate()
+    frontend.send(Request.SET_MEM_TABLE, frontend.table() + bytes(32), [frontend.memory.fd])
+    driver = host.driver(frontend.memory, frontend.features)
+    for queue, ring in enumerate(driver.queues):
+        frontend.start(queue, ring)
+    frontend.sync()
+    check_traffic(host, guest, driver)
 
 
 def test_regions_that_come_and_go_twice(host, guest):
@@ -259,6 +287,44 @@ def test_the_call_descriptor_is_written(host, guest):
     host.wire.put(incoming(guest))
     host.step()
     assert attached.rx[0].called() > 0
+
+
+def test_a_call_descriptor_may_be_a_socket(host, guest):
+    """As User-Mode Linux gives it: eight bytes a signal; one that is full, or closed, does no harm."""
+    attached = host.attach(guest)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        attached.frontend.file(Request.SET_VRING_CALL, 0, theirs.fileno())
+        attached.frontend.sync()
+        host.wire.put(incoming(guest))
+        host.step()
+        received = ours.recv(1 << 16, socket.MSG_DONTWAIT)
+        assert received == U64.pack(1) * (len(received) // 8) != b""
+        assert len(attached.recv()) == 10
+        theirs.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                theirs.send(bytes(8))
+        theirs.setblocking(True)  # the flag is the open file's
+        check_traffic(host, guest, attached)
+    check_traffic(host, guest, attached)  # its reader has gone
+    attached.frontend.file(Request.SET_VRING_CALL, 0, attached.rx[0].call_fd)
+    check_traffic(host, guest, attached)
+
+
+def test_a_disabled_ring_is_set_up_anew(host, guest):
+    """User-Mode Linux leaves a driver's rings disabled; the next driver may take other features."""
+    attached = host.attach(guest, ALL_PACKED)
+    check_traffic(host, guest, attached)
+    for queue in (1, 0):
+        attached.frontend.state(Request.SET_VRING_ENABLE, queue, 0)
+    attached.frontend.put(Request.SET_FEATURES, SPLIT)
+    driver = host.driver(attached.memory, SPLIT, size=32)
+    for queue, ring in enumerate(driver.queues):
+        attached.frontend.start(queue, ring)
+    attached.frontend.sync()
+    assert guest.connected
+    check_traffic(host, guest, driver)
 
 
 def test_features_do_not_change_under_running_rings(host, guest):
