@@ -83,7 +83,7 @@ CALLS: tuple[Call, ...] = (
     # --- descriptors --------------------------------------------------------------------------------------
     Call("read"),
     Call("write"),
-    Call("writev", parts=(TAP, NAMESPACES)),
+    Call("writev"),
     Call("pwrite64"),
     Call("close"),
     Call("dup3", parts=(TAP,)),
@@ -235,6 +235,7 @@ CALLS: tuple[Call, ...] = (
     Call("rt_sigaction"),
     Call("rt_sigprocmask"),
     Call("rt_sigreturn"),
+    Call("sigaltstack"),  # PYTHONFAULTHANDLER, PYTHONDEVMODE: undone at the end
     Call("restart_syscall", unseen="the kernel's own, after a stop"),
     Call("tgkill", (_one_of(0, ("this process", OWN_PID, "abort(3)")),)),
     # --- namespaces, made for guests ------------------------------------------------------------------------

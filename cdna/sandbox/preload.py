@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import pwd
+import sys
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
@@ -43,8 +44,16 @@ def preload(parts: Collection[str]) -> None:
     """Imports what these parts of the list of system calls stand for."""
     for module in (*ALWAYS, *(module for part in parts for module in BY_PART.get(part, ()))):
         importlib.import_module(module)
+    make_no_code()
     with contextlib.suppress(KeyError):
         pwd.getpwnam("nobody of this name")  # the C library loads what looks up users
+
+
+def make_no_code() -> None:
+    """Has the interpreter make no machine code for perf(1): PYTHONPERFSUPPORT asks for that (Python 3.12)."""
+    stop = getattr(sys, "deactivate_stack_trampoline", None)
+    if stop is not None:
+        stop()
 
 
 def rehearse(lab: Lab) -> None:

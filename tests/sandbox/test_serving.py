@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from cdna.guest_driver.vrings import Buffer
 from cdna.lab.capture import LabCapture
 from cdna.lab.control import ControlClient
 from cdna.sandbox import trace
+from cdna.sandbox.preload import make_no_code
 from tests.support.frames import frame
 from tests.support.lab import CDNA, DEADLINE, Serve, needs_namespaces, wait_for
 from tests.support.namespace import delete_link, host_end, in_namespace, make_tap, make_veth, set_link
@@ -288,6 +290,29 @@ def test_namespaces(path: Path) -> None:
             response.read()
             assert response.status == status
         connection.close()
+
+
+# What an interpreter or a C library does at its end, or while it runs, because its environment says so.
+ENVIRONMENT = {
+    "LD_DEBUG": "statistics",
+    "PYTHONDEVMODE": "1",
+    "PYTHONFAULTHANDLER": "1",
+    "PYTHONPERFSUPPORT": "1",
+}
+
+
+def test_settings_of_the_interpreter(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    with serving(path, "--context=synthetic:a") as (_, ask):
+        ask("reset", guest="a")
+
+
+def test_no_code_is_made_for_perf(monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped: list[bool] = []
+    monkeypatch.setattr(sys, "deactivate_stack_trampoline", lambda: stopped.append(True), raising=False)
+    make_no_code()
+    assert stopped
 
 
 @needs_namespaces
