@@ -28,12 +28,18 @@ def qemu(
     version: Annotated[
         str | None, typer.Option(metavar="VERSION", help="Of QEMU, such as 7.2. Default: the one installed.")
     ] = None,
+    tcg: Annotated[
+        bool, typer.Option("--tcg", help="For a machine that is emulated (-accel tcg), without KVM.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the arguments as a JSON list.")] = False,
     socket: Socket = None,
 ) -> int:
     """Print the QEMU arguments, or the libvirt XML, that attach a machine to contexts."""
     if libvirt and json:
         raise ConfigError("--libvirt and --json: give one of the two")
+    if libvirt and (tcg or version is not None):
+        option = "--tcg" if tcg else "--version"
+        raise ConfigError(f"--libvirt and {option}: libvirt knows its QEMU; give one of the two")
     memory = parse_size("--size", size)
     target = installed_version() if version is None else parse_version("--version", version)
     with ControlClient(socket) as lab:
@@ -41,7 +47,7 @@ def qemu(
     if libvirt:
         output.show(libvirt_xml(guests))
         return DONE
-    arguments = qemu_arguments(guests, memory, target)
+    arguments = qemu_arguments(guests, memory, target, tcg=tcg)
     if json:
         output.show(json_format.dumps(arguments) + "\n")
     else:  # an option a line, to be pasted into a shell

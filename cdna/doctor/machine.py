@@ -116,13 +116,13 @@ def huge_pages(host: Host) -> Finding:
             "huge pages",
             "ok",
             f"{free} free of {size}",
-            "for DPDK programs as guests, which are not there yet",
+            "for DPDK programs as guests (cdna serve)",
         )
     return Finding(
         "huge pages",
         "slower",
         "none free",
-        "DPDK programs want them; nothing here uses them so far",
+        "DPDK programs as guests run faster with them; --no-huge is without",
         host.as_root("sysctl -w vm.nr_hugepages=256"),
     )
 

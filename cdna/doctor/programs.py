@@ -15,15 +15,15 @@ TOOLS = (
     ("tshark", "tshark", "--version", "tests that a capture opens"),
     ("wireshark", "wireshark", "--version", "contexts as interfaces of its own, by the extcap"),
 )
-# Nothing here drives a virtual machine yet: who has none misses nothing.
-LATER = "for virtual machines and DPDK programs as guests, which are not there yet"
-EMULATED = "QEMU emulates its guests, many times slower; nothing here needs it yet"
+MACHINES = "for virtual machines as guests (cdna serve, cdna compare --guest vm)"
+PROGRAMS = "for DPDK programs as guests (cdna serve)"
+EMULATED = "QEMU emulates virtual machines (-accel tcg), many times slower; cdna qemu --tcg attaches them"
 
 
 def kvm(host: Host) -> Finding:
     trial = host.trial("kvm")
     if trial.works:
-        return Finding("KVM", "ok", "/dev/kvm", LATER)
+        return Finding("KVM", "ok", "/dev/kvm", MACHINES)
     if not host.exists("dev/kvm"):
         vendor = "amd" if "AuthenticAMD" in (host.read("proc/cpuinfo") or "") else "intel"
         return Finding(
@@ -46,19 +46,19 @@ def kvm(host: Host) -> Finding:
 def qemu(host: Host) -> Finding:
     name = "qemu-system-x86_64"
     if host.which(name) is None:
-        return Finding("QEMU", "missing", name, LATER, host.install("qemu-system-x86"))
-    return Finding("QEMU", "ok", _version(host, name, "--version"), LATER)
+        return Finding("QEMU", "missing", name, MACHINES, host.install("qemu-system-x86"))
+    return Finding("QEMU", "ok", _version(host, name, "--version"), MACHINES)
 
 
 def testpmd(host: Host) -> Finding:
     """testpmd tells its version only after it has taken its memory, so its package is asked."""
     name = next((name for name in ("dpdk-testpmd", "testpmd") if host.which(name)), None)
     if name is None:
-        return Finding("DPDK", "missing", "dpdk-testpmd", LATER, host.install("dpdk-dev"))
+        return Finding("DPDK", "missing", "dpdk-testpmd", PROGRAMS, host.install("dpdk-dev"))
     files = sorted(host.root.glob("usr/lib*/**/pkgconfig/libdpdk.pc"))
     text = files[0].read_text(errors="replace") if files else ""
     version = re.search(r"^Version:\s*(\S+)", text, re.MULTILINE)
-    return Finding("DPDK", "ok", version[1] if version else name, LATER)
+    return Finding("DPDK", "ok", version[1] if version else name, PROGRAMS)
 
 
 def tools(host: Host) -> list[Finding]:

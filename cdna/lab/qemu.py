@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 from xml.etree import ElementTree
 
@@ -16,13 +17,20 @@ Version = tuple[int, int]
 PROGRAM = "qemu-system-x86_64"
 OLDEST: Version = (7, 2)  # what is assumed where no QEMU is installed
 RECONNECT_MS: Version = (9, 2)  # from here on the chardev's reconnect-ms, in place of reconnect
+# QEMU 7.2 under TCG dies of a segmentation fault when a vhost-user device has MSI-X, as it asks for a KVM
+# irqfd. 11.1 does not. Those between were not tried; without vectors a device interrupts by INTx in all.
+TCG_VECTORS: Version = (11, 1)
 RING = 1024  # descriptors: the most that QEMU takes
 MTU = 1500  # a machine's, unless it is told
 UNITS = {"M": 1, "G": 1 << 10, "T": 1 << 20}  # MiB
 
 
-def qemu_arguments(guests: Sequence[Mapping[str, Any]], memory: int, version: Version) -> list[str]:
+def qemu_arguments(
+    guests: Sequence[Mapping[str, Any]], memory: int, version: Version, *, tcg: bool = False
+) -> list[str]:
     """Options and their values, in turn. guests: as the server describes them; memory: in MiB.
+
+    tcg: the machine is emulated, without KVM.
 
     The machine's memory has to be a file that both map: a memfd, shared. ConfigError: no vhost-user context.
     """
@@ -30,11 +38,11 @@ def qemu_arguments(guests: Sequence[Mapping[str, Any]], memory: int, version: Ve
         *("-m", f"{memory}M"),
         *("-object", f"memory-backend-memfd,id=mem,size={memory}M,share=on"),
         *("-numa", "node,memdev=mem"),
-        *(word for guest in guests for word in _device(guest, version)),
+        *(word for guest in guests for word in _device(guest, version, tcg)),
     ]
 
 
-def _device(guest: Mapping[str, Any], version: Version) -> list[str]:
+def _device(guest: Mapping[str, Any], version: Version, tcg: bool) -> list[str]:
     name, path, pairs = guest["guest"], _socket(guest), guest["queues"]
     if guest["mode"] == "client":  # we are the client, QEMU listens
         link = "server=on,wait=off"
@@ -47,7 +55,11 @@ def _device(guest: Mapping[str, Any], version: Version) -> list[str]:
     ]
     if pairs > 1:
         netdev.append(f"queues={pairs}")
-        device.append(f"mq=on,vectors={2 * pairs + 2}")  # each ring's, configuration's, control queue's
+        device.append("mq=on")
+    if tcg and version < TCG_VECTORS:
+        device.append("vectors=0")
+    elif pairs > 1:
+        device.append(f"vectors={2 * pairs + 2}")  # each ring's, configuration's, control queue's
     if guest["mtu"] != MTU:
         device.append(f"host_mtu={guest['mtu']}")
     return [
@@ -120,6 +132,7 @@ def parse_version(where: str, text: str) -> Version:
     return int(found[1]), int(found[2])
 
 
+@cache
 def installed_version() -> Version:
     """That of the QEMU on the path; OLDEST where there is none."""
     program = shutil.which(PROGRAM)

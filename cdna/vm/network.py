@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
+from cdna.lab.qemu import RECONNECT_MS, installed_version
+
 # QEMU 7.2 under TCG dies of a segmentation fault when a vhost-user device has MSI-X: it asks for a KVM
 # irqfd. Without vectors the device interrupts by INTx. A tap gets none either, so that both have the same.
 VECTORS = 0
@@ -61,7 +63,12 @@ class VhostUser(Nic):
     def chardev(self) -> dict[str, Any]:
         address = {"type": "unix", "data": {"path": os.fspath(self.path)}}
         data: dict[str, Any] = {"addr": address, "server": self.listen}
-        data |= {"wait": False} if self.listen else {"reconnect": 1}
+        if self.listen:
+            data["wait"] = False
+        elif installed_version() >= RECONNECT_MS:
+            data["reconnect-ms"] = 1000
+        else:
+            data["reconnect"] = 1
         return {"id": f"{self.name}-char", "backend": {"type": "socket", "data": data}}
 
     def netdev(self) -> dict[str, Any]:

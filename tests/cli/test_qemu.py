@@ -48,6 +48,15 @@ def test_queues_mtu_and_a_comma_in_the_path() -> None:
     assert arguments[-1].endswith(",mq=on,vectors=10,host_mtu=9000")
 
 
+def test_an_emulated_machine_has_vectors_where_its_qemu_bears_them() -> None:
+    for guest, many in ((GUEST, ""), ({**GUEST, "queues": 4}, ",mq=on")):
+        old = qemu_arguments([guest], 512, (7, 2), tcg=True)
+        assert old[-1].endswith(f"tx_queue_size=1024{many},vectors=0")
+        new = qemu_arguments([guest], 512, (11, 1), tcg=True)
+        assert new == qemu_arguments([guest], 512, (11, 1))
+        assert "vectors=0" not in new[-1]
+
+
 def test_where_we_connect_qemu_listens() -> None:
     arguments = qemu_arguments([{**GUEST, "mode": "client"}], 512, (7, 2))
     assert "socket,id=char-web,path=/run/cdna/web.sock,server=on,wait=off" in arguments
@@ -98,6 +107,8 @@ def test_text_json_and_xml(server: Serve) -> None:
     split = subprocess.run(["sh", "-c", f"printf '%s\\n' {text}"], capture_output=True, text=True).stdout
     assert split.splitlines() == words
     assert "vhostuser" in run("qemu", "vm", "--libvirt", *socket).stdout
+    assert ",vectors=0" in run("qemu", "vm", "--version", "7.2", "--tcg", *socket).stdout
+    assert ",reconnect-ms=1000" in run("qemu", "vm", "--version", "11.1", *socket).stdout
 
 
 @pytest.mark.parametrize(
@@ -109,6 +120,7 @@ def test_text_json_and_xml(server: Serve) -> None:
         (["vm", "--version", "new"], "--version 'new': give a version such as 7.2"),
         (["vm", "--size", "9"], "--size '9': give a size"),
         (["vm", "--json", "--libvirt"], "give one of the two"),
+        (["vm", "--tcg", "--libvirt"], "--libvirt and --tcg: libvirt knows its QEMU; give one of the two"),
     ],
 )
 def test_mistakes(server: Serve, argv: list[str], said: str) -> None:
