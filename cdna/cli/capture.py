@@ -14,6 +14,7 @@ import typer
 
 from cdna.cli import output
 from cdna.cli.exits import DONE
+from cdna.cli.terminal import STDERR, Place, place
 from cdna.errors import ConfigError, ResourceError
 
 if TYPE_CHECKING:
@@ -148,14 +149,14 @@ class _Watch:
 
     def __call__(self) -> bool:
         now = time.monotonic()
-        if self._shows and now >= self._show_at:
+        if self._shows and now >= self._show_at and place(STDERR) is not Place.BACKGROUND:
             self._show_at = now + SHOW_EVERY
             text = f"{PROGRAM}: {self._recording.frames} frames, {self._recording.lost} lost"
             print(f"\r{text}", end="\x1b[K", file=sys.stderr, flush=True)
         return self._stopped() or self._ended() or (self._end is not None and now >= self._end)
 
     def clear(self) -> None:
-        if self._shows:
+        if self._shows and place(STDERR) is not Place.BACKGROUND:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 

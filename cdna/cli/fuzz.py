@@ -131,8 +131,7 @@ class _Watch:
 
     def __init__(self, ends: threading.Event) -> None:
         self._ends = ends
-        self._style = output.style()
-        self._live = Live(self._style)
+        self._live = Live()
         self._next = time.monotonic() + LINES / 10
         self._note = ""
 
@@ -147,7 +146,8 @@ class _Watch:
         from cdna.report.fuzz_table import line, live_table
 
         if self._live.shows:
-            self._live.show(live_table(result, note, self._style))
+            style = output.style()
+            self._live.show(live_table(result, note, style), style)
         elif time.monotonic() >= self._next or (note and not self._note):
             self._next = time.monotonic() + LINES
             print(f"{PROGRAM}: {note or line(result)}", file=sys.stderr, flush=True)

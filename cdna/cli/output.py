@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from cdna.cli import terminal
 from cdna.errors import ResourceError
 from cdna.report.style import Style
 
@@ -18,11 +19,16 @@ CLOSED = "standard output: closed; give a place to write to, such as /dev/null"
 
 def style() -> Style:
     """How tables look on standard output: plain ASCII, 100 columns wide, unless it is a terminal."""
-    if sys.stdout is None or not sys.stdout.isatty():
+    if not is_terminal():
         return Style()
-    width = os.get_terminal_size(sys.stdout.fileno()).columns
+    width = terminal.size(sys.stdout.fileno()).columns
     unicode = (sys.stdout.encoding or "").lower().startswith("utf")
     return Style(width=width, colour="NO_COLOR" not in os.environ, unicode=unicode)
+
+
+def is_terminal() -> bool:
+    """Whether standard output is a terminal."""
+    return sys.stdout is not None and sys.stdout.isatty()
 
 
 def show(text: str) -> bool:

@@ -14,6 +14,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bar
 
+from cdna.cli.terminal import STDERR, Place, place
 from cdna.progress import Progress, Row
 
 
@@ -32,7 +33,7 @@ class Display(Generic[Row]):
         self._bar: Bar | None = None
 
     def __enter__(self) -> "Display[Row]":
-        if self._console.is_terminal:
+        if self._console.is_terminal and place(STDERR) is not Place.BACKGROUND:
             self._bar = Bar(
                 TextColumn("{task.description:<34}", markup=False),
                 BarColumn(bar_width=None),

@@ -117,12 +117,12 @@ def _watch(lab: "Lab", ends: threading.Event, until: float) -> None:
     """Looks at the counters, and shows them on a terminal, until it is told to end or the time is over."""
     from cdna.report.lab_table import rates_table
 
-    style = output.style()
-    with Live(style) as live:
+    with Live() as live:
         while not ends.is_set() and time.monotonic() < until:
             traffic = lab.sample()
             if live.shows:
-                live.show(rates_table(traffic, style))
+                style = output.style()
+                live.show(rates_table(traffic, style), style)
             ends.wait(min(INTERVAL, max(0.0, until - time.monotonic())))
         lab.sample()
 

@@ -1,7 +1,6 @@
 """`cdna top`: what the contexts of a running lab or server do, second by second."""
 
 import json as json_format
-import time
 from contextlib import suppress
 from typing import Annotated, Any
 
@@ -12,8 +11,10 @@ from cdna.cli import output
 from cdna.cli.exits import DONE
 from cdna.cli.live import Live
 from cdna.cli.running import Socket
+from cdna.cli.terminal import STDOUT, Keys, Place, place
 from cdna.errors import ConfigError
 from cdna.lab.control import ControlClient
+from cdna.report.style import Style
 
 MIN_INTERVAL, MAX_INTERVAL = 0.1, 3600.0  # seconds
 
@@ -26,22 +27,28 @@ def top(
     json: Annotated[bool, typer.Option("--json", help="Print JSON, an object a line for each look.")] = False,
     socket: Socket = None,
 ) -> int:
-    """Show what the contexts of a running lab or server do: state, link, peer, rates, drops."""
+    """Show what the contexts of a running lab or server do: state, link, peer, rates, drops. q ends it."""
     seconds = _interval(interval)
-    style = output.style()
-    with ControlClient(socket) as lab, suppress(KeyboardInterrupt), Live(style, transient=False) as live:
-        while True:
-            look = _look(lab)
-            if json:
-                output.show(json_format.dumps(look) + "\n")
-            elif live.shows and not once:
-                live.show(_table(look))
-            else:
-                output.show(style.render(_table(look)))
-            if once:
-                break
-            time.sleep(seconds)
+    with (
+        ControlClient(socket) as lab,
+        suppress(KeyboardInterrupt),
+        Live(transient=False) as live,
+        Keys() as keys,
+    ):
+        while _show(_look(lab), json, None if once else live) and not once and keys.wait(seconds):
+            pass
     return DONE
+
+
+def _show(look: dict[str, Any], json: bool, live: Live | None) -> bool:
+    """Shows a look: in its place on a terminal, if there is a `live`. False: nobody reads any more."""
+    if json:
+        return output.show(json_format.dumps(look) + "\n")
+    style = output.style()
+    if live is None or not output.is_terminal() or place(STDOUT) is Place.ELSEWHERE:
+        return output.show(style.render(_table(look, style)))
+    live.show(_table(look, style), style)
+    return True
 
 
 def _look(lab: ControlClient) -> dict[str, Any]:
@@ -53,13 +60,13 @@ def _look(lab: ControlClient) -> dict[str, Any]:
     return {"guests": guests, "wire": told["wire"]}
 
 
-def _table(look: dict[str, Any]) -> Table:
+def _table(look: dict[str, Any], style: Style) -> Table:
     from cdna.lab.rates import Traffic
     from cdna.report.lab_table import live_table
 
     known = Traffic.__dataclass_fields__
     traffic = [Traffic(**{key: row[key] for key in known if key in row}) for row in look["guests"]]
-    return live_table(look["guests"], traffic, output.style())
+    return live_table(look["guests"], traffic, style)
 
 
 def _interval(text: str) -> float:

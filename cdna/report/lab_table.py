@@ -6,7 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from cdna.lab.rates import Traffic
-from cdna.report.style import Style
+from cdna.report.style import Column, Style
 
 
 def _table(style: Style, *columns: str) -> Table:
@@ -19,18 +19,15 @@ def _table(style: Style, *columns: str) -> Table:
 
 def rates_table(traffic: Sequence[Traffic], style: Style) -> Table:
     """What the contexts do now; drops and faults since the start beside it."""
-    table = _table(
-        style, "guest", "tx frames/s", "tx Mbit/s", "rx frames/s", "rx Mbit/s", "drops", "faults", "irq/s"
+    return style.columns(
+        [
+            Column("guest", [t.guest for t in traffic], text=True),
+            *_rates(traffic),
+            Column("drops", [str(t.drops) for t in traffic], rank=2),
+            Column("faults", [str(t.faults) for t in traffic], rank=3),
+            Column("irq/s", [f"{t.interrupts_s:.0f}" for t in traffic], rank=7),
+        ]
     )
-    for t in traffic:
-        table.add_row(
-            t.guest,
-            *_rates(t),
-            str(t.drops),
-            str(t.faults),
-            f"{t.interrupts_s:.0f}",
-        )
-    return table
 
 
 def totals_table(traffic: Sequence[Traffic], style: Style) -> Table:
@@ -89,36 +86,31 @@ def guests_table(guests: Sequence[Mapping[str, Any]], style: Style) -> Table:
 
 def live_table(guests: Sequence[Mapping[str, Any]], traffic: Sequence[Traffic], style: Style) -> Table:
     """What the contexts are and do now: the rows of `Lab.describe`, and the traffic of the same guests."""
-    table = style.table()
-    for column in ("guest", "kind", "state", "link", "peer"):
-        table.add_column(column, no_wrap=True)
-    for column in ("tx frames/s", "tx Mbit/s", "rx frames/s", "rx Mbit/s", "drops/s", "drops", "irq/s"):
-        table.add_column(column, justify="right", no_wrap=True)
     by_name = {t.guest: t for t in traffic}
-    for guest in guests:
-        t = by_name.get(guest["guest"], Traffic(guest["guest"]))
-        table.add_row(
-            guest["guest"],
-            guest["kind"],
-            state_text(guest),
-            guest["link"],
-            peer_text(guest, style),
-            *_rates(t),
-            f"{t.drops_s:.0f}",
-            str(t.drops),
-            f"{t.interrupts_s:.0f}",
-        )
-    return table
-
-
-def _rates(t: Traffic) -> tuple[str, str, str, str]:
-    """Four cells: frames and Mbit a second, each way."""
-    return (
-        f"{t.tx_frames_s:.0f}",
-        f"{t.tx_bits_s / 1e6:.1f}",
-        f"{t.rx_frames_s:.0f}",
-        f"{t.rx_bits_s / 1e6:.1f}",
+    shown = [by_name.get(guest["guest"], Traffic(guest["guest"])) for guest in guests]
+    return style.columns(
+        [
+            Column("guest", [guest["guest"] for guest in guests], text=True),
+            Column("kind", [guest["kind"] for guest in guests], rank=8, text=True),
+            Column("state", [state_text(guest) for guest in guests], rank=2, text=True),
+            Column("link", [guest["link"] for guest in guests], rank=4, text=True),
+            Column("peer", [peer_text(guest, style) for guest in guests], rank=9, text=True),
+            *_rates(shown),
+            Column("drops/s", [f"{t.drops_s:.0f}" for t in shown], rank=3),
+            Column("drops", [str(t.drops) for t in shown], rank=5),
+            Column("irq/s", [f"{t.interrupts_s:.0f}" for t in shown], rank=10),
+        ]
     )
+
+
+def _rates(traffic: Sequence[Traffic]) -> list[Column]:
+    """Frames and Mbit a second, each way."""
+    return [
+        Column("tx frames/s", [f"{t.tx_frames_s:.0f}" for t in traffic], rank=6),
+        Column("tx Mbit/s", [f"{t.tx_bits_s / 1e6:.1f}" for t in traffic], rank=1),
+        Column("rx frames/s", [f"{t.rx_frames_s:.0f}" for t in traffic], rank=6),
+        Column("rx Mbit/s", [f"{t.rx_bits_s / 1e6:.1f}" for t in traffic], rank=1),
+    ]
 
 
 def state_text(guest: Mapping[str, Any]) -> str:

@@ -1,9 +1,12 @@
 """How a text table looks: on a terminal, or where it is kept."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
@@ -15,6 +18,19 @@ _ASCII = box.Box(
     "    \n    \n -- \n    \n    \n    \n    \n    \n",
     ascii=True,
 )
+
+
+class Column(NamedTuple):
+    """A column of a table. On a narrow terminal, those of the highest `rank` are left out; never rank 0."""
+
+    heading: str
+    cells: Sequence[str]
+    rank: int = 0
+    text: bool = False  # and no numbers
+
+    @property
+    def width(self) -> int:
+        return max(map(cell_len, (self.heading, *self.cells)))
 
 
 @dataclass(frozen=True)
@@ -36,6 +52,21 @@ class Style:
     def table(self) -> Table:
         """An empty table in this style."""
         return Table(box=self.box, padding=0, pad_edge=False, show_edge=False, header_style="")
+
+    def columns(self, columns: Sequence[Column]) -> Table:
+        """A table of those of the columns that the terminal has room for, the important ones first."""
+        kept = list(columns)
+        while self.width is not None and sum(column.width + 1 for column in kept) - 1 > self.width:
+            rank = max(column.rank for column in kept)
+            if rank == 0:
+                break
+            kept = [column for column in kept if column.rank != rank]
+        table = self.table()
+        for column in kept:
+            table.add_column(column.heading, justify="left" if column.text else "right", no_wrap=True)
+        for row in zip(*(column.cells for column in kept), strict=True):
+            table.add_row(*row)
+        return table
 
     def fits(self, table: Table) -> bool:
         """Whether a table is no wider than the terminal."""

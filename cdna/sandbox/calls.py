@@ -116,6 +116,7 @@ CALLS: tuple[Call, ...] = (
                 ("TCGETS", termios.TCGETS),
                 ("TCGETS2", TCGETS2, "what C libraries after glibc 2.41 ask"),
                 ("TIOCGWINSZ", termios.TIOCGWINSZ, TERMINAL),
+                ("TIOCGPGRP", termios.TIOCGPGRP, TERMINAL),
             ),
         ),
     ),
@@ -204,7 +205,7 @@ CALLS: tuple[Call, ...] = (
     Call("fchmod"),
     Call("umask"),
     Call("getcwd", unseen="a client of the control socket may give a relative path"),
-    Call("getdents64"),
+    Call("getdents64", unseen="an import that was not foreseen, from a directory that has changed"),
     # --- memory: none of it becomes code -------------------------------------------------------------------
     Call("mmap", NO_CODE),
     Call("mprotect", NO_CODE),

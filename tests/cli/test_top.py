@@ -1,13 +1,9 @@
 """`cdna top` and `cdna ctl metrics` of a server that runs."""
 
 import json
-import os
-import pty
-import select
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -65,25 +61,6 @@ def test_lines_until_it_is_interrupted(server: Serve) -> None:
         _, err = process.communicate(timeout=DEADLINE)
     assert frames == sorted(frames)
     assert (process.returncode, err) == (0, "")
-
-
-def test_on_a_terminal_it_is_drawn_in_its_place(server: Serve) -> None:
-    control, terminal = pty.openpty()
-    argv = ["top", "--socket", str(server.path), "--interval", "0.1"]
-    with subprocess.Popen([*CDNA, *argv], stdout=terminal, stderr=terminal, stdin=terminal) as process:
-        os.close(terminal)
-        shown = b""
-        while shown.count(b"synthetic") < 6:
-            assert select.select([control], [], [], DEADLINE)[0]
-            shown += os.read(control, 65536)
-        process.send_signal(signal.SIGINT)
-        with suppress(OSError):  # so the end of a terminal is told
-            while os.read(control, 65536):
-                pass
-        process.wait(DEADLINE)
-    os.close(control)
-    assert b"\x1b[1A" in shown or b"\x1b[2K" in shown  # back over what it drew before
-    assert process.returncode == 0
 
 
 def test_the_end_of_the_server(tmp_path: Path) -> None:
