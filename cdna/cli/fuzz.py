@@ -4,6 +4,7 @@ import os
 import sys
 import threading
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,11 +16,12 @@ from cdna.cli.exits import DONE, Interrupted
 from cdna.cli.live import Live
 from cdna.cli.running import stop_signals
 from cdna.compare.plan import BadSetting
+from cdna.errors import CdnaError
 from cdna.fuzz.campaigns import ATTACK, CAMPAIGNS
 from cdna.fuzz.plan import FuzzPlan
 
 if TYPE_CHECKING:
-    from cdna.fuzz.runner import FuzzResult
+    from cdna.fuzz.runner import Found, FuzzResult
 
 PROGRAM = "cdna fuzz"
 BROKEN = 1  # protection has failed
@@ -92,10 +94,13 @@ def _run(plan: FuzzPlan, dask: str | None, json_to: Path | None, cases_to: Path)
         if json_to is not None:
             writes.append(partial(output.write_file, "--json", json_to, result.to_json()))
         if result.found is not None:
-            path = cases_to / result.found.name
-            writes.append(partial(output.write_file, "--out", path, result.found.to_json()))
-            writes.append(partial(_tell, result, path))
-        output.write_all(writes)
+            writes.append(partial(_keep, result.found, cases_to))
+        try:
+            output.write_all(writes)
+        except CdnaError as error:
+            if not result.broken:
+                raise
+            _say(str(error))  # a full disk, for one; the status is the breach's
         if result.broken:
             return BROKEN
         if ends.is_set():
@@ -103,16 +108,22 @@ def _run(plan: FuzzPlan, dask: str | None, json_to: Path | None, cases_to: Path)
         return DONE
 
 
-def _tell(result: "FuzzResult", path: Path) -> None:
-    """The breach in a line, and what replays it."""
-    found = result.found
-    assert found is not None
+def _keep(found: "Found", place: Path) -> None:
+    """Tell of the breach in a line, write its case, and tell what replays it. ResourceError."""
     steps = len(found.case.get("steps", ()))
     left = f"{steps} of {found.steps} steps are left" if found.steps else "it fails again"
-    again = left if found.again else "it did not fail again: it races"
-    print(f"{PROGRAM}: {found.kind}: {found.text} ({again})", file=sys.stderr)
+    again = left if found.again else found.note or "it did not fail again: it races"
+    _say(f"{found.kind}: {found.text} ({again})")
+    path = place / found.name
+    output.write_file("--out", path, found.to_json())
     shown = os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
-    print(f"{PROGRAM}: replay it with: cdna fuzz --replay {shown}", file=sys.stderr)
+    _say(f"replay it with: cdna fuzz --replay {shown}")
+
+
+def _say(text: str) -> None:
+    """A line on standard error, where there is room for it."""
+    with suppress(OSError):
+        print(f"{PROGRAM}: {text}", file=sys.stderr, flush=True)
 
 
 def _replay(name: str) -> int:
@@ -122,7 +133,7 @@ def _replay(name: str) -> int:
     if finding is None:
         output.show(f"{name}: nothing is wrong any more\n")
         return DONE
-    print(f"{PROGRAM}: {finding[0]}: {finding[1]}", file=sys.stderr)
+    _say(f"{finding[0]}: {finding[1]}")
     return BROKEN
 
 
@@ -150,7 +161,7 @@ class _Watch:
             self._live.show(live_table(result, note, style), style)
         elif time.monotonic() >= self._next or (note and not self._note):
             self._next = time.monotonic() + LINES
-            print(f"{PROGRAM}: {note or line(result)}", file=sys.stderr, flush=True)
+            _say(note or line(result))
         self._note = note
 
 

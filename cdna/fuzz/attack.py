@@ -17,21 +17,31 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from random import Random
 from typing import Any, Protocol
 
 from cdna import abi
-from cdna.errors import ConfigError
+from cdna.errors import ConfigError, known
 from cdna.fuzz.campaign import Breach, Case, Journal, Tally, no_journal
 from cdna.fuzz.neighbours import Harm, Scene
+from cdna.fuzz.patience import Endless, limit
 from cdna.guest_driver.hostile import Hostile
 from cdna.nic.queue_wire import QueueWire
+from cdna.vmm.settings import ContextSettings, Settings
 
 LENGTH = 40  # steps of a schedule
 PAGES = 32  # of the hostile guest
 ROUNDS = 3  # of the NIC after each step
 PROTECTIONS = ("validated", "validated", "iommu:direct-map", "iommu:shared")
+
+
+PATIENCE = 3.0  # seconds that the user's code has; a step takes less than a millisecond
+
+# Of `settings`. The guest is always a remote one: the NIC finds its doorbells by looking.
+SETTINGS = tuple(name for name in Settings.__annotations__ if name != "remote")
 
 
 class Attack(Protocol):
@@ -67,7 +77,7 @@ def _attacks(node: ast.ClassDef) -> bool:
 
 @cache
 def attack_class(whole: str) -> type[Attack]:
-    """The class of "FILE:CLASS". ConfigError: the file cannot be run."""
+    """The class of "FILE:CLASS". ConfigError: the file cannot be run, or its settings cannot be."""
     path, _, name = whole.rpartition(":")
     spec = importlib.util.spec_from_file_location("cdna_attack", path)
     assert spec is not None
@@ -75,11 +85,31 @@ def attack_class(whole: str) -> type[Attack]:
     module = importlib.util.module_from_spec(spec)
     sys.modules["cdna_attack"] = module
     try:
-        spec.loader.exec_module(module)
+        with limit(PATIENCE):
+            spec.loader.exec_module(module)
         found: type[Attack] = getattr(module, name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(f"--attack {path}: {type(error).__name__}: {error}") from None
+    except Endless:
+        raise ConfigError(f"--attack {path}: it was not imported within {PATIENCE:g} s") from None
+    try:
+        _check(settings_of(found))
+    except ConfigError as error:
+        raise ConfigError(f"--attack {os.path.basename(path)}: settings of {name}: {error}") from None
     return found
+
+
+def settings_of(kind: type[Attack]) -> dict[str, Any]:
+    """The settings that a class asks for. ConfigError: they are no dict."""
+    settings = getattr(kind, "settings", {})
+    if not isinstance(settings, Mapping):
+        raise ConfigError(f"{settings!r:.80}: give a dict, such as {{'protection': 'none'}}")
+    return dict(settings)
+
+
+def _check(settings: dict[str, Any]) -> None:
+    known("context setting", settings, SETTINGS)
+    ContextSettings.of(**settings).options()
 
 
 class AttackCampaign:
@@ -107,7 +137,8 @@ class AttackCampaign:
     @classmethod
     def expand(cls, case: Case) -> Case:
         random = Random(case["seed"])
-        protection = random.choice(PROTECTIONS)
+        drawn = random.choice(PROTECTIONS)
+        protection = settings_of(attack_class(case["attack"])).get("protection", drawn)
         steps = [random.getrandbits(32) for _ in range(LENGTH)]
         return {**case, "protection": protection, "steps": steps}
 
@@ -135,16 +166,24 @@ class _Schedule:
 
     def __init__(self, case: Case, tally: Tally) -> None:
         kind = attack_class(case["attack"])
-        self.whole = case["attack"]
-        self.attack = kind()
-        self.settings = {"protection": case["protection"], **getattr(kind, "settings", {})}
+        self._path = case["attack"].rpartition(":")[0]
+        self._file = os.path.basename(self._path)
+        self.settings = {**settings_of(kind), "protection": case["protection"]}
+        try:
+            with self._users_code():
+                self.attack = kind()
+        except Endless:
+            raise ConfigError(f"--attack {kind.__name__}(): not made within {PATIENCE:g} s") from None
         self.tally = tally
         self.wire = QueueWire(4096)
         self.scene = Scene(case["seed"], self.wire, room=PAGES)
         self.guest = self._come()
 
     def _come(self) -> Hostile:
-        guest = Hostile(self.scene.machine, pages=PAGES, **self.settings)
+        try:
+            guest = Hostile(self.scene.machine, pages=PAGES, **self.settings)
+        except ConfigError as error:  # only the NIC knows, such as of a MAC address that is taken
+            raise ConfigError(f"--attack {self._file}: settings: {error}") from None
         guest.heir = self.scene.taker
         return guest
 
@@ -164,13 +203,28 @@ class _Schedule:
             self.guest = self._come()
 
     def _attack(self, seed: int) -> None:
+        """One step of the user's. Harm "hang": it does not return."""
         try:
-            self.attack.attack(self.guest, Random(seed))
-        except Exception as error:
-            path, _, name = self.whole.rpartition(":")
-            lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
-            at = f"{os.path.basename(path)}:{lines[-1]}" if lines else name
-            raise ConfigError(f"--attack {at}: {type(error).__name__}: {error}") from None
+            with self._users_code():
+                self.attack.attack(self.guest, Random(seed))
+        except Endless as endless:
+            text = f"attack() has not returned within {PATIENCE:g} s ({self._at(endless)})"
+            raise Harm("hang", text) from None
+
+    @contextmanager
+    def _users_code(self) -> Iterator[None]:
+        """ConfigError: it raises. Endless: it takes longer than PATIENCE."""
+        try:
+            with limit(PATIENCE):
+                yield
+        except (Exception, SystemExit) as error:
+            raise ConfigError(f"--attack {self._at(error)}: {type(error).__name__}: {error}") from None
+
+    def _at(self, error: BaseException) -> str:
+        """The line of the user's file that an exception comes from."""
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == self._path]
+        return f"{self._file}:{lines[-1]}" if lines else self._file
 
     def _count_fault(self) -> None:
         self.scene.machine.vmm.collect_faults()

@@ -11,7 +11,7 @@ from itertools import count
 from types import TracebackType
 from typing import Any
 
-from cdna.errors import ConfigError, ResourceError
+from cdna.errors import CdnaError, ConfigError, ResourceError
 from cdna.fuzz.campaign import Breach, Tally
 from cdna.fuzz.crew import Crew, Slice
 from cdna.fuzz.plan import FuzzPlan
@@ -32,7 +32,7 @@ def task(plan: str, worker: int, seconds: float) -> Told:
                 slices += crew.poll(0.25)
     except Breach as breach:
         told["breach"] = {"kind": breach.kind, "text": breach.text, "case": breach.case}
-    except ConfigError as error:
+    except CdnaError as error:
         told["error"] = str(error)
     told["slices"] = [asdict(one) for one in slices]
     return told

@@ -7,10 +7,8 @@ import json
 import os
 import selectors
 import subprocess
-import tempfile
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -22,8 +20,9 @@ from cdna.fuzz.plan import FuzzPlan
 from cdna.fuzz.trial import death
 
 HANG = 90.0  # seconds without a line from a worker; a slice takes one
+HANG_OF_ATTACK = 30.0  # of a user's attack that never returns to the interpreter; others end in `patience`
 GRACE = 10.0  # seconds for the last slice of a worker that is told to end
-SAID = 4000  # characters of what a worker that died wrote to standard error
+SAID = 4000  # bytes of what a worker that died wrote to standard error
 
 
 @dataclass
@@ -37,22 +36,31 @@ class Slice:
 class _Process:
     """One worker, as the crew holds it."""
 
-    def __init__(self, plan: FuzzPlan, worker: int, seconds: float, folder: Path) -> None:
-        self.journal = folder / f"{worker}.journal"
-        self.said = folder / f"{worker}.err"
+    def __init__(self, plan: FuzzPlan, worker: int, seconds: float) -> None:
+        self._journal = os.memfd_create(f"journal of worker {worker}")  # no file, for a disk may be full
+        self.journal = f"/proc/self/fd/{self._journal}"  # here and there
         self.attack = plan.attack
-        order = {"plan": asdict(plan), "worker": worker, "seconds": seconds, "journal": str(self.journal)}
-        with open(self.said, "wb") as said:
+        self.patience = HANG if plan.attack is None else HANG_OF_ATTACK
+        order = {"plan": asdict(plan), "worker": worker, "seconds": seconds, "journal": self.journal}
+        try:
             self.popen = subprocess.Popen(
                 python("cdna.fuzz.worker", json.dumps(order)),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=said,
+                stderr=subprocess.PIPE,
+                pass_fds=(self._journal,),
                 env=worker_environment(),
                 start_new_session=True,
             )
+        except BaseException:
+            os.close(self._journal)
+            raise
         assert self.popen.stdout is not None
-        os.set_blocking(self.popen.stdout.fileno(), False)
+        assert self.popen.stderr is not None
+        self.stdout, self.stderr = self.popen.stdout.fileno(), self.popen.stderr.fileno()
+        for pipe in (self.stdout, self.stderr):
+            os.set_blocking(pipe, False)
+        self.said = b""  # the end of what it wrote to standard error
         self.heard = time.monotonic()
         self.lines = b""
         self.ready = False  # it has imported what it needs
@@ -60,11 +68,10 @@ class _Process:
 
     def take(self) -> tuple[list[dict[str, Any]], bool]:
         """The lines that have come, and whether more may."""
-        assert self.popen.stdout is not None
         more = True
         with contextlib.suppress(BlockingIOError):
             while more:
-                piece = os.read(self.popen.stdout.fileno(), 1 << 16)
+                piece = os.read(self.stdout, 1 << 16)
                 self.lines += piece
                 more = bool(piece)
         *whole, self.lines = self.lines.split(b"\n")
@@ -72,12 +79,20 @@ class _Process:
             self.heard = time.monotonic()
         return [json.loads(line) for line in whole], more
 
+    def listen(self) -> bool:
+        """Read what it has written to standard error. False: there is no more."""
+        with contextlib.suppress(BlockingIOError):
+            piece = os.read(self.stderr, 1 << 16)
+            self.said = (self.said + piece)[-SAID:]
+            return bool(piece)
+        return True
+
     def breach(self, kind: str, text: str) -> Breach:
         """It has died: by the case that it began last."""
         case = last_case(self.journal) or {}
         if self.attack is not None:
             case.setdefault("attack", self.attack)
-        said = self.said.read_text(errors="replace")[-SAID:]
+        said = self.said.decode(errors="replace")
         return Breach(kind, f"{text} in campaign {case.get('campaign')}", {**case, "said": said})
 
     def dismiss(self) -> None:
@@ -92,10 +107,11 @@ class _Process:
         with contextlib.suppress(OSError):
             self.popen.kill()
         self.popen.wait()
-        for pipe in (self.popen.stdin, self.popen.stdout):
+        for pipe in (self.popen.stdin, self.popen.stdout, self.popen.stderr):
             assert pipe is not None
             with contextlib.suppress(OSError):
                 pipe.close()
+        os.close(self._journal)
 
 
 class Crew:
@@ -107,28 +123,36 @@ class Crew:
     """
 
     def __init__(self, plan: FuzzPlan, seconds: float, first: int = 0) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="cdna-fuzz-")
         self._selector = selectors.DefaultSelector()
         self._processes: list[_Process] = []
         self.jobs = plan.jobs
-        for worker in range(first, first + plan.jobs):
-            process = _Process(plan, worker, seconds, Path(self._folder.name))
-            self._processes.append(process)
-            assert process.popen.stdout is not None
-            self._selector.register(process.popen.stdout, selectors.EVENT_READ, process)
+        try:
+            for worker in range(first, first + plan.jobs):
+                self._start(_Process(plan, worker, seconds))
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self, process: _Process) -> None:
+        self._processes.append(process)
+        self._selector.register(process.stdout, selectors.EVENT_READ, process)
+        self._selector.register(process.stderr, selectors.EVENT_READ, process)
 
     @property
     def working(self) -> bool:
-        return bool(self._selector.get_map())
+        return any(process.popen.returncode is None for process in self._processes)
 
     def poll(self, timeout: float) -> list[Slice]:
         """What has been done meanwhile; waits for `timeout` seconds at most."""
         slices: list[Slice] = []
         for key, _ in self._selector.select(timeout):
-            slices += self._hear(key.data)
+            if key.fd == key.data.stdout:
+                slices += self._hear(key.data)
+            elif not key.data.listen():
+                self._selector.unregister(key.fd)
         for process in self._processes:
-            if process.popen.returncode is None and time.monotonic() - process.heard > HANG:
-                raise process.breach("hang", f"no answer for {HANG:g} s")
+            if process.popen.returncode is None and time.monotonic() - process.heard > process.patience:
+                raise process.breach("hang", f"no answer for {process.patience:g} s")
         return slices
 
     def _hear(self, process: _Process) -> list[Slice]:
@@ -143,12 +167,13 @@ class Crew:
             if "tally" in line:
                 slices.append(Slice(line["campaign"], Tally.of(line["tally"])))
         if not more:
-            self._selector.unregister(process.popen.stdout)  # type: ignore[arg-type]
+            self._selector.unregister(process.stdout)
+            process.listen()
             died = death(process.popen.wait())
             if died is None or (process.dismissed and not process.ready):
                 return slices
             if not process.ready:
-                last = process.said.read_text(errors="replace").strip().rpartition("\n")[2]
+                last = process.said.decode(errors="replace").strip().rpartition("\n")[2]
                 raise ResourceError(f"a worker did not start: {last or died['text']}")
             raise process.breach(died["kind"], died["text"])
         return slices
@@ -166,7 +191,6 @@ class Crew:
         for process in self._processes:
             process.kill()
         self._selector.close()
-        self._folder.cleanup()
 
     def __enter__(self) -> Crew:
         return self

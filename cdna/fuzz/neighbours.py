@@ -85,7 +85,6 @@ class Scene:
             machine.attach(name, memory=(needed + SPARE) * PAGE, **rings) for name in ("alice", "bob")
         )
         self.pairs: list[tuple[Party, Party]] = [(self.alice, self.bob), (self.bob, self.alice)]
-        self._spare = [driver.context.guest.memory[needed * PAGE :] for driver in (self.alice, self.bob)]
         self.taker = machine.vmm.create_guest("taker", PAGE)
         before = machine.vmm.create_guest("before", BYSTANDER * PAGE)
         place = machine.vmm.create_guest("room", room * PAGE)
@@ -93,9 +92,12 @@ class Scene:
         machine.vmm.destroy_guest(place)
         self._bystanders = {before.domain, behind.domain}
         self._sealed = np.zeros(pages, bool)  # the bystanders' pages that hold the secret
+        self._spare = np.zeros(pages, bool)  # pages of the neighbours that their drivers do not use
         self._memory = machine.memory.view(0, pages * PAGE).reshape(pages, PAGE)
-        for spare in self._spare:
-            spare.reshape(-1, PAGE)[:] = self._page
+        for driver in (self.alice, self.bob):
+            guest = driver.context.guest
+            self._spare[guest.first_page + needed : guest.first_page + guest.pages] = True
+        self._memory[self._spare] = self._page
         self.seal()
         self._sent = 0
         self._mistakes = Mistakes()
@@ -127,12 +129,12 @@ class Scene:
         """Harm "outside": a byte was written where no guest's DMA may; "error": a mistake of the VMM's."""
         if self._mistakes.texts:
             raise Harm("error", self._mistakes.texts[0])
-        wrong = int((self._memory[self._sealed] != self._page).sum())
-        wrong += sum(int((spare.reshape(-1, PAGE) != self._page).sum()) for spare in self._spare)
-        if wrong:
-            tally.outside += wrong
-            where = np.flatnonzero((self._memory != self._page).any(axis=1) & self._sealed)
-            raise Harm("outside", f"{wrong} bytes of others were written, in pages {where[:8].tolist()}")
+        secret = np.flatnonzero(self._sealed | self._spare)
+        wrong = (self._memory[secret] != self._page).sum(axis=1)
+        if wrong.any():
+            tally.outside += int(wrong.sum())
+            where = secret[wrong > 0][:8].tolist()
+            raise Harm("outside", f"{wrong.sum()} bytes of others were written, in pages {where}")
 
     def look_for_secret(self, what: str, *places: bytes) -> None:
         """Harm "outside": somebody's bytes have come to where they may not be."""

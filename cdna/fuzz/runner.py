@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cdna.errors import ConfigError
+from cdna.errors import CdnaError, ConfigError
 from cdna.fuzz.campaign import Breach, Case, Tally
 from cdna.fuzz.campaigns import campaign_class
 from cdna.fuzz.cluster import Cluster
@@ -33,6 +33,7 @@ class Found:
     steps: int  # before it was shrunk
     again: bool
     said: str = ""
+    note: str = ""  # why it could not be carried out again
 
     @property
     def name(self) -> str:
@@ -108,7 +109,12 @@ def fuzz(
         result.seconds = time.monotonic() - started
         watch(result, f"{breach.kind} found; shrinking it")
         left = "{} found; {} steps are left".format
-        result.found = examine(breach, lambda n: watch(result, left(breach.kind, n)), ends)
+        try:
+            result.found = examine(breach, lambda n: watch(result, left(breach.kind, n)), ends)
+        except (CdnaError, OSError) as error:  # which does not undo the breach
+            case = {key: value for key, value in breach.case.items() if key != "said"}
+            said = breach.case.get("said", "")
+            result.found = Found(breach.kind, breach.text, case, 0, False, said, note=str(error))
 
 
 def _enough(plan: FuzzPlan, result: FuzzResult) -> bool:
@@ -125,7 +131,7 @@ def examine(breach: Breach, watch: Callable[[int], None], ends: threading.Event)
     if "steps" not in case and "slice" not in case:
         case = campaign_class(case["campaign"]).expand(case)
     before = len(case.get("steps", ()))
-    with Trials() as trials:
+    with Trials(ends) as trials:
 
         def attempt(case: Case) -> Finding | None:
             return None if ends.is_set() else trials(case)

@@ -13,11 +13,13 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import traceback
 from types import TracebackType
 from typing import Any
 
 from cdna.children import python, worker_environment
+from cdna.descriptors import readable
 from cdna.errors import CdnaError, ConfigError, ResourceError
 from cdna.fuzz.campaign import Breach, Case
 from cdna.fuzz.campaigns import campaign_class
@@ -26,13 +28,19 @@ from cdna.fuzz.worker import die_with_parent, own_stdout, quiet
 
 PATIENCE = 30.0  # seconds until a case that does not end hangs; 20 are what a campaign waits for a frame
 
+TICK = 0.25  # seconds between two looks at whether to go on
+
 Finding = tuple[str, str]  # kind, one line
 
 
 class Trials:
-    """Called with a case: what it shows when it is carried out. ConfigError: the case is none."""
+    """Called with a case: what it shows when it is carried out. ConfigError: the case is none.
 
-    def __init__(self, patience: float = PATIENCE) -> None:
+    ends: when it is set, a case under way shows nothing.
+    """
+
+    def __init__(self, ends: threading.Event | None = None, patience: float = PATIENCE) -> None:
+        self._ends = ends
         self._process = subprocess.Popen(
             python("cdna.fuzz.trial", str(patience)),
             stdin=subprocess.PIPE,
@@ -49,6 +57,11 @@ class Trials:
         assert process.stdout is not None
         process.stdin.write(json.dumps(case) + "\n")
         process.stdin.flush()
+        while not readable(
+            process.stdout.fileno(), TICK
+        ):  # an answer is one line, so none is left in a buffer
+            if self._ends is not None and self._ends.is_set():
+                return None
         line = process.stdout.readline()
         if not line:
             raise ConfigError(f"trials ended with status {process.wait()}: is the case whole?")

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from cdna.guest_driver.hostile import Hostile
+from cdna.machine import Machine
 from tests.cli.conftest import Cdna
 
 ROOT = Path(__file__).parents[2]
@@ -78,6 +80,88 @@ def test_a_breach_shrinks_and_replays(cdna: Cdna, mine: Path, readme: str, tmp_p
     assert (again.status, again.error) == (1, f"cdna fuzz: {found['kind']}: {found['text']}")
     mine.write_text(readme)
     assert cdna(*command).status == 0
+
+
+def test_the_example_without_protection(cdna: Cdna, tmp_path: Path) -> None:
+    """Four lines of code breach `none`; the case has the protection that they ran with, and replays."""
+    example = ROOT / "examples" / "unprotected.py"
+    assert len([line for line in example.read_text().splitlines() if line.strip()]) == 4
+    assert example.read_text() in (ROOT / "docs" / "fuzz.md").read_text()
+    ended = cdna("fuzz", "--attack", str(example), "--seconds", "20", "--jobs", "1", "--out", str(tmp_path))
+    assert ended.status == 1, ended.err
+    (case,) = tmp_path.glob("fuzz-outside-*.json")
+    found = json.loads(case.read_text())
+    assert "a frame on the wire holds" in found["text"]
+    assert (found["case"]["protection"], len(found["case"]["steps"])) == ("none", 1)
+    assert cdna("fuzz", "--replay", str(case)).status == 1
+
+
+SETTINGS = [
+    ('{"tx_rng": 8}', "'tx_rng': give some of mac, vlan, protection"),
+    ('{"pages": 8}', "'pages': give some of mac"),
+    ('{"remote": False}', "'remote': give some of mac"),
+    ('{"protection": "nothing"}', "protection 'nothing': give one of validated"),
+    ('{"anti_spoof": "off"}', "anti_spoof 'off': give True or False"),
+    ('{"tx_ring": "x"}', "tx_ring 'x': give a whole number"),
+    ("{1: 2}", "1: give some of mac"),
+    ("7", "give a dict"),
+]
+
+
+@pytest.mark.parametrize(("settings", "says"), SETTINGS)
+def test_settings_of_an_attack_that_cannot_be(cdna: Cdna, tmp_path: Path, settings: str, says: str) -> None:
+    path = tmp_path / "wrong.py"
+    path.write_text(f"class Wrong:\n    settings = {settings}\n    def attack(self, guest, random): pass\n")
+    ended = cdna("fuzz", "--attack", str(path))
+    assert (ended.status, ended.out) == (2, "")
+    assert ended.error.startswith("cdna fuzz: --attack wrong.py: settings of Wrong: ")
+    assert says in ended.error
+
+
+def test_a_setting_that_only_the_nic_refuses(cdna: Cdna, tmp_path: Path) -> None:
+    path = tmp_path / "wrong.py"
+    path.write_text("class W:\n    settings = {'tx_ring': 7}\n    def attack(self, guest, random): pass\n")
+    ended = cdna("fuzz", "--attack", str(path), "--jobs", "1")
+    assert (ended.status, "--attack wrong.py: settings: tx_ring" in ended.error) == (2, True), ended.err
+
+
+def test_an_attack_without_an_end_hangs(cdna: Cdna, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is judged by its own step, long before the time is over, and whatever it catches."""
+    path = tmp_path / "endless.py"
+    path.write_text(
+        textwrap.dedent("""
+            class Endless:
+                def attack(self, guest, random):
+                    while True:
+                        try:
+                            open(0).read()
+                        except Exception:
+                            pass
+        """)
+    )
+    ended = cdna("fuzz", "--attack", str(path), "--seconds", "600", "--jobs", "1", "--out", str(tmp_path))
+    assert ended.status == 1, ended.err
+    assert "hang: step 0: attack() has not returned within 3 s (endless.py:" in ended.err
+    (case,) = tmp_path.glob("fuzz-hang-*.json")
+    assert len(json.loads(case.read_text())["case"]["steps"]) == 1
+
+
+@pytest.mark.parametrize("where", ["import", "init"])
+def test_a_class_that_is_never_made(
+    cdna: Cdna, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.setattr("cdna.fuzz.attack.PATIENCE", 0.2)  # of the import, which is this process's
+    loop = "while True: pass"
+    path = tmp_path / "endless.py"
+    if where == "import":
+        path.write_text(f"class A:\n    def attack(self, guest, random): pass\n{loop}\n")
+    else:
+        path.write_text(
+            f"class A:\n    def __init__(self):\n        {loop}\n    def attack(self, guest, random): pass\n"
+        )
+    ended = cdna("fuzz", "--attack", str(path), "--jobs", "1")
+    assert ended.status == 2, ended.err
+    assert ("not imported within 0.2 s" if where == "import" else "not made within 3 s") in ended.error
 
 
 def test_a_worker_that_dies_is_a_breach(cdna: Cdna, tmp_path: Path) -> None:
@@ -196,3 +280,11 @@ def test_an_attack_that_raises_is_the_users_mistake(cdna: Cdna, tmp_path: Path) 
     ended = cdna("fuzz", "--attack", str(path), "--seconds", "5")
     assert ended.status == 2
     assert "wrong.py:3: AttributeError" in ended.error
+
+
+def test_all_that_an_attack_may_use_is_documented() -> None:
+    text = (ROOT / "docs" / "fuzz.md").read_text()
+    with Machine(16 << 20) as machine:
+        guest = Hostile(machine)
+        for name in (name for name in dir(guest) if not name.startswith("_")):
+            assert re.search(rf"`{name}[(`]", text), name

@@ -115,7 +115,7 @@ def test_a_byte_of_anybody_else_that_is_written(scene: Scene) -> None:
     for page in Random(1).sample(pages, 20):
         tally, at = Tally(), int(page) * 4096 + 77
         memory[at] ^= 1
-        with pytest.raises(Harm, match="1 bytes of others") as harm:
+        with pytest.raises(Harm, match=rf"1 bytes of others were written, in pages \[{page}\]") as harm:
             scene.check(tally)
         assert (harm.value.kind, tally.outside) == ("outside", 1)
         memory[at] ^= 1
