@@ -12,7 +12,7 @@ TARGETS = (*NATIVE, *PYTHON)
 
 _INSTRUMENTED = {  # of what is imported, the packages and modules whose Python code is measured
     "messages": ("cdna.vmm.vhost_user", "cdna.vmm.faults", "cdna.nic.event_fd", "cdna.sockets"),
-    "captures": ("cdna.nic.capture", "scapy.utils"),
+    "captures": ("cdna.nic.capture",),
     "plans": ("tomllib", "cdna.lab"),
 }
 

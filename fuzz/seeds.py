@@ -280,24 +280,48 @@ _MESSAGES: tuple[Callable[[random.Random], bytes], ...] = (
 
 
 def captures(r: random.Random) -> bytes:
-    packets = [r.choice(_packets())[:80] for _ in range(r.randint(1, 3))]
-    order = r.choice("<>")
-    if r.random() < 0.5:
-        magic = r.choice((0xA1B2C3D4, 0xA1B23C4D))
-        out = struct.pack(order + "IHHIIII", magic, 2, 4, 0, 0, 65535, 1)
-        for number, packet in enumerate(packets):
-            out += struct.pack(order + "IIII", number, 5, len(packet), len(packet)) + packet
-    else:
-        out = _block(order, 0x0A0D0D0A, struct.pack(order + "IHHq", 0x1A2B3C4D, 1, 0, -1))
-        option = struct.pack(order + "HHBxxxHH", 9, 1, r.choice((6, 9, 0x8A)), 0, 0)
-        out += _block(order, 1, struct.pack(order + "HHI", 1, 0, 65535) + option)
-        for packet in packets:
-            head = struct.pack(order + "IIIII", 0, 0, 1, len(packet), len(packet))
-            out += _block(order, 6, head + packet + bytes(-len(packet) % 4))
-        out += _block(
-            order, 3, struct.pack(order + "I", len(packets[0])) + packets[0] + bytes(-len(packets[0]) % 4)
-        )
+    out = _pcap(r) if r.random() < 0.4 else b"".join(_section(r) for _ in range(r.choice((1, 1, 2))))
     return gzip.compress(out, mtime=0) if r.random() < 0.1 else out
+
+
+def _pcap(r: random.Random) -> bytes:
+    order = r.choice("<>")
+    magic, head = r.choice(
+        ((0xA1B2C3D4, 0), (0xA1B23C4D, 0), (0xA1B2CD34, 8), (0xA1B2CD34, 12), (0xA1B2C3D4, 4))
+    )
+    link = r.choice((1, 1, 0x24000001))
+    out = struct.pack(order + "IHHIIII", magic, 2, r.choice((4, 4, 3)), 0, 0, 65535, link)
+    for number in range(r.randint(1, 5)):
+        packet = r.choice(_packets())[:80]
+        out += struct.pack(order + "IIII", number, 5, len(packet), len(packet)) + bytes(head) + packet
+    return out
+
+
+def _section(r: random.Random) -> bytes:
+    """A section of two interfaces, whose packets are of every kind."""
+    order = r.choice("<>")
+    out = _block(order, 0x0A0D0D0A, struct.pack(order + "IHHq", 0x1A2B3C4D, 1, 0, r.choice((-1, 500))))
+    for _ in range(2):
+        options = r.choice((b"", struct.pack(order + "HHBxxx", 9, 1, r.choice((6, 9, 0x8A, 30)))))
+        options += r.choice((b"", struct.pack(order + "HHq", 14, 8, r.choice((-1, 1000)))))
+        options += r.choice((b"", struct.pack(order + "HHBxxx", 13, 1, 4)))
+        end = struct.pack(order + "HH", 0, 0)
+        out += _block(order, 1, struct.pack(order + "HHI", 1, 0, r.choice((0, 65535))) + options + end)
+    for _ in range(r.randint(1, 5)):
+        packet = r.choice(_packets())[:80]
+        padded = packet + bytes(-len(packet) % 4)
+        stamp = (r.randrange(4), r.randrange(1 << 30), len(packet), len(packet))
+        flags = r.choice((b"", struct.pack(order + "HHI", 2, 4, r.choice((1, 0x80)))))
+        interface = r.randrange(2)
+        out += r.choice(
+            (
+                _block(order, 6, struct.pack(order + "IIIII", interface, *stamp) + padded + flags),
+                _block(order, 2, struct.pack(order + "HHIIII", interface, 0, *stamp) + padded + flags),
+                _block(order, 3, struct.pack(order + "I", len(packet)) + padded),
+                _block(order, r.choice((4, 5, 77)), bytes(12)),
+            )
+        )
+    return out
 
 
 def _block(order: str, kind: int, body: bytes) -> bytes:

@@ -1,6 +1,6 @@
 """Capture files, pcap and pcapng, read whole and written frame by frame.
 
-scapy reads both and writes pcap; pcapng is written by `cdna.nic.pcapng`, which keeps the nanoseconds.
+`cdna.nic.capture_walk` reads both. scapy writes pcap, and `cdna.nic.pcapng` pcapng.
 """
 
 from __future__ import annotations
@@ -8,145 +8,62 @@ from __future__ import annotations
 import gzip
 import io
 import os
-import struct
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from scapy.error import Scapy_Exception
-from scapy.utils import RawPcapNgReader, RawPcapReader, RawPcapWriter
+from scapy.utils import RawPcapWriter
 
-from cdna.errors import ConfigError, ResourceError
+from cdna.errors import CdnaError, ConfigError, ResourceError
 from cdna.nic.capture_file import BlockFile, create
+from cdna.nic.capture_walk import CaptureWalk
+from cdna.nic.captured import CapturedFrames
 from cdna.nic.pcapng import PcapngWriter
 
 LINKTYPE_ETHERNET = 1
-MIN_FRAME, MAX_FRAME = 14, 9018  # bytes; Limits of cdna.abi
 NS = 1_000_000_000
-
-OPEN_STREAM: Any = RawPcapReader  # pcapng as well, and of any stream; scapy's types know neither
-
-PCAP_MAGICS = {0xA1B2C3D4, 0xA1B23C4D}  # microseconds, nanoseconds
-PCAPNG_SECTION = 0x0A0D0D0A  # Section Header Block; reads the same in both byte orders
-PCAPNG_BYTE_ORDER = 0x1A2B3C4D
-PCAPNG_PACKETS = {2, 3, 6}  # obsolete, simple and enhanced packet blocks
+PIECE = 1 << 20  # bytes that are read at a time
 
 
-class CapturedFrame(NamedTuple):
-    """One frame of a capture."""
+def read_capture(path: str | Path) -> CapturedFrames:
+    """All frames of a pcap or pcapng file (also gzipped), in file order, without their frame check sequences.
 
-    data: bytes  # as captured; shorter than wire_length if the capture was cut by a snapshot length
-    timestamp_ns: int  # since 1970; 0 where the file has none
-    wire_length: int  # bytes
-
-
-def read_capture(path: str | Path) -> list[CapturedFrame]:
-    """All frames of a pcap or pcapng file (also gzipped), in file order.
-
-    Raises ConfigError: no such file, not a capture, cut short (the packet number, the offset and the bytes
-    missing are named), not Ethernet, a frame that no NIC here carries, or no frame at all.
+    Raises ConfigError: no such file, not a capture, damaged or cut short (the packet number, the offset and
+    the bytes missing are named), not Ethernet, a frame that no NIC here carries, or no frame at all.
     """
-    data = _read_file(path)
-    _check_complete(path, data)
-    frames = []
+    walk = CaptureWalk()
+    size = 0
+    waiting = bytearray()  # what was read of a record or block that is not whole yet
     try:
-        with OPEN_STREAM(io.BytesIO(data)) as reader:
-            for number, (frame, meta) in enumerate(reader, 1):
-                frames.append(_captured(path, number, reader, frame, meta))
-    except Scapy_Exception as error:
-        raise ConfigError(f"{path}: not a capture file: {error}; give a pcap or pcapng file") from None
-    if not frames:
-        raise ConfigError(f"{path}: no packet in this capture; give one with at least one Ethernet frame")
-    return frames
+        for piece in _pieces(path):
+            size += len(piece)
+            waiting += piece
+            del waiting[: walk.feed(waiting)]
+        if size < 4:
+            raise ConfigError(f"{size} bytes are no capture; give a pcap or pcapng file")
+        walk.feed(waiting, last=True)
+        if not len(walk.frames):
+            raise ConfigError("no packet in this capture; give one with at least one Ethernet frame")
+    except CdnaError as error:
+        raise type(error)(f"{path}: {error}") from None
+    return walk.frames
 
 
-def _read_file(path: str | Path) -> bytes:
+def _pieces(path: str | Path) -> Iterator[bytes]:
+    """The bytes of a file, decompressed, some at a time."""
     try:
         if Path(path).is_char_device():  # /dev/zero has no end
-            raise ConfigError(f"{path}: a device, not a capture file; give a pcap or pcapng file")
-        data = Path(path).read_bytes()
-        return gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+            raise ConfigError("a device, not a capture file; give a pcap or pcapng file")
+        with open(path, "rb") as file:
+            packed = file.peek(2)[:2] == b"\x1f\x8b"
+            source: gzip.GzipFile | io.BufferedReader = gzip.GzipFile(fileobj=file) if packed else file
+            while piece := source.read(PIECE):
+                yield piece
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ConfigError(f"{path}: damaged gzip file: {error}") from None
+        raise ConfigError(f"damaged gzip file: {error}") from None
     except OSError as error:
-        raise ConfigError(f"{path}: cannot read this capture: {error.strerror}") from None
-
-
-def _captured(path: str | Path, number: int, reader: RawPcapReader, frame: bytes, meta: Any) -> CapturedFrame:
-    if isinstance(reader, RawPcapNgReader):
-        linktype = meta.linktype
-        ticks = (meta.tshigh or 0) << 32 | (meta.tslow or 0)
-        timestamp = ticks * NS // meta.tsresol
-    else:
-        linktype = reader.linktype & 0xFFFF  # the upper bits tell of a frame check sequence
-        timestamp = meta.sec * NS + meta.usec * (1 if reader.nano else 1000)
-    if timestamp >> 63:
-        raise ConfigError(f"{path}: packet {number} is of the year 2262 or later; nanoseconds end there")
-    if linktype != LINKTYPE_ETHERNET:
-        raise ConfigError(
-            f"{path}: packet {number} has link type {linktype}; only Ethernet (1) is carried here"
-        )
-    length = max(meta.wirelen, len(frame))
-    for size in (len(frame), length):
-        if not MIN_FRAME <= size <= MAX_FRAME:
-            raise ConfigError(
-                f"{path}: packet {number} has {size} bytes; frames of {MIN_FRAME} to {MAX_FRAME} are carried"
-                " (capture with segmentation offload off)"
-            )
-    return CapturedFrame(frame, timestamp, length)
-
-
-def _check_complete(path: str | Path, data: bytes) -> None:
-    """Walks the records, because scapy's readers take a cut file for one that ends there."""
-    if len(data) < 4:
-        raise ConfigError(f"{path}: {len(data)} bytes are no capture; give a pcap or pcapng file")
-    little, big = struct.unpack("<I", data[:4])[0], struct.unpack(">I", data[:4])[0]
-    if little == PCAPNG_SECTION:
-        _walk_pcapng(path, data)
-    elif little in PCAP_MAGICS or big in PCAP_MAGICS:
-        _walk_pcap(path, data, "<" if little in PCAP_MAGICS else ">")
-    else:
-        raise ConfigError(
-            f"{path}: not a capture file: it starts with {data[:4].hex()}; give a pcap or pcapng file"
-        )
-
-
-def _need(path: str | Path, data: bytes, what: str, offset: int, size: int) -> None:
-    if size > len(data) - offset:
-        raise ConfigError(
-            f"{path}: cut short in {what} at offset {offset}:"
-            f" {size - (len(data) - offset)} of {size} bytes missing"
-        )
-
-
-def _walk_pcap(path: str | Path, data: bytes, order: str) -> None:
-    """A 24-byte file header, then records: a 16-byte header, the captured length at 8, and the data."""
-    _need(path, data, "the file header", 0, 24)
-    offset, number = 24, 1
-    while offset < len(data):
-        _need(path, data, f"the header of packet {number}", offset, 16)
-        size = struct.unpack_from(order + "I", data, offset + 8)[0]
-        _need(path, data, f"packet {number}", offset + 16, size)
-        offset += 16 + size
-        number += 1
-
-
-def _walk_pcapng(path: str | Path, data: bytes) -> None:
-    """Blocks: type, total length, body, total length again, each block with its section's byte order."""
-    offset, number, order = 0, 1, "<"
-    while offset < len(data):
-        where = f"the block before packet {number}"
-        _need(path, data, where, offset, 12)
-        if data[offset : offset + 4] == b"\x0a\x0d\x0d\x0a":
-            order = "<" if struct.unpack_from("<I", data, offset + 8)[0] == PCAPNG_BYTE_ORDER else ">"
-        kind, size = struct.unpack_from(order + "II", data, offset)
-        if size < 12 or size % 4:
-            raise ConfigError(f"{path}: damaged at offset {offset}: a pcapng block of {size} bytes")
-        if kind in PCAPNG_PACKETS:
-            where = f"packet {number}"
-            number += 1
-        _need(path, data, where, offset, size)
-        offset += size
+        raise ConfigError(f"cannot read this capture: {error.strerror}") from None
 
 
 class CaptureWriter:

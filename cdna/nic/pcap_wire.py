@@ -44,9 +44,8 @@ class PcapWire(ReplayWire):
             raise ConfigError(
                 f"{write}: a capture cannot be read and written at once; give another file to write"
             )
-        captured = read_capture(read) if read is not None else []
         super().__init__(
-            [(frame.data, frame.timestamp_ns) for frame in captured],
+            read_capture(read) if read is not None else [],
             loop=loop,
             recorded=speed == "recorded",
             keep_sent=write is not None,

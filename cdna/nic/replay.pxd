@@ -1,16 +1,10 @@
 """The receive side of a pcap wire: frames of a capture, read into memory beforehand."""
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
+from cdna.nic.captured cimport CapturedFrames, captured_t
 from cdna.nic.context cimport frame_t, wire_t
 from cdna.nic.queue_wire cimport QueueWire, queue_state_t
-
-cdef struct captured_t:
-    uint8_t *data
-    uint32_t len
-    uint32_t reserved
-    uint64_t timestamp_ns       # of the capture
-    uint64_t due_ns             # since the start of a pass; 0 at full speed
 
 cdef struct replay_t:
     queue_state_t queue         # first: queue_tx finds it behind wire_t.state
@@ -25,3 +19,4 @@ cdef struct replay_t:
 
 cdef class ReplayWire(QueueWire):
     cdef replay_t *replay
+    cdef CapturedFrames captured    # it owns the frames

@@ -1,11 +1,12 @@
 from collections.abc import Iterable
 
+from cdna.nic.captured import CapturedFrames
 from cdna.nic.queue_wire import QueueWire
 
 class ReplayWire(QueueWire):
     def __init__(
         self,
-        frames: Iterable[tuple[bytes, int]],
+        frames: CapturedFrames | Iterable[tuple[bytes, int]],
         *,
         loop: int = 1,
         recorded: bool = False,

@@ -1,10 +1,9 @@
 """Replay in the NIC's thread, at full speed or when the capture says, by the monotonic clock."""
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.stdint cimport int64_t, uint8_t, uint64_t
-from libc.string cimport memcpy
+from libc.stdint cimport int64_t, uint64_t
 
 from cdna.cpu cimport load_u64, monotonic_ns
+from cdna.nic.captured cimport CapturedFrames, captured_t
 from cdna.nic.context cimport frame_t, wire_t
 from cdna.nic.wire cimport down_tx, is_down
 
@@ -53,11 +52,12 @@ cdef int discard_tx(wire_t *self, frame_t *frame, int n) noexcept nogil:
 
 
 cdef class ReplayWire(QueueWire):
-    """Receives `frames`, pairs of bytes and nanoseconds since 1970, in this order; sends as a QueueWire does.
+    """Receives `frames` in this order; sends as a QueueWire does.
 
-    loop: how often they are received, 0: without end. recorded: with the distances of their time stamps; a
-    pass then ends one mean distance after its last frame. keep_sent: without it, what is sent is discarded
-    and counted as lost.
+    frames: `CapturedFrames`, to which nothing may be added from now on, or pairs of bytes and nanoseconds
+    since 1970. loop: how often they are received, 0: without end. recorded: with the distances of their time
+    stamps, where a clock that was set back goes on from where it was; a pass then ends one mean distance
+    after its last frame. keep_sent: without it, what is sent is discarded and counted as lost.
     """
 
     def __cinit__(self, *args, **kwargs):
@@ -68,36 +68,29 @@ cdef class ReplayWire(QueueWire):
         super().__init__(depth)
         if loop < 0:
             raise ConfigError(f"{loop} passes through a capture: give 1 or more, or 0 for no end")
-        frames = list(frames)
-        for i, (data, _) in enumerate(frames):
-            check_frame(data, i)
         self.name = "replay"
         self.replay.passes = loop
         self.replay.recorded = recorded
-        self._store(frames)
+        self._keep(frames)
         if not keep_sent:
             self.c.tx = discard_tx
         self.c.rx = replay_rx
 
-    def _store(self, list frames):
-        cdef uint64_t i, due = 0
-        cdef size_t n = len(frames)
-        cdef bytes data
-        cdef captured_t *captured
-        cdef uint8_t *at = <uint8_t *>self.share(sum(len(data) for data, _ in frames) + 1)
-        self.replay.frame = <captured_t *>self.share((n + 1) * sizeof(captured_t))
+    def _keep(self, frames):
+        """Keeps the frames of a capture as they are, and copies of others."""
+        cdef CapturedFrames kept
+        cdef uint64_t n, due
+        if isinstance(frames, CapturedFrames):
+            kept = frames
+        else:
+            kept = CapturedFrames()
+            for i, (data, timestamp) in enumerate(frames):
+                check_frame(data, i)
+                kept.append(data, timestamp)
+        self.captured = kept
+        n, due = kept.c.frames, <uint64_t>kept.c.due
+        self.replay.frame = kept.c.frame
         self.replay.frames = n
-        for i in range(n):
-            data, timestamp = frames[i]
-            captured = &self.replay.frame[i]
-            captured.data = at
-            captured.len = <uint32_t>PyBytes_GET_SIZE(data)
-            captured.timestamp_ns = timestamp
-            # A stamp that goes back, or that a frame does not have, means: at once.
-            due = max(due, timestamp - frames[0][1])
-            captured.due_ns = due
-            memcpy(at, PyBytes_AS_STRING(data), captured.len)
-            at += captured.len
         self.replay.pass_ns = due + (due // (n - 1) if n > 1 else 0)
 
     def put(self, list frames):

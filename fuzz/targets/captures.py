@@ -10,7 +10,12 @@ import os
 from cdna import Machine
 from cdna.errors import ConfigError
 from cdna.nic.capture import read_capture
+from cdna.nic.capture_walk import CaptureWalk
+from cdna.nic.captured import CapturedFrames
 from cdna.nic.replay import ReplayWire
+
+PIECE = 13  # bytes
+GZIP = b"\x1f\x8b"
 
 _fd = -1
 
@@ -19,6 +24,16 @@ def set_up() -> None:
     global _fd
     if _fd < 0:
         _fd = os.memfd_create("capture", os.MFD_CLOEXEC)
+
+
+def _in_pieces(data: bytes) -> CapturedFrames:
+    walk = CaptureWalk()
+    waiting = bytearray()
+    for at in range(0, len(data), PIECE):
+        waiting += data[at : at + PIECE]
+        del waiting[: walk.feed(waiting)]
+    walk.feed(waiting, last=True)
+    return walk.frames
 
 
 def run(data: bytes) -> None:
@@ -32,7 +47,11 @@ def run(data: bytes) -> None:
         if not str(error):
             raise AssertionError("an error that does not say what is wrong") from None
         return
-    wire = ReplayWire([(frame.data, frame.timestamp_ns) for frame in frames], keep_sent=False)
+    if data[:2] != GZIP:
+        assert list(_in_pieces(data)) == list(frames), "the same bytes in pieces are other frames"
+    due = [frames.due_ns(i) for i in range(len(frames))]
+    assert due == sorted(due), "a replay that would go back in time"
+    wire = ReplayWire(frames, keep_sent=False)
     machine = Machine(1 << 16, wire=wire, contexts=1, max_ring=8)
     try:
         machine.attach("guest", tx_ring=8, rx_ring=8, promiscuous=True, buffer_size=512)
