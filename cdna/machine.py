@@ -52,6 +52,9 @@ class Machine:
             frames = bob.recv()
 
     wire: a `Wire`, or what `make_wire` takes: "null", "loopback", "pcap:FILE", "tap:NAME".
+    identity: tells this machine's NIC from others of this host, for MAC addresses that no other NIC hands out
+    (`cdna.vmm.addresses`). None: the device's name where the wire is one; elsewhere nobody can meet them, and
+    a context's address tells its index: 02:cd:0a:00:00:00 and up.
     nic: `NicOptions`. ConfigError: one of these cannot be, or there is no such option.
     Entered, the NIC runs in a thread on a core of its own and the VMM handles its interrupts in another.
     Not entered, the machine moves only when it is told to: `step`.
@@ -63,6 +66,7 @@ class Machine:
         *,
         wire: Wire | str = "null",
         contexts: int = 32,
+        identity: str | None = None,
         **nic: Unpack[NicOptions],
     ) -> None:
         known("option of a machine", nic, NicOptions.__annotations__)
@@ -78,7 +82,7 @@ class Machine:
         except Exception:
             self.wire.close()
             raise
-        self.vmm = Hypervisor(self.memory, self.nic)
+        self.vmm = Hypervisor(self.memory, self.nic, _device(self.wire) if identity is None else identity)
 
     def attach(
         self,
@@ -159,6 +163,13 @@ class Machine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _device(wire: Wire) -> str | None:
+    """The name of the device that the wire plugs into; None: it is no device."""
+    from cdna.nic.watched_wire import WatchedWire
+
+    return f"device {wire.name}" if isinstance(wire, WatchedWire) else None
 
 
 __all__ = ["Context", "Guest", "Machine"]

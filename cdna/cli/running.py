@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -42,6 +43,10 @@ For = Annotated[
 ]
 Cpu = Annotated[_Text, typer.Option(metavar="N", help="The core that the NIC stays on.")]
 Metrics = Annotated[_Text, typer.Option(metavar="HOST:PORT|PATH", help="Serve metrics for Prometheus there.")]
+Identity = Annotated[
+    _Text,
+    typer.Option(metavar="TEXT", help="Tells this lab's MAC addresses from others'. Default: the socket."),
+]
 JsonFile = Annotated[_Text, typer.Option(metavar="FILE", help="Write the final totals as JSON.")]
 
 Say = Callable[["Lab", str], None]
@@ -93,7 +98,7 @@ def _run(
         from cdna.lab.lab import Lab  # numpy among what it needs: not before the user namespace
 
         needs = None if sandbox is None else sandbox()
-        lab = undo.enter_context(Lab(plan))
+        lab = undo.enter_context(Lab(replace(plan, socket=path)))
         if plan.metrics is not None:
             from cdna.lab.metrics_server import MetricsServer
 

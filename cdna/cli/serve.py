@@ -12,7 +12,7 @@ import typer
 
 from cdna.cli import output
 from cdna.cli.exits import DONE
-from cdna.cli.running import Cpu, For, JsonFile, Metrics, Socket, Wire, check_alone, run, seconds_of
+from cdna.cli.running import Cpu, For, Identity, JsonFile, Metrics, Socket, Wire, check_alone, run, seconds_of
 from cdna.errors import ConfigError
 from cdna.lab import values
 from cdna.lab.guest_plans import NAMESPACE, context_settings, guest_plan
@@ -55,6 +55,7 @@ def serve(
     cpu: Cpu = None,
     socket: Socket = None,
     metrics: Metrics = None,
+    identity: Identity = None,
     sandbox: Annotated[
         _Text,
         typer.Option(metavar="on|log|off", help="Keep to what serving needs: on, where the kernel can."),
@@ -75,6 +76,8 @@ def serve(
     else:
         plan = _plan(context or [], wire, net, host)
     changes: dict[str, Any] = {"metrics": metrics} if metrics is not None else {}
+    if identity is not None:
+        changes["identity"] = values.text("--identity", identity)
     if cpu is not None:
         changes["cpu"] = values.cpu("--cpu", cpu)
     if poll is not None:

@@ -8,7 +8,7 @@ import typer
 
 from cdna.cli import output
 from cdna.cli.exits import DONE
-from cdna.cli.running import Cpu, For, JsonFile, Metrics, Socket, Wire, check_alone, run, seconds_of
+from cdna.cli.running import Cpu, For, Identity, JsonFile, Metrics, Socket, Wire, check_alone, run, seconds_of
 from cdna.errors import ConfigError
 from cdna.lab import values
 from cdna.lab.guest_plans import guest_plan
@@ -52,6 +52,7 @@ def up(
     cpu: Cpu = None,
     socket: Socket = None,
     metrics: Metrics = None,
+    identity: Identity = None,
     json: JsonFile = None,
 ) -> int:
     """Bring up a lab: guests that are network namespaces, each on a context of its own, and a wire."""
@@ -70,6 +71,8 @@ def up(
     else:
         plan = _plan(guests, wire, net, host, defaults)
     changes: dict[str, Any] = {"metrics": metrics} if metrics is not None else {}
+    if identity is not None:
+        changes["identity"] = values.text("--identity", identity)
     if cpu is not None:
         changes["cpu"] = values.cpu("--cpu", cpu)
     run(

@@ -507,6 +507,10 @@ class Model:
         n = min(budget, BURST, len(self.wire_in))
         for _ in range(n):
             frame = self.wire_in.popleft()
+            if len(frame) >= 18 and (frame[0] & 1 or frame[:6] == frame[6:12]):
+                own = self.find(frame[6:12])
+                if own is not None:
+                    own.stats["rx_own_source"] += 1
             wanted = len(frame) >= 18 and self.deliver_local(frame, None)[1]
             self.wire_drops += not wanted
         return n

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from cdna.descriptors import make_room
 from cdna.errors import ConfigError
 from cdna.guest_driver.pump import Pump
+from cdna.lab.duplicates import Duplicates
 from cdna.lab.guest_plans import NAMESPACE, GuestPlan, SyntheticPlan, VhostUserPlan, guest_plan
 from cdna.lab.host_end import addresses_of, give_addresses, is_there, tap_of
 from cdna.lab.hosts import hosts_text
@@ -58,6 +59,7 @@ class Lab:
         self.notes: list[str] = []  # what the user should know and did not ask for
         self._lock = threading.RLock()
         self._rates = Rates()
+        self._duplicates = Duplicates(plan.wire)
         self._traffic: dict[str, Traffic] = {}
         self._gone: dict[str, Traffic] = {}
         self._known: dict[str, dict[str, int]] = {}  # counters as they were last
@@ -71,7 +73,9 @@ class Lab:
         tap = tap_of(plan.wire)
         was_there = tap is not None and is_there(tap)
         with contextlib.ExitStack() as undo:
-            self.machine = Machine(contexts * MEMORY, wire=plan.wire, contexts=contexts)
+            self.machine = Machine(
+                contexts * MEMORY, wire=plan.wire, contexts=contexts, identity=_identity(plan)
+            )
             undo.callback(self.machine.close)
             if tap is not None:
                 self._set_up_host(tap, was_there)
@@ -244,7 +248,9 @@ class Lab:
     def sample(self) -> list[Traffic]:
         """Traffic of every guest, with rates since the last sample."""
         with self._lock:
-            self._traffic = self._rates.sample(self._all_counters(), time.monotonic())
+            counters = self._all_counters()
+            self._traffic = self._rates.sample(counters, time.monotonic())
+            self._duplicates.look(counters, {name: m.context.mac for name, m in self.members.items()})
             return list(self._traffic.values())
 
     def traffic(self) -> list[Traffic]:
@@ -308,6 +314,13 @@ class Lab:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _identity(plan: LabPlan) -> str | None:
+    """What tells this lab from others of this machine: what its plan says, or where its control socket is."""
+    if plan.identity is not None or plan.socket is None:
+        return plan.identity
+    return os.path.realpath(plan.socket)
 
 
 def _member(shared: Shared, plan: GuestPlan) -> Member[Any]:

@@ -28,6 +28,10 @@ CONTEXT = {
     "rx_frames": ("rx_frames", "Frames that the guest has received."),
     "rx_bytes": ("rx_bytes", "Bytes of the frames that the guest has received, without the FCS."),
     "tx_local": ("tx_local_frames", "Frames sent to other guests only, which never reached the wire."),
+    "rx_own_source": (
+        "rx_own_source_frames",
+        "Frames from the wire with this guest's own source address: a duplicate, or a loop.",
+    ),
     "interrupts": ("interrupts", "Virtual interrupts."),
     "doorbells": ("doorbells", "Doorbells that the guest has rung."),
     "faults": ("faults", "Times that the NIC has stopped the context."),

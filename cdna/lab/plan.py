@@ -32,6 +32,7 @@ class LabPlan:
     """A lab. ConfigError: two guests have one name, address or MAC, or there are too many.
 
     net: where addresses are taken from. host: the host's addresses on the wire, where that is a tap.
+    identity: tells this lab's MAC addresses from those of others; None: its socket does.
     """
 
     guests: tuple[GuestPlan, ...] = ()
@@ -44,6 +45,7 @@ class LabPlan:
     poll: str = POLLS[0]
     cpu: int | None = None  # the core that the NIC stays on
     sandbox: str = SANDBOXES[0]
+    identity: str | None = None
 
     def __post_init__(self) -> None:
         if len(self.guests) > MAX_GUESTS:

@@ -4,6 +4,7 @@ wire = "tap:cdna0"                        # what --wire takes; "null" when it is
 net = ["10.77.0.0/24", "fd77::/64"]       # addresses are taken from here
 host = ["10.77.0.254", "fd77::fe"]        # the host's on the tap
 socket = "/run/cdna/lab.sock"
+identity = "rack 3"                       # tells its MAC addresses from other labs'; default: the socket
 guests = 4                                # g1 to g4; or a table for each:
 
 [defaults]                                # for all guests
@@ -62,6 +63,7 @@ LAB_KEYS = (
     "poll",
     "cpu",
     "sandbox",
+    "identity",
 )
 MAX_BYTES = 1 << 20
 
@@ -101,13 +103,17 @@ def plan_from(file: str, table: Mapping[str, Any]) -> LabPlan:
         for what, given in (("guest", _guests(file, table)), ("context", _contexts(file, table)))
         for i, settings in enumerate(given, 1)
     ]
-    wire = _text(f"{file}: wire", table.get("wire", WIRE))
+    wire = values.text(f"{file}: wire", table.get("wire", WIRE))
     host = host_addresses(net)
     if "host" in table:
         host = values.addresses(f"{file}: host", table["host"], net)
     elif "net" not in table and "context" in table and all(guest.kind != NAMESPACE for guest in guests):
         host = ()  # nobody here has addresses of ours
-    texts = {key: _text(f"{file}: {key}", table[key]) for key in ("socket", "metrics") if key in table}
+    texts = {
+        key: values.text(f"{file}: {key}", table[key])
+        for key in ("socket", "metrics", "identity")
+        if key in table
+    }
     poll = values.one_of(f"{file}: poll", table.get("poll", POLLS[0]), POLLS)
     cpu = values.cpu(f"{file}: cpu", table["cpu"]) if "cpu" in table else None
     sandbox = values.one_of(f"{file}: sandbox", table.get("sandbox", SANDBOXES[0]), SANDBOXES)
@@ -172,9 +178,3 @@ def _known(where: str, table: Mapping[str, Any], keys: Sequence[str]) -> None:
     for key in table:
         if key not in keys:
             raise ConfigError(f"{where}: unknown key {key!r:.80}; the known ones are {', '.join(keys)}")
-
-
-def _text(where: str, value: object) -> str:
-    if not isinstance(value, str) or not value.strip() or "\0" in value:
-        raise values.bad(where, value, "give a text")
-    return value

@@ -66,6 +66,13 @@ def whole(where: str, value: object, least: int, most: int) -> int:
     return value
 
 
+def text(where: str, value: object) -> str:
+    """A text that says something."""
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        raise bad(where, value, "give a text")
+    return value
+
+
 def weight(where: str, value: object) -> int:
     return whole(where, value, 1, MAX_WEIGHT)
 

@@ -33,6 +33,7 @@ cdef packed struct stats_t:
     uint64_t tx_drop_invalid    # no frame, or an offload that cannot be; of guests that may send such
     uint64_t rx_drop_no_buffer  # no receive descriptor posted
     uint64_t rx_drop_stopped    # the context was stopped by a fault
+    uint64_t rx_own_source      # frames from the wire with this context's address as their source
     uint64_t interrupts         # bits of this context in the interrupt vectors
     uint64_t doorbells
     uint64_t faults

@@ -3,13 +3,26 @@
 from libc.stdint cimport uint8_t, uint32_t
 
 from cdna.abi cimport COMPLETION_F_CSUM_OK, MAX_FRAME, offload_t
-from cdna.nic.context cimport frame_t, nic_t
+from cdna.nic.context cimport context_t, frame_t, nic_t
 from cdna.nic.deliver cimport deliver_local
-from cdna.nic.demux cimport find_mac, header_t, parse_header
+from cdna.nic.demux cimport MULTICAST_BIT, find_mac, header_t, parse_header
 from cdna.nic.dma cimport piece_t
 from cdna.nic.offload cimport checksum_finish
 from cdna.nic.segmentation cimport segment_begin, segment_next, segmentation_t
 from cdna.nic.vnet cimport keeps_offload, offload_fault
+
+
+cdef inline void count_own_source(nic_t *nic, const header_t *header) noexcept nogil:
+    """Counts a frame from the wire whose source address is a context's: a duplicate address, or a loop.
+
+    Only group frames are looked at, and frames to the same address: a station with a duplicate address sends
+    those first (ARP, neighbour solicitation), and other frames are spared a second search of the table.
+    """
+    cdef context_t *context
+    if header.destination & MULTICAST_BIT or header.destination == header.source:
+        context = find_mac(nic, header.source)
+        if context != NULL:
+            context.stats.rx_own_source += 1
 
 
 cdef inline bint receive_flat(nic_t *nic, const uint8_t *data, uint32_t len, uint32_t flags,
@@ -19,6 +32,7 @@ cdef inline bint receive_flat(nic_t *nic, const uint8_t *data, uint32_t len, uin
     cdef piece_t piece
     cdef bint matched = False
     parse_header(&header, data)
+    count_own_source(nic, &header)
     piece.data = data
     piece.len = len
     deliver_local(nic, NULL, &header, &piece, len, flags, offload, &matched)

@@ -15,6 +15,7 @@ from cdna import abi, logs
 from cdna.errors import ConfigError, Refused, ResourceError, known, whole
 from cdna.memory import Memory
 from cdna.nic.device import Nic
+from cdna.vmm.addresses import AddressBook
 from cdna.vmm.faults import FaultReport, refusal_text
 from cdna.vmm.policy import Policy, PolicyOptions
 from cdna.vmm.server import Server
@@ -112,11 +113,12 @@ class Context:
 
 
 class Hypervisor:
-    """The VMM of one machine and one NIC. `cdna.Machine` makes all three."""
+    """The VMM of one machine and one NIC. `cdna.Machine` makes all three. identity: as of `AddressBook`."""
 
-    def __init__(self, memory: Memory, nic: Nic) -> None:
+    def __init__(self, memory: Memory, nic: Nic, identity: str | None = None) -> None:
         self.memory = memory
         self.nic = nic
+        self.addresses = AddressBook(identity)
         self.tables = Tables(nic)
         self.guests: dict[str, Guest] = {}
         self.contexts: dict[int, Context] = {}
@@ -205,7 +207,7 @@ class Hypervisor:
             index,
             owner=guest.domain,
             protection=settings.mode,
-            mac=settings.mac_bytes or self._default_mac(index),
+            mac=settings.mac_bytes or self._default_mac(guest, index),
             tx_ring=settings.tx_ring,
             rx_ring=settings.rx_ring,
             seq_modulus=settings.seq_modulus,
@@ -259,10 +261,9 @@ class Hypervisor:
         for watcher in self._watchers:
             watcher(context)
 
-    def _default_mac(self, index: int) -> bytes:
+    def _default_mac(self, guest: Guest, index: int) -> bytes:
         """An address of the context's own, which no guest has chosen before."""
-        for variant in range(256):
-            mac = bytes([0x02, 0xCD, 0x0A, variant, index >> 8, index & 0xFF])
+        for mac in self.addresses.candidates(guest.name, len(guest.contexts), index):
             if not self.nic.mac_taken(mac):
                 return mac
         raise ResourceError(f"the guests have taken every address for context {index}: give it one")

@@ -41,8 +41,8 @@ import numpy as np
 VECTORS = 256               # slots of the interrupt vector buffer
 _STATS = np.dtype([(name, "u8") for name in (
     "tx_frames", "tx_bytes", "rx_frames", "rx_bytes", "tx_local", "tx_drop_spoof", "tx_drop_vlan",
-    "tx_drop_link", "tx_drop_filter", "tx_drop_invalid", "rx_drop_no_buffer", "rx_drop_stopped", "interrupts",
-    "doorbells", "faults")])
+    "tx_drop_link", "tx_drop_filter", "tx_drop_invalid", "rx_drop_no_buffer", "rx_drop_stopped",
+    "rx_own_source", "interrupts", "doorbells", "faults")])
 assert _STATS.itemsize == sizeof(stats_t)
 
 

@@ -105,7 +105,7 @@ class Member(ABC, Generic[Plan]):
 
     def detail(self) -> dict[str, Any]:
         """All that `describe` says, and what is too long for a list."""
-        return self.describe()
+        return {**self.describe(), "own_source": self.counters()["rx_own_source"]}
 
     def _fault(self) -> str | None:
         """Why the NIC stopped the context, one line."""

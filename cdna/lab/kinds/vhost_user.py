@@ -53,7 +53,7 @@ class VhostUserMember(Member[VhostUserPlan]):
     def detail(self) -> dict[str, Any]:
         told = self.guest.describe()
         return {
-            **self.describe(),
+            **super().detail(),
             "offered": told["offered"],
             "features": told["features"],
             "protocol_features": told["protocol_features"],
