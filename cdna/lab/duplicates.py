@@ -12,11 +12,16 @@ MOST = 256  # addresses warned of; a guest that changes its address again and ag
 COUNTER = "rx_own_source"
 
 
+def is_live(wire: str) -> bool:
+    """Whether other machines, or this one, may be on the wire of this name."""
+    return wire.partition(":")[0] in LIVE_WIRES
+
+
 class Duplicates:
     """Looks at the counters of frames that came from the wire with a guest's own source address."""
 
     def __init__(self, wire: str) -> None:
-        self._live = wire.partition(":")[0] in LIVE_WIRES
+        self._live = is_live(wire)
         self._seen: dict[str, int] = {}
         self._warned: set[str] = set()
 

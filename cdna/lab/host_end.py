@@ -57,9 +57,12 @@ def give_addresses(device: str, addresses: Sequence[Interface]) -> None:
     def give() -> None:
         from pyroute2 import IPRoute
 
+        from cdna.nic.tap import set_speed
+
         with IPRoute() as netlink:
             _check_free(netlink, device, addresses)
             configure(netlink, device, addresses, **GSO_LIMITS)
+            set_speed(device)
 
     in_thread(give)
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from cdna.descriptors import make_room
 from cdna.errors import ConfigError
 from cdna.guest_driver.pump import Pump
-from cdna.lab.duplicates import Duplicates
+from cdna.lab import resolver
+from cdna.lab.duplicates import Duplicates, is_live
 from cdna.lab.guest_plans import NAMESPACE, GuestPlan, SyntheticPlan, VhostUserPlan, guest_plan
 from cdna.lab.host_end import addresses_of, give_addresses, is_there, tap_of
 from cdna.lab.hosts import hosts_text
@@ -79,13 +80,15 @@ class Lab:
             undo.callback(self.machine.close)
             if tap is not None:
                 self._set_up_host(tap, was_there)
-            self._shared = Shared(self.machine, self._pump(spin_us))
+            self._note_resolver()
+            self._shared = Shared(self.machine, self._pump(spin_us), announces=is_live(plan.wire))
             if self._shared.pump is not None:
                 undo.callback(self._shared.pump.close)
             undo.callback(self._shared.close)
             undo.callback(self._remove_all)
             for guest in plan.guests:
                 self._add(guest)
+            self._shared.announces = True
             undo.callback(self.machine.nic.stop_engine)
             self.machine.vmm.start_interrupts()
             pump = self._shared.pump
@@ -103,6 +106,15 @@ class Lab:
         if spin_us is None:
             spin_us = SPIN_US[namespaces]
         return Pump(self.machine.nic, spin_us=-1 if busy else spin_us)
+
+    def _note_resolver(self) -> None:
+        """Says so where guests have a way out, and names outside do not resolve for them."""
+        routed = [g for g in self.plan.guests if g.kind == NAMESPACE and g.gateways and not g.dns]
+        if routed and resolver.is_stub():
+            self.notes.append(
+                f"guests cannot reach this machine's name servers, which are on its loopback device "
+                f"({resolver.RESOLV_CONF}): give theirs, such as --dns {routed[0].gateways[0]}"
+            )
 
     def _set_up_host(self, tap: str, was_there: bool) -> None:
         """Addresses of the host's end; a device that was there before is the user's, and stays as it is."""

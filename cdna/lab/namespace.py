@@ -17,6 +17,7 @@ import contextlib
 import errno
 import os
 import socket
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -42,6 +43,13 @@ GSO_MAX = 65000  # bytes
 GSO_MAX_SEGS = 1024  # segments of one frame, which is what the NIC cuts (MAX_SEGMENTS of nic/vnet.pxd)
 GSO_LIMITS = {"gso_max_size": GSO_MAX, "gso_max_segs": GSO_MAX_SEGS}  # what a device is told
 IFA_F_NODAD = 0x02  # linux/if_addr.h: usable at once, nobody else can have it
+# Have the kernel announce eth0's addresses when its MAC address is set: by gratuitous ARP, and by unsolicited
+# neighbour advertisements (Documentation/networking/ip-sysctl.rst).
+NOTIFY = (
+    f"/proc/sys/net/ipv4/conf/{DEVICE}/arp_notify",
+    f"/proc/sys/net/ipv6/conf/{DEVICE}/ndisc_notify",
+)
+LINK_LOOKS, LINK_PAUSE = 50, 0.002  # until the kernel has heard that the cable is plugged in; seconds
 NO_IPV6 = (errno.EACCES, errno.EOPNOTSUPP, errno.EAFNOSUPPORT)  # how the kernel says that it is turned off
 
 
@@ -85,6 +93,13 @@ class Namespace:
     def run(self, function: Callable[[IPRoute], Result]) -> Result:
         """What `function` returns, called in a thread inside, with a netlink socket of the namespace."""
         return in_thread(lambda: _inside(self.fd, function))
+
+    def announce(self) -> None:
+        """Has the kernel tell the neighbours which MAC address the addresses of eth0 are at now."""
+        from pyroute2 import NetlinkError
+
+        with contextlib.suppress(NetlinkError, OSError):  # the guest may have done anything to its device
+            self.run(_announce)
 
     def close(self) -> None:
         """Gives up both; closing twice is harmless. The pump must have been told before (`Pump.remove`)."""
@@ -172,21 +187,42 @@ def _make_device(device: _Device) -> int:
     """A descriptor of a new tap in this thread's namespace, with its addresses and routes."""
     from pyroute2 import IPRoute, NetlinkError
 
-    from cdna.nic.tap import open_tap
+    from cdna.nic.tap import open_tap, set_speed
 
     with contextlib.ExitStack() as undo:
         (tap_fd,) = open_tap(DEVICE, vnet_header=True, up=False)
         undo.callback(os.close, tap_fd)
+        _have_announced()
+        set_speed(DEVICE)
         with IPRoute() as netlink:
             configure(netlink, DEVICE, device.addresses, address=device.mac, mtu=device.mtu, **GSO_LIMITS)
             for gateway in device.gateways:
                 try:
-                    netlink.route("add", dst="default", gateway=str(gateway))
+                    index = netlink.link_lookup(ifname=DEVICE)[0]
+                    netlink.route("add", dst="default", gateway=str(gateway), oif=index)
                 except NetlinkError as error:
                     reason = os.strerror(error.code).lower()
                     raise ResourceError(f"default route by {gateway}: {reason}") from None
         undo.pop_all()
     return tap_fd
+
+
+def _have_announced() -> None:
+    """Has the kernel announce addresses in this thread's namespace."""
+    for path in NOTIFY:
+        with contextlib.suppress(OSError), open(path, "w", encoding="ascii") as file:
+            file.write("1")
+
+
+def _announce(netlink: IPRoute) -> None:
+    """Sets the MAC address that the device has: the kernel takes it for a new one, and announces it."""
+    for index in netlink.link_lookup(ifname=DEVICE):
+        for _ in range(LINK_LOOKS):
+            link = netlink.get_links(index)[0]
+            if link.get_attr("IFLA_OPERSTATE") != "DOWN":
+                break
+            time.sleep(LINK_PAUSE)
+        netlink.link("set", index=index, address=link.get_attr("IFLA_ADDRESS"))
 
 
 def _inside(fd: int, function: Callable[[IPRoute], Result]) -> Result:

@@ -131,6 +131,7 @@ CALLS: tuple[Call, ...] = (
                 ("TUNSETCARRIER", tap.TUNSETCARRIER),
                 ("TUNGETIFF", tap.TUNGETIFF),
                 ("SIOCGIFINDEX", packet_socket.SIOCGIFINDEX),
+                ("SIOCETHTOOL", tap.SIOCETHTOOL),
             ),
         ),
         (TAP, NAMESPACES),

@@ -26,10 +26,14 @@ Plan = TypeVar("Plan", bound=GuestPlan)
 
 @dataclass
 class Shared:
-    """What the guests of one lab share. pump: None where the engine runs without one."""
+    """What the guests of one lab share. pump: None where the engine runs without one.
+
+    announces: whether a guest that comes tells its neighbours: where there may be some that know another.
+    """
 
     machine: Machine
     pump: Pump | None = None
+    announces: bool = True
     _vhost: VhostUserServer | None = None
 
     @property

@@ -50,6 +50,8 @@ class NamespaceMember(Member[GuestPlan]):
             undo.callback(self.namespace.close)
             self._connect()
             undo.pop_all()
+        if shared.announces:
+            self.namespace.announce()
 
     @property
     def context(self) -> Context:
@@ -156,6 +158,8 @@ class NamespaceMember(Member[GuestPlan]):
     def set_link(self, up: bool) -> None:
         if self.port is not None:
             self.pump.set_link(self.port, up)
+        if up and not self.up:
+            self.namespace.announce()
         self.up = up
 
     def remove(self) -> None:

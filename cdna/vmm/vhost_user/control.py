@@ -57,15 +57,16 @@ class ControlRing(ControlQueue):
     def start(self, queue: int) -> None:
         super().start(queue)
         self.net.begin(self.fresh)
-        if not self.fresh and self.net.has(Feature.VIRTIO_NET_F_GUEST_ANNOUNCE):
-            self._announce()
+        if not self.fresh:
+            self.ask_to_announce()
         self.look()
 
-    def _announce(self) -> None:
-        """Has a guest that goes on, perhaps elsewhere, say where it is (5.1.6.5.4)."""
-        self.net.announcing = True
-        if not self._guest.config_changed():
-            self.net.announcing = False
+    def ask_to_announce(self) -> None:
+        """Has a guest that goes on, perhaps elsewhere or after a while, say where it is (5.1.6.5.4)."""
+        if self.ready and self.net.has(Feature.VIRTIO_NET_F_GUEST_ANNOUNCE):
+            self.net.announcing = True
+            if not self._guest.config_changed():
+                self.net.announcing = False
 
     def enable(self, queue: int, on: bool) -> None:
         super().enable(queue, on)

@@ -147,12 +147,22 @@ class VhostUserGuest:
                 self._open()
             self.link_up = up
             self.device.set_link(up)
+            if up:
+                self._announce()
             if self._backend is not None and self._backend.config_changed():
                 log.info("guest %r: link %s", self.name, "up" if up else "down")
             elif not up:
                 self._end(logging.INFO, "the link is down")
                 self._close()
         self.server.wake()
+
+    def _announce(self) -> None:
+        """Tells where the guest is, by RARP, and has it say so itself at the next look at its link."""
+        if self._backend is None or not self._backend.rings.any_running:
+            return
+        self.device.announce(bytes.fromhex(self.context.mac.replace(":", "")))
+        if self.control is not None:
+            self.control.ask_to_announce()
 
     def reset(self) -> None:
         """Ends a fault. The frontend is disconnected: what it believes of the rings is no longer so."""

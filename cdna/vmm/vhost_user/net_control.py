@@ -199,7 +199,10 @@ class NetControl:
                     raise Declined(f"{mac.hex(':')}, and this context is to keep its address")
                 if vmm.nic.mac_taken(mac):
                     raise Declined(f"{mac.hex(':')} is taken")
+            moved = mac != self._address()
             self._choose(mac=mac)
+            if moved:
+                self.device.announce(mac)
 
     def _choose(self, **chosen: Any) -> None:
         """Filters by what was chosen, or as before where that cannot be."""

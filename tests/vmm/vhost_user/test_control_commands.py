@@ -265,6 +265,31 @@ def test_a_frontend_that_does_not_listen_announces_by_itself(control):
     assert guest.config_space()[6:8] == b"\1\0"
 
 
+def test_a_guest_whose_cable_is_plugged_in_again_is_announced(host, control):
+    guest, attached, driver = control()
+    ours, theirs = socket.socketpair()
+    with ours:
+        with theirs:
+            assert attached.frontend.acknowledged(Request.SET_BACKEND_REQ_FD, fds=[theirs.fileno()]) == 0
+        guest.set_link(False)
+        assert guest.config_space()[6:8] == b"\0\0"
+        host.wire.get()
+        guest.set_link(True)
+        assert guest.config_space()[6:8] == b"\3\0"  # the link is up, and the guest is to say where it is
+        assert driver.command(NetCtrl.ANNOUNCE_ACK) == OK
+    (rarp,) = host.wire.get()
+    assert (rarp[:12], rarp[12:14]) == (BROADCAST + mac(guest), b"\x80\x35")
+
+
+def test_another_address_is_announced(host, control):
+    _, _, driver = control(settings={"anti_spoof": False})
+    host.wire.get()
+    assert driver.command(NetCtrl.MAC_ADDR_SET, ELSE) == OK
+    assert driver.command(NetCtrl.MAC_ADDR_SET, ELSE) == OK  # no other one
+    (rarp,) = host.wire.get()
+    assert (rarp[:12], rarp[12:14]) == (BROADCAST + ELSE, b"\x80\x35")
+
+
 # --- commands that are refused ----------------------------------------------------------------------------
 
 BAD = {
