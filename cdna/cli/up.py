@@ -48,6 +48,9 @@ def up(
     gateway: Annotated[
         _Text, typer.Option(metavar="ADDRESS,...", help="Default routes of the guests.")
     ] = None,
+    dns: Annotated[
+        _Text, typer.Option(metavar="ADDRESS,...", help="The guests' name servers. Default: the host's.")
+    ] = None,
     seconds: For = None,
     cpu: Cpu = None,
     socket: Socket = None,
@@ -63,6 +66,7 @@ def up(
         "protection": protection,
         "mtu": mtu,
         "gateway": gateway,
+        "dns": dns,
     }
     defaults = {name: (f"--{name}", value) for name, value in options.items() if value is not None}
     if config is not None:

@@ -11,7 +11,7 @@ set       guest, settings                 guest
 reset     guest                           guest
 metrics                                   a descriptor: a file with the text, which may be long
 hosts                                     hosts
-enter     guest                           guest, hosts; descriptors: network namespace, user namespace
+enter     guest                           guest, hosts, dns; descriptors: network namespace, user namespace
 keep      descriptor: a hosts file, which the lab rewrites while the client's process lives
 """
 
@@ -115,7 +115,7 @@ class Commands:
                 f"guest {member.plan.name}: a {member.plan.kind} guest; programs run inside namespaces only"
             )
         session.fds = [member.namespace.fd, *([] if self._user_fd is None else [self._user_fd])]
-        return {"guest": member.plan.name, "hosts": self._lab.hosts()}
+        return {"guest": member.plan.name, "hosts": self._lab.hosts(), "dns": list(member.plan.dns)}
 
     def keep(self, request: Request, session: Session) -> Reply:
         if len(session.received) != 1:

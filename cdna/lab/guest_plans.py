@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from cdna.lab.values import Network
 
 NAMESPACE, VHOST_USER, SYNTHETIC = "namespace", "vhost-user", "synthetic"
-LISTS = ("address", "gateway", "user", "features")  # settings that an option may give several times
+LISTS = ("address", "gateway", "dns", "user", "features")  # settings that an option may give several times
 
 
 @dataclass(frozen=True)
 class GuestPlan:
     """A namespace, and what every guest has. mac: None gives it the context's own.
 
-    vlan, weight, rate, protection, anti_spoof: `ContextSettings`.
+    vlan, weight, rate, protection, anti_spoof: `ContextSettings`. dns: name servers; none: the host's.
     """
 
     kind: ClassVar[str] = NAMESPACE
@@ -32,6 +32,7 @@ class GuestPlan:
     mac: str | None = None
     addresses: tuple[Interface, ...] = ()
     gateways: tuple[Address, ...] = ()
+    dns: tuple[str, ...] = ()
     vlan: int | str = 0
     weight: int = 1
     rate: float = 0  # bits a second, 0: no limit
@@ -79,7 +80,12 @@ _SHARED: dict[str, tuple[str, Check]] = {  # by setting: the plan's field, and w
 _KINDS: dict[str, tuple[type[GuestPlan], dict[str, tuple[str, Check]]]] = {
     NAMESPACE: (
         GuestPlan,
-        {**_SHARED, "protection": ("protection", values.protection), "mtu": ("mtu", values.mtu)},
+        {
+            **_SHARED,
+            "protection": ("protection", values.protection),
+            "mtu": ("mtu", values.mtu),
+            "dns": ("dns", values.servers),
+        },
     ),
     VHOST_USER: (
         VhostUserPlan,

@@ -33,7 +33,20 @@ MIN_SIZE, MAX_SIZE = 60, 9014  # of a synthetic frame, without the FCS
 UNITS = {"K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 # Single-use I/O pages are for buffers of up to 12 KiB (guest_driver/queues.pxd); a large segment needs 64.
 LAB_PROTECTIONS = tuple(mode for mode in PROTECTIONS if mode != "iommu:single-use")
-RESERVED = ("localhost", "host", "wire", "all")  # names that mean something else inside a lab
+# Names that mean something else inside a lab, or in many a hosts file.
+RESERVED = (
+    "localhost",
+    "host",
+    "wire",
+    "all",
+    "ip6-localhost",
+    "ip6-loopback",
+    "ip6-localnet",
+    "ip6-mcastprefix",
+    "ip6-allnodes",
+    "ip6-allrouters",
+)
+MAX_SERVERS = 3  # MAXNS of resolv.h: name servers beyond are ignored
 
 _NAME = re.compile("[a-z]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII | re.IGNORECASE)
 _MAC = re.compile("[0-9a-f]{2}(:[0-9a-f]{2}){5}", re.ASCII | re.IGNORECASE)
@@ -262,15 +275,34 @@ def _interface(where: str, word: str, known: Sequence[Network]) -> Interface:
     return interface
 
 
-def gateways(where: str, value: object, own: Sequence[Interface]) -> tuple[Address, ...]:
-    """Routers, which have to be neighbours: at most one of each family."""
-    found: list[Address] = []
+def servers(where: str, value: object) -> tuple[str, ...]:
+    """Name servers: up to MAX_SERVERS addresses, of any network."""
+    found: list[str] = []
     for word in words(where, value):
         try:
             address = ip_address(word)
         except ValueError:
+            raise bad(where, word, "give the address of a name server, such as 10.77.0.254") from None
+        if address.is_loopback or address.is_multicast or address.is_unspecified:
+            raise bad(
+                where, word, "no server that a guest reaches; give the address of one outside the guest"
+            )
+        found.append(str(address))
+    if not 1 <= len(found) <= MAX_SERVERS:
+        raise bad(where, value, f"give 1 to {MAX_SERVERS} addresses of name servers")
+    return tuple(found)
+
+
+def gateways(where: str, value: object, own: Sequence[Interface]) -> tuple[Address, ...]:
+    """Routers, which have to be neighbours: at most one of each family. IPv6: also link-local ones."""
+    found: list[Address] = []
+    for word in words(where, value):
+        try:
+            address = ip_address(word.removesuffix("%eth0"))  # the guest has no other device
+        except ValueError:
             raise bad(where, word, "give an address, such as 10.77.0.254") from None
-        if not any(address.version == i.version and address in i.network for i in own):
+        by_link = address.version == 6 and address.is_link_local and address.scope_id is None
+        if not by_link and not any(address.version == i.version and address in i.network for i in own):
             near = ", ".join(str(i.network) for i in own) or "none"
             raise bad(where, word, f"no neighbour of this guest; give an address in its networks ({near})")
         if any(address.version == other.version for other in found):
