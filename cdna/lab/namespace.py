@@ -210,8 +210,12 @@ def _make_device(device: _Device) -> int:
 def _have_announced() -> None:
     """Has the kernel announce addresses in this thread's namespace."""
     for path in NOTIFY:
-        with contextlib.suppress(OSError), open(path, "w", encoding="ascii") as file:
-            file.write("1")
+        with contextlib.suppress(OSError):
+            fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(fd, b"1")
+            finally:
+                os.close(fd)
 
 
 def _announce(netlink: IPRoute) -> None:

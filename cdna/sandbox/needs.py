@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 TUN = "/dev/net/tun"
 SOCKETS = Access.MAKE_SOCK | Access.REMOVE_FILE | Access.READ_DIR  # listening again, in a directory
+SYSCTLS = "/proc/sys/net"  # of the network namespace of the thread that looks
 DEVICE = Access.READ_FILE | Access.WRITE_FILE | Access.IOCTL_DEV
 NEW_FILE = Access.MAKE_REG | Access.REMOVE_FILE | Access.READ_FILE | Access.WRITE_FILE
 
@@ -101,6 +102,7 @@ def needs_of(
     if any(guest.kind == NAMESPACE for guest in plan.guests):
         needs.parts.add(calls.NAMESPACES)
         needs.keep |= {Capability.CAP_SYS_ADMIN, Capability.CAP_NET_ADMIN}
+        needs.allow(SYSCTLS, Access.WRITE_FILE)
     if kind == "tap" or calls.NAMESPACES in needs.parts:
         needs.allow(TUN, DEVICE)
         needs.keep.add(Capability.CAP_NET_ADMIN)

@@ -15,7 +15,8 @@ from tests.support.lab import CDNA, DEADLINE, Up, needs_namespaces, run, user_na
 pytestmark = needs_namespaces
 
 STUB = "nameserver 127.0.0.53\n"
-# A root directory of the host's directories, but for /tmp and /etc. $1: "mount" makes it a mount point.
+# A root directory of the host's directories, but for /tmp and /etc. $1: "mount" makes it a mount point. $2:
+# the lab's socket, which is /lab.sock there.
 ROOT = """
 set -e
 mkdir root; if [ "$1" = mount ]; then mount --bind root root; fi
@@ -24,17 +25,17 @@ for d in /*; do
   elif [ -d "$d" ] && [ "$d" != /tmp ] && [ "$d" != /etc ]; then mkdir "root$d"; mount --rbind "$d" "root$d"
   fi
 done
-mkdir root/etc root/lab; cp /etc/passwd /etc/nsswitch.conf /etc/hosts root/etc || true
-mount --bind . root/lab
-shift; exec chroot root "$@"
+mkdir root/etc; cp /etc/passwd /etc/nsswitch.conf /etc/hosts root/etc || true
+touch root/lab.sock; mount --bind "$2" root/lab.sock
+shift 2; exec chroot root "$@"
 """
 
 
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     path = tmp_path_factory.mktemp("exec") / "lab.sock"
-    with Up(path, "--guests", "g1,g2", "--dns", "192.0.2.5,192.0.2.6") as up:
-        assert up.ctl("add", "plain").returncode == 0  # with the host's name servers
+    with Up(path, "--guests", "plain,g2") as up:
+        assert up.ctl("add", "g1", "--dns", "192.0.2.5,192.0.2.6").returncode == 0
         yield up
 
 
@@ -119,9 +120,8 @@ def test_dns_counts_more_than_etc_netns(up: Up, tmp_path: Path) -> None:
 
 
 def chrooted(up: Up, tmp_path: Path, kind: str) -> subprocess.CompletedProcess[str]:
-    (tmp_path / "sock").touch()  # seen as /lab/sock
-    script = f"mount --bind {up.path} sock\n{ROOT}"
-    return aside(tmp_path, script, kind, *inside(up, "g1", "getent", "hosts", "g2", socket=Path("/lab/sock")))
+    command = inside(up, "plain", "getent", "hosts", "g2", socket=Path("/lab.sock"))
+    return aside(tmp_path, ROOT, kind, str(up.path), *command)
 
 
 def test_without_tmp(up: Up, tmp_path: Path) -> None:

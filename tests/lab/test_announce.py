@@ -64,7 +64,7 @@ def test_an_address_of_another_guest_now(lab: Lab) -> None:
     before = lab.member("g2").context.mac
     assert known_at(lab, "g1", "10.77.0.2") == known_at(lab, "g1", "fd77::2") == before
     lab.remove("g2")
-    lab.add({"name": "filler"})  # on g2's context
+    lab.add({"name": "filler", "address": "10.77.0.50"})  # on g2's context
     lab.add({"name": "heir", "address": ["10.77.0.2", "fd77::2"]})
     now = lab.member("heir").context.mac
     assert now != before

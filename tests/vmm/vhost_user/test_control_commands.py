@@ -71,6 +71,7 @@ def test_an_address_of_its_own_choice(host, control):
     before = mac(guest)
     assert driver.command(NetCtrl.MAC_ADDR_SET, ELSE) == OK
     assert mac(guest) == ELSE
+    assert len(host.wire.get()) == 1  # its announcement
     check_traffic(host, guest, attached)
     assert arrives(host, attached, frame(before, OUTSIDE, 1)) == [False]
     for taken in (mac(other), GROUP, bytes(6), b"\2"):
