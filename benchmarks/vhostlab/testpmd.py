@@ -84,9 +84,10 @@ class Testpmd:
         need(PROGRAM)
         self._place = tempfile.TemporaryDirectory(prefix="cdna-testpmd-")
         command = [*enter, "stdbuf", "-oL", PROGRAM, "--lcores", cores.lcores]
-        command += ["--in-memory"] if huge else ["--no-huge", "--no-shconf"]
-        # One file for all memory: a vhost-user message has room for few regions.
-        command += ["--single-file-segments", "--iova-mode=va", "-m", str(megabytes)]
+        # One file for all memory, as a vhost-user message has room for few regions. Without huge pages it is
+        # always one, and DPDK 25.11 refuses to be told so.
+        command += ["--in-memory", "--single-file-segments"] if huge else ["--no-huge", "--no-shconf"]
+        command += ["--iova-mode=va", "-m", str(megabytes)]
         command += ["--no-pci", "--no-telemetry", f"--file-prefix={Path(self._place.name).name}"]
         command += [f"--vdev={vdev}" for vdev in vdevs]
         command += ["--", "-i", f"--nb-cores={len(cores.forwarding)}", f"--total-num-mbufs={mbufs}", *options]

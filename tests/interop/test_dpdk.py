@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
+import shlex
 import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from benchmarks.vhostlab.frontends import aim, virtio_user
 from benchmarks.vhostlab.loads import wait_for
 from benchmarks.vhostlab.testpmd import PROGRAM, Testpmd
 from benchmarks.vhostlab.verify import from_wire, to_guest, to_wire
+from tests.support.lab import Serve
 
 pytestmark = [
     pytest.mark.skipif(shutil.which(PROGRAM) is None, reason=f"needs {PROGRAM}"),
@@ -60,6 +64,34 @@ def test_frames_to_the_wire_are_what_was_sent(ring: Setup, tmp_path: Path) -> No
 
 def test_frames_from_the_wire_are_what_was_sent(ring: Setup, tmp_path: Path) -> None:
     assert from_wire(tmp_path, ring, FRAMES) == FRAMES
+
+
+def test_the_command_of_the_page_attaches_and_sends(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "dpdk.md").read_text()
+    text = page[page.index("    dpdk-testpmd ") : page.index("    testpmd> ")].replace("\\\n", " ")
+    entered = "".join(f"{line}\n" for line in re.findall("    testpmd> (.*)", page))
+    command = shlex.split(text.replace("/run/cdna", str(tmp_path)).replace("-l 0,2", "-l 0,1"))
+    contexts = [f"--context=vhost-user:{tmp_path}/{n}.sock,name={n},mac=02:cd:00:00:00:0{n}" for n in "ab"]
+    with Serve(tmp_path / "control", *contexts) as server:
+        testpmd = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        assert testpmd.stdin is not None
+        try:
+            testpmd.stdin.write(entered.encode())
+            testpmd.stdin.flush()
+            wait_for(
+                "nothing was sent",
+                lambda: testpmd.poll() is not None or counter(server, "a", "tx_frames") > 0,
+            )
+            assert testpmd.poll() is None, testpmd.stdout and testpmd.stdout.read().decode()
+        finally:
+            testpmd.kill()
+            testpmd.communicate()
+
+
+def counter(server: Serve, guest: str, name: str) -> int:
+    return int(json.loads(server.ctl("stats", guest, "--json").stdout)[name])
 
 
 @pytest.mark.parametrize("poll", ["busy", "adaptive"])
