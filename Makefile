@@ -89,8 +89,12 @@ peers:  ## install the programs that tests start, from Debian's packages; needs 
 man: build  ## write the man pages anew, after a change of the command line
 	$(PY) man/make.py
 
-wheel: $(VENV)/.ready  ## build a wheel in dist/
+# What is compiled in the tree is put where the wheel's build looks whether it has to compile.
+wheel: build  ## build a wheel in dist/
 	rm -rf build/lib.* build/bdist.*
+	@set -- $$($(PY) -c 'import sys, sysconfig as s; print("build/lib.%s-%s" % (s.get_platform(), \
+		sys.implementation.cache_tag), s.get_config_var("EXT_SUFFIX"))') && mkdir -p $$1 && \
+		for module in $(PYX:ext/%.pyx=cdna/%); do cp -a --parents $$module$$2 $$1 || exit; done
 	$(PIP) wheel -q --no-build-isolation --no-deps -w dist .
 
 clean:  ## remove what was built; the virtual environment stays
@@ -109,9 +113,11 @@ ifneq ($(shell cat $(VENV)/.built 2>/dev/null),$(FLAGS))
 .PHONY: $(VENV)/.built
 endif
 
-# Finds everything compiled: it adds the tree to the path, and the command cdna.
+# Finds everything compiled: it adds the tree to the path, and the command cdna. man(1) finds the pages where
+# the command is; an editable install brings none.
 $(VENV)/.installed: $(VENV)/.ready | $(VENV)/.built
 	$(PIP) install -qq --no-build-isolation --no-deps -e .
+	@mkdir -p $(VENV)/share/man/man1 && ln -sf $(CURDIR)/man/*.1 $(VENV)/share/man/man1/
 	@touch $@
 
 $(VENV)/.test $(VENV)/.lint $(VENV)/.fuzz: $(VENV)/.%: $(VENV)/.ready

@@ -12,7 +12,7 @@ import typer
 
 from cdna.cli.program import COMMANDS, command_line
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent  # `man -M man` finds the pages by man1, a link to this directory
 STATUS = """\
 .TP
 .B 0

@@ -181,7 +181,9 @@ def change(
         name, equals, value = setting.partition("=")
         if not equals or name in changes:
             wrong = "given twice" if equals else "no value"
-            raise ConfigError(f"{setting!r:.60}: {wrong}; give settings such as rate=100M vlan=5")
+            raise ConfigError(
+                f"{setting!r:.60}: {wrong}; give settings such as rate=100M vlan=5 (cdna ctl set --help)"
+            )
         changes[name] = value
     _ask(socket, "set", guest=guest, settings=changes)
     return DONE

@@ -4,6 +4,7 @@ A command's module is imported when it is the one that was given, or for `--help
 be single-threaded when they enter a user namespace, and numpy starts threads when it is imported.
 """
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -44,7 +45,6 @@ SETTINGS: dict[str, dict[str, Any]] = {"exec": {"allow_interspersed_args": False
 def command_line(names: Iterable[str]) -> typer.Typer:
     """The command line with these commands."""
     app = typer.Typer(
-        add_completion=False,
         context_settings={"help_option_names": ["-h", "--help"]},
         help="Concurrent direct network access: a NIC with a context for every guest, and what it replaces.",
     )
@@ -87,9 +87,10 @@ def run(
     if argv is None:  # the program; a test or a notebook has streams of its own
         streams.prepare()
     arguments = list(sys.argv[1:] if argv is None else argv)
-    given = [name for name in arguments[:1] if name in COMMANDS]
+    typed = _to_complete()
+    given = [name for name in (arguments if typed is None else typed)[:1] if name in COMMANDS]
     program = " ".join(["cdna", *given])
-    if not arguments:
+    if not arguments and typed is None:
         return _end(program, f"no command; give one of {', '.join(COMMANDS)} (cdna --help explains them)")
     try:
         app = command_line(given or COMMANDS)
@@ -97,13 +98,16 @@ def run(
         status = app(arguments, prog_name="cdna", standalone_mode=False, obj=runners or Runners())
         return _end(program, "interrupted", INTERRUPTED) if status == INTERRUPTED else int(status or DONE)
     except _UsageError as error:
-        return _end(program, f"{_sentence(error)} ({program} --help shows what there is)")
+        path = getattr(getattr(error, "ctx", None), "command_path", program)  # of a command's command, too
+        return _end(program, f"{_sentence(error)} ({path} --help shows what there is)")
     except BadSetting as error:
         return _end(program, f"--{error.setting.replace('_', '-')} {error.value}: {error.advice}")
     except CdnaError as error:
         return _end(program, str(error))
-    except (BrokenPipeError, SystemExit):  # a reader of --help has left: typer exits then
+    except BrokenPipeError:  # the reader of standard output has seen enough
         return DONE
+    except SystemExit as error:  # typer's: a reader of --help has left, or a shell has its completions
+        return DONE if isinstance(error.__context__, BrokenPipeError) else int(error.code or DONE)
     except OSError as error:
         reason = (error.filename, error.strerror or str(error))
         return _end(program, ": ".join(str(part) for part in reason if part))
@@ -111,6 +115,14 @@ def run(
         return _end(program, "out of memory; free some, or give fewer guests")
     except (Interrupted, KeyboardInterrupt, typer.Abort) as error:
         return _end(program, str(error) or "interrupted", INTERRUPTED)
+
+
+def _to_complete() -> list[str] | None:
+    """The words so far, where a shell asks for completions of them. None: it is an ordinary run."""
+    if "_CDNA_COMPLETE" not in os.environ:
+        return None
+    words = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or ""  # bash; the others
+    return words.split()[1:]
 
 
 def _end(program: str, message: str, status: int = USAGE) -> int:

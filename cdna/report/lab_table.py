@@ -137,14 +137,25 @@ def detail_table(detail: Mapping[str, Any], style: Style) -> Table:
         if name == "rings":
             for number, ring in enumerate(value):
                 if ring.get("started"):
-                    parts = [f"{key} {part}" for key, part in ring.items()]
+                    parts = [f"{key} {_value(key, part, style)}" for key, part in ring.items()]
                     table.add_row(f"ring {number}", ", ".join(parts))
         elif isinstance(value, list):
             for i, word in enumerate(value or [style.dash]):
                 table.add_row(name if i == 0 else "", str(word))
         else:
-            table.add_row(name, style.dash if value is None else str(value))
+            table.add_row(name, _value(name, value, style))
     return table
+
+
+def _value(name: str, value: object, style: Style) -> str:
+    """A value as an option takes it: on, off, 100M; a dash for none."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if value is None or (name == "rate" and not value):
+        return style.dash
+    if name == "rate" and isinstance(value, int | float):
+        return rate_text(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def counters_table(counters: Mapping[str, int], style: Style) -> Table:

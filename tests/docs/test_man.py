@@ -56,6 +56,13 @@ def test_nothing_to_warn_of(page: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.skipif(shutil.which("man") is None, reason="man is not installed")
+@pytest.mark.parametrize("page", ["cdna", "cdna-up"])
+def test_they_are_found_in_the_source_tree(page: str) -> None:
+    done = subprocess.run(["man", "-M", str(MAN), "-w", page], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"{MAN}/man1/{page}.1\n")
+
+
 def test_they_are_shipped() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     files = project["tool"]["setuptools"]["data-files"]
