@@ -52,11 +52,11 @@ cpdef enum Check:
     CHECK_MSS                       # a segment is no longer than a frame
     CHECK_SEGMENTS                  # a frame has at most MAX_SEGMENTS
     CHECK_GSO_CSUM                  # a large frame without an open checksum is UDP to be fragmented, over IP
-    CHECK_GSO_TCP                   # the TCP header is within what is copied
+    CHECK_GSO_TCP                   # the TCP header is within what is looked at
     CHECK_GSO_FAMILY                # a TCP frame is of the family that its header says
     CHECK_GSO_TYPE                  # the type is known
     CHECK_GSO_SIZE                  # segments have bytes
-    CHECK_GSO_START                 # their checksum starts within what is copied
+    CHECK_GSO_START                 # their checksum starts within what is looked at
     # cdna/nic/segmentation.pxd: a frame that is to be segmented
     CHECK_TSO_LONG                  # the frame fits NIC memory
     CHECK_TSO_MSS                   # segments have bytes
@@ -95,7 +95,7 @@ cpdef enum Check:
     CHECK_IPV6_VERSION              # its version is 6
     CHECK_IPV6_EXTENSION            # the frame has the beginning of each extension header
     CHECK_IPV6_EXTENSION_END        # and all of it
-    CHECK_IPV6_ROUTING              # a routing header is at its end
+    CHECK_IPV6_ROUTING              # a checksum is verified where no routing header has segments left
     # cdna/nic/guest_memory.pxd: a virtio guest's addresses
     CHECK_GUEST_ADDRESS             # an address is in one of the guest's regions
     CHECK_GUEST_RUN                 # a run ends where its region does
@@ -128,6 +128,7 @@ cpdef enum Check:
     CHECK_PIECES_SHORT              # a frame in pieces has an Ethernet header
     CHECK_PIECES_WORK               # and at most MAX_FRAME bytes where there is no work to do
     CHECK_COLLECTED_WORK            # also when its headers have changed since they were read
+    CHECK_COLLECTED_LONG            # a frame that is collected fits NIC memory
     # cdna/nic/virtio_rx.pxd: buffers to fill
     CHECK_FILL_FLAGS                # a buffer of one descriptor is to be written, without next one and table
     CHECK_FILL_ROOM                 # a frame goes into one buffer only where it fits

@@ -159,7 +159,8 @@ cdef inline int send_gathered(nic_t *nic, context_t *context) noexcept nogil:
     if context.vnet_header:
         frame += VNET_HEADER
         len -= VNET_HEADER
-        fault = read_vnet(<vnet_header_t *>nic.segment_buffer, frame, len, &g.offload, &g.has_offload)
+        fault = read_vnet(<vnet_header_t *>nic.segment_buffer, frame, len, len, &g.offload,
+                          &g.has_offload)
     elif g.has_offload:
         fault = offload_fault(frame, len, &g.offload)
     if fault:

@@ -8,8 +8,8 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from cdna.abi cimport MIN_FRAME
 from cdna.checks cimport (
     CHECK_ETHERNET_SHORT, CHECK_ETHERNET_TAG, CHECK_IPV4_FRAGMENT, CHECK_IPV4_HEADER, CHECK_IPV4_OPTIONS,
-    CHECK_IPV4_SHORT, CHECK_IPV4_VERSION, CHECK_IPV6_EXTENSION, CHECK_IPV6_EXTENSION_END, CHECK_IPV6_ROUTING,
-    CHECK_IPV6_SHORT, CHECK_IPV6_VERSION, broken,
+    CHECK_IPV4_SHORT, CHECK_IPV4_VERSION, CHECK_IPV6_EXTENSION, CHECK_IPV6_EXTENSION_END, CHECK_IPV6_SHORT,
+    CHECK_IPV6_VERSION, broken,
 )
 from cdna.nic.checksum cimport get_u16, htons, sum_bytes
 from cdna.nic.demux cimport ETHERTYPE_QINQ, ETHERTYPE_VLAN, TAG_LENGTH
@@ -26,7 +26,7 @@ cdef extern from "<netinet/in.h>" nogil:
 cdef enum:
     ETHERTYPE_IPV4 = 0x0800
     ETHERTYPE_IPV6 = 0x86DD
-    MAX_TAGS = 2
+    MAX_TAGS = 8                # as many as Linux looks behind (VLAN_MAX_DEPTH)
     IPV4_HEADER = 20            # bytes, without options
     IPV4_MORE_FRAGMENTS = 0x2000    # of the word of flags and fragment offset (RFC 791, 3.1)
     IPV4_FRAGMENT = 0x3FFF      # more fragments, or an offset: not a whole packet
@@ -51,6 +51,7 @@ cdef struct ip_t:               # where the headers of an IP packet are: offsets
     uint32_t next_header        # IPv6: the byte that says what stands at `transport`
     uint8_t version             # 4 or 6
     uint8_t protocol            # of the transport header, IPPROTO_*
+    bint routed                 # IPv6: the packet has another destination yet, which its checksum is about
 
 
 cdef inline uint32_t network_offset(const uint8_t *frame, uint32_t len, uint32_t *ethertype) noexcept nogil:
@@ -86,10 +87,10 @@ cdef inline bint parse_ipv4(ip_t *ip, const uint8_t *frame, uint32_t len) noexce
 
 
 cdef inline bint parse_ipv6(ip_t *ip, const uint8_t *frame, uint32_t len) noexcept nogil:
-    """Follows hop-by-hop options, destination options and routing headers that are at their end.
+    """Follows hop-by-hop options, destination options and routing headers.
 
-    Where a routing header has segments left, the pseudo header has another destination address (RFC 8200,
-    section 8.1); such a packet is left alone.
+    Where a routing header has segments left, the pseudo header has the address of the final destination
+    (RFC 8200, section 8.1). Where that stands is the type's own affair: `ip.routed`.
     """
     cdef uint32_t at = ip.network, size
     cdef int _
@@ -105,9 +106,9 @@ cdef inline bint parse_ipv6(ip_t *ip, const uint8_t *frame, uint32_t len) noexce
         if broken(CHECK_IPV6_EXTENSION, len - at < 8):
             return False
         size = (<uint32_t>frame[at + 1] + 1) * 8
-        if broken(CHECK_IPV6_EXTENSION_END, size > len - at) or \
-                broken(CHECK_IPV6_ROUTING, ip.protocol == IPPROTO_ROUTING and frame[at + 3] != 0):
+        if broken(CHECK_IPV6_EXTENSION_END, size > len - at):
             return False
+        ip.routed |= ip.protocol == IPPROTO_ROUTING and frame[at + 3] != 0
         ip.protocol = frame[at]
         ip.next_header = at
         at += size
@@ -122,6 +123,7 @@ cdef inline bint parse_ip(ip_t *ip, const uint8_t *frame, uint32_t len) noexcept
     """
     cdef uint32_t ethertype = 0
     ip.network = network_offset(frame, len, &ethertype)
+    ip.routed = False
     if ip.network == 0:
         return False
     if ethertype == ETHERTYPE_IPV4:
@@ -130,7 +132,10 @@ cdef inline bint parse_ip(ip_t *ip, const uint8_t *frame, uint32_t len) noexcept
 
 
 cdef inline uint64_t sum_pseudo_header(const ip_t *ip, const uint8_t *frame, uint32_t len) noexcept nogil:
-    """Addresses, protocol and length of the transport packet (RFC 9293, 3.1; RFC 8200, 8.1); len < 65536."""
+    """Addresses, protocol and length of the transport packet (RFC 9293, 3.1; RFC 8200, 8.1); len < 65536.
+
+    Not of a packet that is `routed`.
+    """
     cdef uint64_t total = <uint64_t>htons(ip.protocol) + htons(<uint16_t>len)
     if ip.version == 4:
         return total + sum_bytes(frame + ip.network + 12, 8)

@@ -13,7 +13,7 @@ from libc.stdint cimport uint8_t, uint32_t
 
 from cdna.abi cimport FAULT_NONE, FAULT_OFFLOAD, offload_t
 from cdna.checks cimport (
-    CHECK_CSUM_FIELD, CHECK_CSUM_OFFSET, CHECK_CSUM_START, CHECK_CSUM_START_END, broken,
+    CHECK_CSUM_FIELD, CHECK_CSUM_OFFSET, CHECK_CSUM_START, CHECK_CSUM_START_END, CHECK_IPV6_ROUTING, broken,
 )
 from cdna.nic.checksum cimport fold, get_u16, put_checksum, sum_bytes
 from cdna.nic.ip_headers cimport (
@@ -22,7 +22,7 @@ from cdna.nic.ip_headers cimport (
 
 
 cdef inline uint32_t checksum_fault(const uint8_t *head, uint32_t len, const offload_t *o) noexcept nogil:
-    """FAULT_OFFLOAD where the checksum is not in the frame, of which `head` are 22 bytes or all there are.
+    """FAULT_OFFLOAD where the checksum is not in the frame, of which `head` are 46 bytes or all there are.
 
     Behind Ethernet and its tags only: what the NIC reads to switch a frame can't change then, so addresses
     and VLAN may be checked before or after.
@@ -48,12 +48,13 @@ cdef inline uint32_t checksum_finish(uint8_t *frame, uint32_t len, const offload
 cdef inline bint checksum_ok(const uint8_t *frame, uint32_t len) noexcept nogil:
     """Whether a received frame is TCP or UDP over IPv4 or IPv6 whose transport checksum is right.
 
-    False: wrong, or not known, as of fragments, of UDP without a checksum, and of everything else. The
-    checksum of the IPv4 header is the guest's to verify, as behind any NIC.
+    False: wrong, or not known, as of fragments, of packets with segments of a route left, of UDP without a
+    checksum, and of everything else. The checksum of the IPv4 header is the guest's to verify, as behind any
+    NIC.
     """
     cdef ip_t ip
     cdef uint32_t size
-    if not parse_ip(&ip, frame, len):
+    if not parse_ip(&ip, frame, len) or broken(CHECK_IPV6_ROUTING, ip.routed):
         return False
     size = transport_length(&ip, frame, len)
     if size == 0:

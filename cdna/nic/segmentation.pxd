@@ -1,7 +1,9 @@
 """Segmentation: one large frame becomes many, of at most `mss` bytes each (virtio 1.2, 5.1.6.2).
 
 TCP, and several UDP datagrams in one frame: the hdr_len bytes of headers stand before each mss bytes of
-payload, patched:
+payload, patched. The checksum of each is made of the large one's partial sum, which the sender has left in
+the field: the pseudo header's, with the length exchanged. So the addresses in the pseudo header do not matter;
+behind a routing header they are not those of the IPv6 header (RFC 8200, 8.1).
 
       0          ip.network     ip.transport    hdr_len                            len
      +----------+--------------+---------------+--------+--------+-- ... ----------+
@@ -21,7 +23,7 @@ gets a fragment header behind the extension headers, all of which are repeated:
 A datagram that is not longer than one fragment stays a whole packet.
 """
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from cdna.abi cimport (
@@ -36,15 +38,16 @@ from cdna.checks cimport (
     CHECK_UDP_PROTOCOL, broken,
 )
 from cdna.cpu cimport cycles
-from cdna.nic.checksum cimport get_u16, get_u32, put_checksum, put_u16, put_u32, sum_bytes
+from cdna.nic.checksum cimport get_u16, get_u32, htons, put_checksum, put_u16, put_u32, sum_bytes
 from cdna.nic.ip_headers cimport (
     IPPROTO_FRAGMENT, IPPROTO_TCP, IPPROTO_UDP, IPV4_HEADER, IPV4_MORE_FRAGMENTS, IPV6_HEADER,
     TCP_CSUM_OFFSET, TCP_CWR, TCP_FIN, TCP_FLAGS, TCP_HEADER, TCP_PSH, TCP_RST, TCP_SYN, UDP_CSUM_OFFSET,
-    UDP_HEADER, ip_t, parse_ip, sum_pseudo_header,
+    UDP_HEADER, ip_t, parse_ip,
 )
 
 cdef enum:
-    MAX_HEADERS = 256           # bytes that may be repeated before each segment, as in common NICs
+    # Bytes that may be repeated before each segment: the longest routing header (2048), and what stands around.
+    MAX_HEADERS = 2304
     MAX_IPV4 = 65535            # bytes of a packet
     IPV6_FRAGMENT_HEADER = 8
     IPV4_OPTION_END = 0
@@ -65,10 +68,25 @@ cdef struct segmentation_t:     # a frame on its way to be segmented
     uint32_t flags              # CompletionFlag of each segment
     uint32_t id                 # of IPv6 fragments
     bint checksum               # of fragments: the datagram's is to be completed
+    uint64_t partial            # sum of the pseudo header without the length
     ip_t ip
 
 
 # --- the beginning ----------------------------------------------------------------------------------------
+
+cdef inline uint64_t partial_sum(const segmentation_t *s, const offload_t *o) noexcept nogil:
+    """The pseudo header's sum in the checksum field, without the length of the whole; 0: there is no field."""
+    cdef uint16_t field = 0
+    if s.hdr_len - o.csum_start < 2 or o.csum_offset > s.hdr_len - o.csum_start - 2:
+        return 0
+    memcpy(&field, s.frame + o.csum_start + o.csum_offset, 2)
+    return <uint64_t>field + <uint16_t>~htons(<uint16_t>(s.len - o.csum_start))
+
+
+cdef inline uint64_t pseudo_sum(const segmentation_t *s, uint32_t size) noexcept nogil:
+    """The pseudo header's sum of a transport packet of `size` bytes."""
+    return s.partial + htons(<uint16_t>size)
+
 
 cdef inline bint cuts_tcp(const segmentation_t *s, const uint8_t *frame, const offload_t *o) noexcept nogil:
     """A SYN takes a sequence number of its own, so it is not segmented."""
@@ -127,6 +145,7 @@ cdef inline uint32_t segment_begin(segmentation_t *s, const uint8_t *frame, uint
     s.hdr_len = hdr_len
     s.added = 0
     s.mss = o.mss
+    s.partial = partial_sum(s, o)
     s.flags = COMPLETION_F_CSUM_OK
     if s.kind == OFFLOAD_TCP:
         fits = cuts_tcp(s, frame, o)
@@ -182,7 +201,7 @@ cdef inline void patch_tcp(const segmentation_t *s, uint8_t *out, uint32_t len) 
     if s.sent > 0:
         tcp[TCP_FLAGS] &= <uint8_t>~TCP_CWR
     put_u16(tcp + TCP_CSUM_OFFSET, 0)
-    put_checksum(tcp + TCP_CSUM_OFFSET, sum_bytes(tcp, size) + sum_pseudo_header(&s.ip, out, size), False)
+    put_checksum(tcp + TCP_CSUM_OFFSET, sum_bytes(tcp, size) + pseudo_sum(s, size), False)
 
 
 cdef inline void patch_udp(const segmentation_t *s, uint8_t *out, uint32_t len) noexcept nogil:
@@ -191,7 +210,7 @@ cdef inline void patch_udp(const segmentation_t *s, uint8_t *out, uint32_t len) 
     cdef uint32_t size = len - s.ip.transport
     put_u16(udp + 4, size)
     put_u16(udp + UDP_CSUM_OFFSET, 0)
-    put_checksum(udp + UDP_CSUM_OFFSET, sum_bytes(udp, size) + sum_pseudo_header(&s.ip, out, size), True)
+    put_checksum(udp + UDP_CSUM_OFFSET, sum_bytes(udp, size) + pseudo_sum(s, size), True)
 
 
 # --- the headers of a fragment ----------------------------------------------------------------------------
@@ -203,7 +222,7 @@ cdef inline void complete_datagram(const segmentation_t *s, uint8_t *udp) noexce
     cdef uint64_t total
     put_u16(udp + 4, size)
     total = sum_bytes(udp, 6) + sum_bytes(whole + UDP_HEADER, size - UDP_HEADER)
-    put_checksum(udp + UDP_CSUM_OFFSET, total + sum_pseudo_header(&s.ip, s.frame, size), True)
+    put_checksum(udp + UDP_CSUM_OFFSET, total + pseudo_sum(s, size), True)
 
 
 cdef inline void blank_options(uint8_t *ip, uint32_t size) noexcept nogil:

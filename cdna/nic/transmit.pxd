@@ -28,7 +28,7 @@ from cdna.nic.gathered cimport finish, segment, send_gathered
 from cdna.nic.ring cimport clear_bit, found_in, in_sequence, posted, read_desc, stop_at
 from cdna.nic.switch cimport forward
 from cdna.nic.virtio_tx cimport virtio_turn
-from cdna.nic.vnet cimport OFFLOAD_COPY, keeps_offload, read_vnet
+from cdna.nic.vnet cimport OFFLOAD_COPY, beyond_copy, keeps_offload, read_vnet
 from cdna.nic.wire_queue cimport flush_wire, wire_has_room
 
 cdef enum:
@@ -90,8 +90,10 @@ cdef inline int send_vnet(nic_t *nic, context_t *context, const desc_t *desc) no
         return SLOW
     memcpy(&vnet, data, VNET_HEADER)
     data += VNET_HEADER
+    if beyond_copy(&vnet, len):
+        return SLOW
     memcpy(copy, data, head)
-    if read_vnet(&vnet, copy, len, &offload, &wanted):
+    if read_vnet(&vnet, copy, head, len, &offload, &wanted):
         stop_at(nic, context, FAULT_OFFLOAD, RING_TX, 0, vnet.gso_size if vnet.gso_type else vnet.csum_start)
         return SLOW
     parse_header(&header, copy)

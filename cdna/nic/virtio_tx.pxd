@@ -10,12 +10,12 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from cdna.abi cimport (
-    CONTEXT_RUNNING, FAULT_AVAIL, FAULT_HEADER, MAX_FRAME, MIN_FRAME, RING_TX, offload_t,
+    CONTEXT_RUNNING, FAULT_AVAIL, FAULT_HEADER, MAX_FRAME, MAX_TSO_FRAME, MIN_FRAME, RING_TX, offload_t,
     vnet_header_t,
 )
 from cdna.checks cimport (
-    CHECK_BUFFER_FLAGS, CHECK_BUFFER_HEADER, CHECK_CHAIN_HEADER, CHECK_COLLECTED_WORK, CHECK_FLAT_LONG,
-    CHECK_FLAT_SHORT, CHECK_PIECES_SHORT, CHECK_PIECES_WORK, PLANT_VIRTIO_LEN,
+    CHECK_BUFFER_FLAGS, CHECK_BUFFER_HEADER, CHECK_CHAIN_HEADER, CHECK_COLLECTED_LONG, CHECK_COLLECTED_WORK,
+    CHECK_FLAT_LONG, CHECK_FLAT_SHORT, CHECK_PIECES_SHORT, CHECK_PIECES_WORK, PLANT_VIRTIO_LEN,
     PLANT_VNET_HEADER, again_u16, again_u32, broken,
 )
 from cdna.cpu cimport load_u32, prefetch_read
@@ -32,7 +32,7 @@ from cdna.nic.virtqueue cimport (
     BEYOND_RING, in_table, packed_available, publish_used, read_words, split_available, split_head,
     split_table, take, use, virtio_t, virtqueue_t,
 )
-from cdna.nic.vnet cimport OFFLOAD_COPY, keeps_offload, read_vnet
+from cdna.nic.vnet cimport OFFLOAD_COPY, beyond_copy, keeps_offload, read_vnet
 from cdna.nic.wire_queue cimport wire_has_room
 from cdna.virtio cimport (
     VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE, vring_desc_t, vring_packed_desc_t,
@@ -107,11 +107,13 @@ cdef inline int tx_collected(nic_t *nic, context_t *context, const vnet_header_t
     cdef uint8_t *frame = nic.segment_buffer
     cdef offload_t offload
     cdef bint wanted = False
+    if broken(CHECK_COLLECTED_LONG, len > MAX_TSO_FRAME):
+        return tx_invalid(context)
     if not wire_has_room(nic) or nic.tso_context != NULL:
         return TX_WAIT
     gather(frame, piece, skip, len)
     memset(frame + len, 0, 8)           # a header can be read of the shortest frame
-    if read_vnet(vnet, frame, len, &offload, &wanted):
+    if read_vnet(vnet, frame, len, len, &offload, &wanted):
         return tx_invalid(context)
     if wanted:
         work(nic, context, frame, len, &offload)
@@ -130,10 +132,13 @@ cdef inline int tx_pieces(nic_t *nic, context_t *context, const vnet_header_t *v
     cdef offload_t offload
     cdef bint wanted = False
     cdef uint32_t head = len if len < OFFLOAD_COPY else OFFLOAD_COPY, m, fault
-    if broken(CHECK_PIECES_SHORT, len < MIN_FRAME):     # the longest is CHECK_PIECES_WORK's and `read_vnet`'s
+    # The longest is CHECK_PIECES_WORK's and `read_vnet`'s, or `tx_collected`'s.
+    if broken(CHECK_PIECES_SHORT, len < MIN_FRAME):
         return tx_invalid(context)
+    if beyond_copy(vnet, len):
+        return tx_collected(nic, context, vnet, piece, skip, len)
     gather(copy, piece, skip, head)
-    fault = read_vnet(vnet, copy, len, &offload, &wanted)
+    fault = read_vnet(vnet, copy, head, len, &offload, &wanted)
     offload.csum_start = again_u16(PLANT_VNET_HEADER, offload.csum_start,
                                    &(<const vnet_header_t *>piece.data).csum_start)
     if fault or \

@@ -28,7 +28,8 @@ from cdna.nic.offload cimport checksum_fault
 from cdna.nic.segmentation cimport MAX_HEADERS, segment_begin, segmentation_t
 
 cdef enum:
-    OFFLOAD_COPY = MAX_HEADERS  # bytes of headers that are looked at
+    OFFLOAD_COPY = 256          # bytes of a frame that are copied before they are looked at
+    MAX_TCP_HEADER = 60
     # Of one frame: a segment costs the NIC about as much as a frame does. The bound is not of the mss, which
     # the peer of a connection chooses: in Linux down to 8 bytes (net.ipv4.tcp_min_snd_mss, less TCP options).
     MAX_SEGMENTS = 1024
@@ -39,7 +40,7 @@ cdef enum:
 cdef inline uint32_t offload_fault(const uint8_t *head, uint32_t len, const offload_t *o) noexcept nogil:
     """Whether what is to be done can be done to a frame of `len` bytes: FAULT_NONE or FAULT_OFFLOAD.
 
-    head: the frame, or a copy of its first OFFLOAD_COPY bytes.
+    head: the frame, or a copy of its first bytes, to the end of the headers that `o` tells of.
     """
     cdef segmentation_t segmentation
     if o.mss == 0:
@@ -50,45 +51,52 @@ cdef inline uint32_t offload_fault(const uint8_t *head, uint32_t len, const offl
     return FAULT_NONE
 
 
-cdef inline uint32_t read_gso(const vnet_header_t *vnet, const uint8_t *head, uint32_t len,
+cdef inline bint beyond_copy(const vnet_header_t *vnet, uint32_t len) noexcept nogil:
+    """Whether a large frame's headers may be longer than OFFLOAD_COPY, so that they are not copied alone."""
+    return vnet.gso_type != VNET_GSO_NONE and len > OFFLOAD_COPY and \
+        vnet.csum_start > OFFLOAD_COPY - MAX_TCP_HEADER
+
+
+cdef inline uint32_t read_gso(const vnet_header_t *vnet, const uint8_t *head, uint32_t seen, uint32_t len,
                               offload_t *o) noexcept nogil:
     """The headers of a large frame: sets mss and hdr_len. Returns FAULT_NONE or FAULT_OFFLOAD."""
     cdef uint32_t gso = vnet.gso_type & ~<uint32_t>VNET_GSO_ECN, kind = OFFLOAD_UDP_FRAGMENTS, ethertype = 0
-    cdef uint32_t seen = len if len < OFFLOAD_COPY else OFFLOAD_COPY, repeated
+    cdef uint32_t hdr_len, repeated
     cdef ip_t ip
+    if seen > MAX_HEADERS:
+        seen = MAX_HEADERS
     if not vnet.flags & VNET_F_NEEDS_CSUM:  # Linux, for a socket that sends no checksum (SO_NO_CHECK)
         if broken(CHECK_GSO_CSUM, gso != VNET_GSO_UDP) or not parse_ip(&ip, head, seen):
             return FAULT_OFFLOAD
         o.csum_start = <uint16_t>ip.transport
         o.csum_offset = 0
-    o.hdr_len = o.csum_start + UDP_HEADER
+    hdr_len = o.csum_start + <uint32_t>UDP_HEADER
     if gso == VNET_GSO_TCPV4 or gso == VNET_GSO_TCPV6:
         kind = OFFLOAD_TCP
-        network_offset(head, len, &ethertype)
+        network_offset(head, seen, &ethertype)
         if broken(CHECK_GSO_TCP, o.csum_start + <uint32_t>TCP_HEADER > seen) or broken(
                 CHECK_GSO_FAMILY,
                 gso != (VNET_GSO_TCPV4 if ethertype == ETHERTYPE_IPV4 else VNET_GSO_TCPV6)):
             return FAULT_OFFLOAD
-        o.hdr_len = o.csum_start + <uint16_t>(head[o.csum_start + 12] >> 4) * 4
+        hdr_len = o.csum_start + <uint32_t>(head[o.csum_start + 12] >> 4) * 4
     elif gso == VNET_GSO_UDP_L4:
         kind = OFFLOAD_UDP_SEGMENTS
     elif broken(CHECK_GSO_TYPE, gso != VNET_GSO_UDP):
         return FAULT_OFFLOAD
     if broken(CHECK_GSO_SIZE, vnet.gso_size == 0) or broken(CHECK_GSO_START, o.csum_start > seen):
         return FAULT_OFFLOAD
-    repeated = o.csum_start if kind == OFFLOAD_UDP_FRAGMENTS else o.hdr_len
-    if len <= repeated + vnet.gso_size:     # it is no longer than a segment of it
-        o.hdr_len = 0
-    else:
+    repeated = o.csum_start if kind == OFFLOAD_UDP_FRAGMENTS else hdr_len
+    if len > repeated + vnet.gso_size:      # otherwise it is no longer than a segment of it
         o.mss = vnet.gso_size
-        o.hdr_len |= <uint16_t>kind
+        o.hdr_len = <uint16_t>(hdr_len | kind)
     return FAULT_NONE
 
 
-cdef inline uint32_t read_vnet(const vnet_header_t *vnet, const uint8_t *head, uint32_t len, offload_t *o,
-                               bint *wanted) noexcept nogil:
+cdef inline uint32_t read_vnet(const vnet_header_t *vnet, const uint8_t *head, uint32_t seen, uint32_t len,
+                               offload_t *o, bint *wanted) noexcept nogil:
     """The work that a header asks for, checked. `wanted`: there is some. Returns FAULT_NONE or FAULT_OFFLOAD.
 
+    head: the first `seen` bytes of the frame: all `len`, or OFFLOAD_COPY where not `beyond_copy`.
     The header's hdr_len is a hint that may be anything (5.1.6.2.1): the TCP header itself says where it ends.
     A frame no longer than one of its segments is taken for what it is, as Linux does.
     """
@@ -100,7 +108,7 @@ cdef inline uint32_t read_vnet(const vnet_header_t *vnet, const uint8_t *head, u
     o.mss = 0
     o.hdr_len = 0
     if vnet.gso_type & ~<uint32_t>VNET_GSO_ECN:
-        if read_gso(vnet, head, len, o):
+        if read_gso(vnet, head, seen, len, o):
             return FAULT_OFFLOAD
         if o.mss == 0 and not vnet.flags & VNET_F_NEEDS_CSUM:
             wanted[0] = False
@@ -115,7 +123,7 @@ cdef inline bint carried(const uint8_t *buffer, uint32_t len) noexcept nogil:
     if len < <uint32_t>(MIN_FRAME + VNET_HEADER):
         return False
     len -= VNET_HEADER
-    if read_vnet(<const vnet_header_t *>buffer, buffer + VNET_HEADER, len, &offload, &wanted):
+    if read_vnet(<const vnet_header_t *>buffer, buffer + VNET_HEADER, len, len, &offload, &wanted):
         return False
     return wanted or len <= MAX_FRAME
 

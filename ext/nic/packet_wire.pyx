@@ -129,7 +129,7 @@ cdef inline bint take_frame(packet_t *packet, const tpacket2_hdr *slot, frame_t 
         data = put_tag(slot, data)
         len += TAG_LENGTH
         vnet.csum_start += TAG_LENGTH
-    if read_vnet(&vnet, data, len, &frame.offload, &has_offload):
+    if read_vnet(&vnet, data, len, len, &frame.offload, &has_offload):
         packet.rx_bad_offload += 1
         return False
     if len > <uint32_t>(MAX_TSO_FRAME if has_offload and frame.offload.mss else MAX_FRAME):

@@ -105,7 +105,7 @@ cdef inline bint take_frame(tap_t *tap, frame_t *frame, uint8_t *at, uint32_t le
     if length < tap.header:
         tap.rx_bad_offload += 1
         return False
-    if tap.header and read_vnet(<vnet_header_t *>at, frame.data, len, &frame.offload, &has_offload):
+    if tap.header and read_vnet(<vnet_header_t *>at, frame.data, len, len, &frame.offload, &has_offload):
         tap.rx_bad_offload += 1
         return False
     frame.has_offload = has_offload

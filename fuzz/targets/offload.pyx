@@ -5,14 +5,12 @@
 The frame lies in an allocation of its own length, and so does every segment that is made of it.
 """
 
-from libc.stdint cimport uint8_t, uint32_t, uintptr_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcmp, memset
+from libc.string cimport memcmp, memcpy, memset
 
-from cdna.abi cimport (
-    COMPLETION_F_CSUM_OK, MAX_FRAME, MAX_TSO_FRAME, MIN_FRAME, OFFLOAD_UDP_FRAGMENTS, offload_t,
-    vnet_header_t,
-)
+from cdna.abi cimport MAX_TSO_FRAME, MIN_FRAME, OFFLOAD_UDP_FRAGMENTS, offload_t, vnet_header_t
+from cdna.nic.checksum cimport fold, htons, sum_bytes
 from cdna.nic.demux cimport header_t, parse_header
 from cdna.nic.dma cimport piece_t
 from cdna.nic.flow_hash cimport RSS_KEY, flow_hash, rss_hash, toeplitz_init, toeplitz_t
@@ -41,6 +39,16 @@ cdef const char *_hashes(const uint8_t *frame, uint32_t len) noexcept nogil:
     return NULL
 
 
+cdef bint _agrees(const uint8_t *frame, uint32_t len, const offload_t *o, const uint8_t *out,
+                  uint32_t n) noexcept nogil:
+    """Whether the checksum of a segment of `n` bytes is what the partial sum of the frame makes it."""
+    cdef uint32_t start = o.csum_start
+    cdef uint16_t partial = 0
+    memcpy(&partial, frame + start + o.csum_offset, 2)
+    return fold(sum_bytes(out + start, n - start) + partial + htons(<uint16_t>(n - start)) +
+                <uint16_t>~htons(<uint16_t>(len - start))) in (0, 0xFFFF)
+
+
 cdef const char *_cut(const uint8_t *frame, uint32_t len, const offload_t *o) noexcept nogil:
     """All segments of a frame, each in memory of its own; together they are the frame's payload."""
     cdef segmentation_t s
@@ -61,8 +69,7 @@ cdef const char *_cut(const uint8_t *frame, uint32_t len, const offload_t *o) no
             trouble = b"a segment without payload"
         else:
             total += n - s.hdr_len - s.added
-            if not fragments and s.flags & COMPLETION_F_CSUM_OK and n <= MAX_FRAME and \
-                    not checksum_ok(out, n):
+            if not fragments and not _agrees(frame, len, o, out, n):
                 trouble = b"a segment with a wrong checksum"
         free(out)
     if trouble == NULL and total != payload:
@@ -81,14 +88,14 @@ cdef const char *_judge(const vnet_header_t *vnet, uint8_t *frame, uint32_t len)
     memset(&offload, 0, sizeof(offload))
     parse_header(&header, frame)
     checksum_ok(frame, len)
-    if trouble != NULL or read_vnet(vnet, frame, len, &offload, &wanted) or not wanted:
+    if trouble != NULL or read_vnet(vnet, frame, len, len, &offload, &wanted) or not wanted:
         return trouble
     if offload_fault(frame, len, &offload):
         return b"an offload that was accepted and is refused"
     takes_needed(&offload, frame, len)
     piece.data, piece.len = frame, len
     write_vnet(&back, &offload, &piece, 0)
-    if read_vnet(&back, frame, len, &again, &still) or not still or \
+    if read_vnet(&back, frame, len, len, &again, &still) or not still or \
             memcmp(&offload, &again, sizeof(offload_t)) != 0 and offload.mss and offload.csum_offset:
         return b"a header that another receiver would not understand"
     if offload.mss:

@@ -97,7 +97,7 @@ WORK = {  # flags, type, size of segments, csum_start, csum_offset, bytes of the
     "a large frame with its checksum done that is not UDP": (0, TCPV4, 5000, 34, 16, 200),
     "a type that there is not": (NEEDS_CSUM, 2, 5000, 34, 6, 200),
     "segments of nothing": (NEEDS_CSUM, TCPV4, 0, 34, 16, 200),
-    "a checksum behind what is looked at": (NEEDS_CSUM, UDP_L4, 400, 300, 6, 400),
+    "a checksum behind what is looked at": (NEEDS_CSUM, UDP_L4, 4000, 2400, 6, 3000),
     "a frame too long to be sent whole": (NEEDS_CSUM, 0, 0, 34, 16, Limits.MAX_FRAME + 100),
 }
 

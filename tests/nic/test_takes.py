@@ -2,6 +2,7 @@
 
 import itertools
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,14 @@ from cdna.abi import VNET_HEADER_DTYPE, Takes, VnetFlag
 from cdna.nic.loopback_wire import LoopbackWire
 from tests.support.frames import BROADCAST, OUTSIDE, mac, receive_all, vlan_tag
 from tests.support.frames import frame as data_frame
-from tests.support.large import KINDS, finished, large, vnet_header, without_identification
+from tests.support.large import (
+    KINDS,
+    exchanged,
+    finished,
+    large,
+    vnet_header,
+    without_identification,
+)
 
 HEADER = VNET_HEADER_DTYPE.itemsize
 ALL = sum(Takes)
@@ -79,6 +87,51 @@ def test_guest_to_guest(lab, name, takes):
     machine.step(5)
     check(arrived(bob), name, frame, offload, takes)
     assert alice.context.state.name == "CONTEXT_RUNNING"
+
+
+def route(hops, left):
+    """Hop-by-hop options and a segment routing header (RFC 8754, 2)."""
+    addresses = b"".join(bytes([0x20, 1, 0x0D, 0xB8, *bytes(11), hop]) for hop in range(hops))
+    return b"\x2b\0\x01\x04\0\0\0\0" + struct.pack("!8B", 0, 2 * hops, 4, left, hops - 1, 0, 0, 0) + addresses
+
+
+CHAINS = {  # extension headers of a large frame
+    "the end of a route": route(2, 0),
+    "on a route": route(2, 1),
+    "a route that is longer than what is copied first": route(20, 7),
+    "the longest route": route(127, 126),
+    "options": b"\x3c\0\x01\x04\0\0\0\0" + b"\0\x03\x01\x1c" + bytes(28),
+}
+
+
+@pytest.mark.parametrize("takes", [ALL, 0, None])
+@pytest.mark.parametrize("chain", CHAINS.values(), ids=CHAINS)
+@pytest.mark.parametrize("name", [name for name in KINDS if name.endswith("6")])
+def test_extension_headers_are_none_of_a_receivers_business(lab, name, chain, takes):
+    """Whole, or cut: the sum of a pseudo header with an address that is nowhere in the packet is right."""
+    machine = lab()
+    kind = replace(KINDS[name], length=7000) if KINDS[name].offload is not None else KINDS[name]
+    alice, bob = guest(machine, "alice", 0), guest(machine, "bob", takes)
+    frame, offload = large(kind, mac(bob), mac(alice), chain=chain)
+    at = offload.csum_start + offload.csum_offset
+    (partial,) = struct.unpack_from("!H", frame, at)
+    frame = frame[:at] + struct.pack("!H", exchanged(partial, 0, 0x1234)) + frame[at + 2 :]
+    assert alice.send([vnet_header(kind, offload) + frame]) == 1
+    machine.step(5)
+    check(arrived(bob), name, frame, offload, takes)
+    assert alice.context.state.name == "CONTEXT_RUNNING"
+
+
+@pytest.mark.parametrize("takes", [ALL, 0, None])
+@pytest.mark.parametrize("name", KINDS)
+def test_any_number_of_tags(lab, name, takes):
+    machine = lab()
+    alice = guest(machine, "alice", 0, vlan="trunk")
+    bob = guest(machine, "bob", takes, vlan="trunk")
+    frame, offload = large(KINDS[name], mac(bob), mac(alice), tag=b"".join(map(vlan_tag, range(5, 9))))
+    alice.send([vnet_header(KINDS[name], offload) + frame])
+    machine.step(5)
+    check(arrived(bob), name, frame, offload, takes)
 
 
 @pytest.mark.parametrize("takes", [ALL, 0, None])

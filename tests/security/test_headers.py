@@ -19,6 +19,7 @@ BOTH = pytest.mark.parametrize("wanted", [SPLIT, ALL_PACKED], ids=["split", "pac
 CSUM, TCP4, TCP6 = VnetFlag.VNET_F_NEEDS_CSUM, VnetGso.VNET_GSO_TCPV4, VnetGso.VNET_GSO_TCPV6
 UDP, UDP_L4 = VnetGso.VNET_GSO_UDP, VnetGso.VNET_GSO_UDP_L4
 ETHERNET, IPV4 = 14, 20
+LONG_OPTIONS = b"\x3c\xff" + bytes(2046) + b"\x06\xff" + bytes(2046)  # IPv6's; TCP follows
 
 
 def header(flags=0, gso=0, hdr_len=0, size=0, start=0, offset=0):
@@ -138,11 +139,10 @@ def test_headers_that_fill_the_frame(attack):
 
 
 def test_headers_longer_than_the_device_keeps(attack):
-    """Three hundred bytes of IPv6 extension headers are repeated before each segment, or not at all."""
+    """Four kilobytes of IPv6 extension headers are repeated before each segment, or not at all."""
     scene = attack()
-    data, vnet = segment(scene, "tso6", start=ETHERNET + 40 + 296)
-    options = b"\x06\x24" + bytes(294)  # TCP follows; 37 times 8 bytes
-    data = data[:20] + b"\x00" + data[21:54] + options + data[54:]
+    data, vnet = segment(scene, "tso6", start=ETHERNET + 40 + len(LONG_OPTIONS))
+    data = data[:20] + b"\x3c" + data[21:54] + LONG_OPTIONS + data[54:]
     refused(scene, data, vnet)
     scene.unharmed()
 
@@ -152,8 +152,9 @@ def test_long_headers_of_a_native_frame(native):
     scene = native(pages=16)
     mallory = scene.mallory
     data, _ = large(KINDS["tso6"], OUTSIDE, mallory.mac)
-    data = data[:20] + b"\x00" + data[21:54] + b"\x06\x24" + bytes(294) + data[54:]
-    words = int.from_bytes(struct.pack("<HHHH", 350, 16, 1000, 370), "little")
+    data = data[:20] + b"\x3c" + data[21:54] + LONG_OPTIONS + data[54:]
+    start = ETHERNET + 40 + len(LONG_OPTIONS)
+    words = int.from_bytes(struct.pack("<HHHH", start, 16, 1000, start + 20), "little")
     mallory.write(data)
     mallory.post(TX, [(words, 0, DescFlag.DESC_F_OFFLOAD), (mallory.maddr(), len(data), EOP)])
     assert scene.step() == []

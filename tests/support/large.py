@@ -17,6 +17,7 @@ from tests.support.tcp import checksum, fold
 ADDRESSES = {IP: {"src": "10.0.0.1", "dst": "10.0.0.2"}, IPv6: {"src": "fd00::1", "dst": "fd00::2"}}
 ETHERTYPE = {IP: b"\x08\x00", IPv6: b"\x86\xdd"}
 KIND, HDR_LEN = OffloadKind.OFFLOAD_KIND, 0xFFFF & ~OffloadKind.OFFLOAD_KIND
+EXTENSIONS = (0, 43, 60)  # hop-by-hop, routing, destination options
 FIN, PSH, CWR = 0x01, 0x08, 0x80
 
 
@@ -54,13 +55,26 @@ KINDS = {
 }
 
 
-def large(kind: Kind, to: bytes, source: bytes, tag: bytes = b"") -> tuple[bytes, Offload]:
-    """A frame of this kind, its checksum the pseudo header's alone, and what is to be done to it."""
+def large(
+    kind: Kind, to: bytes, source: bytes, tag: bytes = b"", chain: bytes = b""
+) -> tuple[bytes, Offload]:
+    """A frame of this kind, its checksum the pseudo header's alone, and what is to be done to it.
+
+    chain: of IPv6, hop-by-hop options and what stands behind them; the last header's next header is set.
+    """
     payload = random.Random(kind.length).randbytes(kind.length)
     transport = UDP(sport=7, dport=8) if kind.udp else TCP(sport=7, dport=8, seq=5, flags=kind.flags)
     headers = {"id": 0xFFFE} if kind.ip is IP else {}
     network = bytes(kind.ip(**ADDRESSES[kind.ip], **headers) / transport / Raw(payload))
-    start = 14 + len(tag) + (20 if kind.ip is IP else 40)
+    if chain:
+        chain = linked(chain, network[6])
+        network = (
+            network[:4]
+            + struct.pack("!HB", len(network) - 40 + len(chain), 0)
+            + network[7:40]
+            + (chain + network[40:])
+        )
+    start = 14 + len(tag) + (20 if kind.ip is IP else 40) + len(chain)
     offset, header = (6, 8) if kind.udp else (16, 20)
     frame = bytearray(to + source + tag + ETHERTYPE[kind.ip] + network)
     struct.pack_into("!H", frame, start + offset, pseudo_sum(frame, start, 17 if kind.udp else 6))
@@ -68,6 +82,14 @@ def large(kind: Kind, to: bytes, source: bytes, tag: bytes = b"") -> tuple[bytes
     return bytes(frame), Offload(
         start, offset, kind.mss if cut else 0, start + header + (kind.offload or 0) if cut else 0
     )
+
+
+def linked(chain: bytes, protocol: int) -> bytes:
+    """Extension headers, the last of which says that `protocol` follows."""
+    last = at = 0
+    while at < len(chain):
+        last, at = at, at + (chain[at + 1] + 1) * 8
+    return chain[:last] + bytes([protocol]) + chain[last + 1 :]
 
 
 def vnet_header(kind: Kind, offload: Offload) -> bytes:
@@ -98,6 +120,15 @@ def network_offset(frame: bytes) -> int:
     return at
 
 
+def next_header(frame: bytes, start: int) -> int:
+    """Where the byte is that says what stands at `start` in an IPv6 packet."""
+    at = network_offset(frame)
+    field, at = at + 6, at + 40
+    while at < start:
+        field, at = at, at + (frame[at + 1] + 1) * 8
+    return field
+
+
 def pseudo_sum(frame: bytes, start: int, protocol: int) -> int:
     at = network_offset(frame)
     addresses = frame[at + 12 : at + 20] if frame[at] >> 4 == 4 else frame[at + 8 : at + 40]
@@ -122,8 +153,9 @@ def finished(frame: bytes, offload: Offload) -> list[bytes]:
             part[start + 13] &= 0xFF if at + offload.mss >= len(frame) else ~(FIN | PSH) & 0xFF
         else:
             struct.pack_into("!H", part, start + 4, len(part) - start)
-        protocol = 6 if kind == OffloadKind.OFFLOAD_TCP else 17
-        struct.pack_into("!H", part, start + offload.csum_offset, pseudo_sum(part, start, protocol))
+        (partial,) = struct.unpack_from("!H", frame, start + offload.csum_offset)
+        partial = exchanged(partial, len(frame) - start, len(part) - start)
+        struct.pack_into("!H", part, start + offload.csum_offset, partial)
         segments.append(completed(with_network(part, start, number), offload))
     return segments
 
@@ -151,12 +183,16 @@ def with_network(part: bytearray, start: int, number: int = 0, fragment: int | N
     return bytes(part)
 
 
+def exchanged(partial: int, before: int, now: int) -> int:
+    """The sum of a pseudo header in which the length of a packet is exchanged (RFC 1624)."""
+    return (partial - before + now) % 0xFFFF
+
+
 def fragments(frame: bytes, offload: Offload) -> list[bytes]:
     start, mss = offload.csum_start, offload.mss & ~7
     if offload.csum_offset:
         whole = bytearray(frame)
         struct.pack_into("!H", whole, start + 4, len(frame) - start)
-        struct.pack_into("!H", whole, start + 6, pseudo_sum(whole, start, 17))
         frame = completed(bytes(whole), offload)
     if len(frame) - start <= mss:
         return [with_network(bytearray(frame), start)]
@@ -169,15 +205,18 @@ def fragments(frame: bytes, offload: Offload) -> list[bytes]:
         if head[at] >> 4 == 4:
             parts.append(with_network(head + data, start, 0, offset // 8 | more << 13))
         else:
-            head[at + 6] = 44
+            head[next_header(frame, start)] = 44
             extension = struct.pack("!BBHI", 17, 0, offset | more, 0)
             parts.append(with_network(head + extension + data, start))
     return parts
 
 
 def without_identification(frame: bytes) -> bytes:
-    """An IPv6 fragment with identification 0; any other frame as it is. Of IPv6 without other extensions."""
+    """An IPv6 fragment with identification 0; any other frame as it is."""
     at = network_offset(frame)
-    if frame[at] >> 4 == 6 and frame[at + 6] == 44:
-        return frame[: at + 44] + bytes(4) + frame[at + 48 :]
-    return frame
+    if frame[at] >> 4 != 6:
+        return frame
+    protocol, at = frame[at + 6], at + 40
+    while protocol in EXTENSIONS:
+        protocol, at = frame[at], at + (frame[at + 1] + 1) * 8
+    return frame[: at + 4] + bytes(4) + frame[at + 8 :] if protocol == 44 else frame

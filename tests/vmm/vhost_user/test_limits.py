@@ -8,7 +8,7 @@ import struct
 import pytest
 
 from cdna import ConfigError
-from cdna.abi import ContextState, Fault, Limits
+from cdna.abi import ContextState, Fault, Limits, VnetFlag, VnetGso
 from cdna.guest_driver.vhost_frontend import ALL_PACKED, SPLIT, AttachedGuest
 from cdna.guest_driver.vrings import Buffer, GuestMemory, MemoryRegion, PackedRing, SplitRing
 from cdna.nic.control_queue import ControlQueue
@@ -161,6 +161,21 @@ def test_a_frame_of_no_possible_length_is_dropped_and_counted(host, wanted, spli
     attached = host.attach(guest, wanted, split_header=split_header)
     data = frame(OUTSIDE, mac(guest), 1, 60).ljust(length, b"\0")[:length]
     assert attached.send([data]) == 1
+    host.step()
+    assert guest.context.stats()["tx_drop_invalid"] == 1
+    assert host.wire.get() == []
+    check_traffic(host, guest, attached)
+
+
+@FORMATS
+def test_a_frame_whose_headers_are_said_to_be_long_fits_the_nic(host, wanted):
+    """Such frames are collected before anything of them is looked at."""
+    guest = host.add()
+    attached = host.attach(guest, wanted)
+    place = attached.memory.alloc(60012)
+    header = struct.pack("<BBHHHHH", VnetFlag.VNET_F_NEEDS_CSUM, VnetGso.VNET_GSO_TCPV6, 0, 1000, 300, 16, 0)
+    attached.memory.write(place, header + frame(OUTSIDE, mac(guest), 1, 60))
+    attached.tx[0].add([Buffer(place, 60012), Buffer(place, 60000)])
     host.step()
     assert guest.context.stats()["tx_drop_invalid"] == 1
     assert host.wire.get() == []
