@@ -160,7 +160,8 @@ class CdnaLab(Guests):
         lines = [f'wire = "{self.wire}"', f'net = ["10.{self.network}.0.0/24"]']
         for guest in range(1, self.count + 1):
             given = self.settings[guest - 1] if guest <= len(self.settings) else {}
-            known = {"name": f"g{guest}", "mac": self.mac(guest), "address": self.address(guest)}
+            # gro: the relay of the tap bridge joins datagrams, too.
+            known = {"name": f"g{guest}", "mac": self.mac(guest), "address": self.address(guest), "gro": True}
             lines += ["", "[[guest]]"]
             lines += [f"{name} = {json.dumps(value)}" for name, value in (known | given).items()]
         return "\n".join(lines) + "\n"

@@ -117,6 +117,7 @@ def add(
     weight: Annotated[_Text, typer.Option(metavar="N", help="Its share when guests compete.")] = None,
     protection: Annotated[_Text, typer.Option(metavar="MODE", help="DMA protection.")] = None,
     mtu: Annotated[_Text, typer.Option(metavar="BYTES", help="Largest packet.")] = None,
+    gro: Annotated[_Text, typer.Option(metavar="on|off", help="Join UDP datagrams on arrival.")] = None,
     socket: Socket = None,
 ) -> int:
     """Add a guest."""
@@ -131,6 +132,7 @@ def add(
         "weight": weight,
         "protection": protection,
         "mtu": mtu,
+        "gro": gro,
     }
     given: dict[str, Any] = {key: value for key, value in settings.items() if value is not None}
     if ":" in name:
@@ -171,11 +173,11 @@ def link(
 def change(
     guest: Guest,
     settings: Annotated[
-        list[str], typer.Argument(metavar="NAME=VALUE...", help="rate, weight, vlan, protection.")
+        list[str], typer.Argument(metavar="NAME=VALUE...", help="rate, weight, vlan, protection, gro.")
     ],
     socket: Socket = None,
 ) -> int:
-    """Change rate, weight, VLAN or protection of a guest that runs."""
+    """Change rate, weight, VLAN, protection or gro of a guest that runs."""
     changes: dict[str, str] = {}
     for setting in settings:
         name, equals, value = setting.partition("=")

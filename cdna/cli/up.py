@@ -45,6 +45,7 @@ def up(
     weight: Annotated[_Text, typer.Option(metavar="N", help="A guest's share when guests compete.")] = None,
     protection: Annotated[_Text, typer.Option(metavar="MODE", help="DMA protection: validated.")] = None,
     mtu: Annotated[_Text, typer.Option(metavar="BYTES", help="Largest packet: 1500.")] = None,
+    gro: Annotated[_Text, typer.Option(metavar="on|off", help="Join UDP datagrams on arrival: off.")] = None,
     gateway: Annotated[
         _Text, typer.Option(metavar="ADDRESS,...", help="Default routes of the guests.")
     ] = None,
@@ -65,6 +66,7 @@ def up(
         "weight": weight,
         "protection": protection,
         "mtu": mtu,
+        "gro": gro,
         "gateway": gateway,
         "dns": dns,
     }

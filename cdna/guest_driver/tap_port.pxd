@@ -31,6 +31,7 @@ cdef struct port_t:             # a guest: its tap and its context
     int fd                      # of the tap
     uint32_t readable           # 1: the tap may have frames
     uint32_t link               # 1: up
+    uint32_t gro                # 1: datagrams are joined, as the guest's device says
     bint joins                  # the tap takes joined datagrams
     uint64_t from_tap           # frames
     uint64_t to_tap
@@ -111,6 +112,7 @@ cdef inline int to_tap(port_t *port) noexcept nogil:
     cdef iovec part[FRAGMENTS]
     cdef uint32_t buffer[FRAGMENTS]
     cdef uint32_t ready = rx_ready(d), parts = 0, i
+    cdef bint joins = port.joins and load_u32(&port.gro)
     cdef completion_t completion
     cdef uint8_t *data
     cdef int n = 0
@@ -119,7 +121,7 @@ cdef inline int to_tap(port_t *port) noexcept nogil:
         ready -= 1
         buffer[parts] = rx_take(d, &completion)
         data = buffer_at(d, d.rx_pool, buffer[parts])
-        if parts == 0 and port.joins and joined(port, &gro, data, completion.len, buffer[0]):
+        if parts == 0 and joins and joined(port, &gro, data, completion.len, buffer[0]):
             n += 1
             continue
         part[parts].iov_base = data

@@ -39,6 +39,7 @@ class GuestPlan:
     protection: str = "validated"
     mtu: int = 1500
     anti_spoof: bool = True
+    gro: bool = False  # a namespace's device takes UDP datagrams that are joined
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ _KINDS: dict[str, tuple[type[GuestPlan], dict[str, tuple[str, Check]]]] = {
             "protection": ("protection", values.protection),
             "mtu": ("mtu", values.mtu),
             "dns": ("dns", values.servers),
+            "gro": ("gro", values.switch),
         },
     ),
     VHOST_USER: (

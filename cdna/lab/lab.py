@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("cdna.lab")
 
 SPARE = 32  # contexts, and memory for them, beside those of the plan: guests that come later
-# Descriptors of a guest. A namespace: itself, its tap, its interrupt. vhost-user: its socket and connection,
-# three of each ring, those of a memory table while it is taken over.
-DESCRIPTORS = {"namespace": 3, "synthetic": 3, "vhost-user": 160}
+# Descriptors of a guest. A namespace: itself, its tap, a socket inside, its interrupt. vhost-user: its socket
+# and connection, three of each ring, those of a memory table while it is taken over.
+DESCRIPTORS = {"namespace": 4, "synthetic": 3, "vhost-user": 160}
 # Microseconds, with namespace guests and without. The programs of a namespace give their core back when they
 # wait; a virtual machine's processors want theirs all the time, and a loop that spins takes it from them.
 SPIN_US = {True: 1000.0, False: 50.0}
@@ -207,7 +207,7 @@ class Lab:
             self.member(name).reset()
 
     def change(self, name: str, settings: Mapping[str, Any], where: str = "") -> GuestPlan:
-        """Changes rate, weight, VLAN or, of a namespace, protection. That one loses frames under way.
+        """Changes rate, weight, VLAN or, of a namespace, gro and protection, which loses frames under way.
 
         Protection, be it the same, also starts a context again that the NIC has stopped.
         """
@@ -260,6 +260,8 @@ class Lab:
     def sample(self) -> list[Traffic]:
         """Traffic of every guest, with rates since the last sample."""
         with self._lock:
+            for member in self.members.values():
+                member.look()
             counters = self._all_counters()
             self._traffic = self._rates.sample(counters, time.monotonic())
             self._duplicates.look(counters, {name: m.context.mac for name, m in self.members.items()})

@@ -5,7 +5,7 @@ process ends, however it ends, the kernel removes them. A program that runs insi
 namespace, without the device.
 
     thread of a moment:  unshare(CLONE_NEWNET)   then the tap, its addresses, the loopback device
-    this process:        fd (the namespace)      tap_fd (frames, the pump's)
+    this process:        fd (the namespace)      tap_fd (frames, the pump's)      a socket for its switches
 
 A namespace belongs to a thread, and pyroute2 opens its socket in the namespace of the thread that calls, so
 each operation runs in a thread that enters the namespace and ends.
@@ -20,12 +20,13 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cdna.errors import ResourceError
 from cdna.lab import syscalls
+from cdna.lab.gro import GroSwitch
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -57,13 +58,20 @@ class Namespace:
     """A network namespace with the tap "eth0", up, with these addresses. ResourceError: what was refused.
 
     mac: aa:bb:cc:dd:ee:ff. gateways: routers of the default routes, at most one of each family.
+    gro: the tap's device takes UDP datagrams that are joined.
     """
 
     def __init__(
-        self, mac: str, addresses: Sequence[Interface], *, mtu: int = 1500, gateways: Sequence[Address] = ()
+        self,
+        mac: str,
+        addresses: Sequence[Interface],
+        *,
+        mtu: int = 1500,
+        gateways: Sequence[Address] = (),
+        gro: bool = False,
     ) -> None:
-        self._device = _Device(mac, tuple(addresses), mtu, tuple(gateways))
-        self.fd, self.tap_fd = in_thread(lambda: _make(self._device))
+        self._device = _Device(mac, tuple(addresses), mtu, tuple(gateways), gro)
+        self.fd, self.tap_fd, self._switch = in_thread(lambda: _make(self._device))
 
     @property
     def takes(self) -> int:
@@ -89,6 +97,18 @@ class Namespace:
         fresh = in_thread(lambda: _make_inside(self.fd, self._device))
         os.close(self.tap_fd)
         self.tap_fd = fresh
+        if self._device.gro:
+            self._switch.set_joins_udp(True)
+
+    @property
+    def gro(self) -> bool:
+        """Whether the device takes UDP datagrams that are joined, as it is now."""
+        return self._switch.joins_udp()
+
+    def set_gro(self, on: bool) -> None:
+        """Has the device take such datagrams, or not. ResourceError: it cannot."""
+        self._switch.set_joins_udp(on)
+        self._device = replace(self._device, gro=on)
 
     def run(self, function: Callable[[IPRoute], Result]) -> Result:
         """What `function` returns, called in a thread inside, with a netlink socket of the namespace."""
@@ -104,6 +124,7 @@ class Namespace:
     def close(self) -> None:
         """Gives up both; closing twice is harmless. The pump must have been told before (`Pump.remove`)."""
         if self.fd >= 0:
+            self._switch.close()
             os.close(self.tap_fd)
             os.close(self.fd)
             self.fd = self.tap_fd = -1
@@ -155,10 +176,11 @@ class _Device:
     addresses: tuple[Interface, ...]
     mtu: int
     gateways: tuple[Address, ...]
+    gro: bool
 
 
-def _make(device: _Device) -> tuple[int, int]:
-    """Descriptors of a new namespace, which is this thread's from now on, and of its tap."""
+def _make(device: _Device) -> tuple[int, int, GroSwitch]:
+    """Descriptors of a new namespace, which is this thread's from now on, and of its tap; its switch."""
     from pyroute2 import IPRoute
 
     try:
@@ -173,8 +195,13 @@ def _make(device: _Device) -> tuple[int, int]:
         with IPRoute() as netlink:
             configure(netlink, "lo", [])
         tap_fd = _make_device(device)
+        undo.callback(os.close, tap_fd)
+        switch = GroSwitch(DEVICE)
+        undo.callback(switch.close)
+        if device.gro:
+            switch.set_joins_udp(True)
         undo.pop_all()
-    return fd, tap_fd
+    return fd, tap_fd, switch
 
 
 def _make_inside(fd: int, device: _Device) -> int:

@@ -24,7 +24,7 @@ SANDBOXES = ("on", "log", "off")  # log: what it would end the process for is lo
 POLLS = ("adaptive", "busy")  # how the engine waits: it spins, then sleeps; or it never sleeps
 NETS: tuple[Network, ...] = (IPv4Network("10.77.0.0/24"), IPv6Network("fd77::/64"))
 HIGHEST = 0xFFFE  # the greatest number of an address that is given to somebody by default
-SHARED_KEYS = ("gateway", "dns", "vlan", "weight", "rate", "protection", "mtu")  # of [defaults]
+SHARED_KEYS = ("gateway", "dns", "vlan", "weight", "rate", "protection", "mtu", "gro")  # of [defaults]
 
 
 @dataclass(frozen=True)

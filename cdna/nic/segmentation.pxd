@@ -1,9 +1,9 @@
 """Segmentation: one large frame becomes many, of at most `mss` bytes each (virtio 1.2, 5.1.6.2).
 
 TCP, and several UDP datagrams in one frame: the hdr_len bytes of headers stand before each mss bytes of
-payload, patched. The checksum of each is made of the large one's partial sum, which the sender has left in
-the field: the pseudo header's, with the length exchanged. So the addresses in the pseudo header do not matter;
-behind a routing header they are not those of the IPv6 header (RFC 8200, 8.1).
+payload, patched. The checksum of each is made of the partial sum that the sender has left in the field: the
+pseudo header's, in which the length is exchanged. So the addresses in the pseudo header do not matter; behind
+a routing header they are not those of the IPv6 header (RFC 8200, 8.1).
 
       0          ip.network     ip.transport    hdr_len                            len
      +----------+--------------+---------------+--------+--------+-- ... ----------+
@@ -46,7 +46,7 @@ from cdna.nic.ip_headers cimport (
 )
 
 cdef enum:
-    # Bytes that may be repeated before each segment: the longest routing header (2048), and what stands around.
+    # Bytes that may be repeated before each segment: the longest routing header (2048), and what is around.
     MAX_HEADERS = 2304
     MAX_IPV4 = 65535            # bytes of a packet
     IPV6_FRAGMENT_HEADER = 8
@@ -75,7 +75,7 @@ cdef struct segmentation_t:     # a frame on its way to be segmented
 # --- the beginning ----------------------------------------------------------------------------------------
 
 cdef inline uint64_t partial_sum(const segmentation_t *s, const offload_t *o) noexcept nogil:
-    """The pseudo header's sum in the checksum field, without the length of the whole; 0: there is no field."""
+    """The pseudo header's sum in the checksum field, without the length of the whole; 0: no such field."""
     cdef uint16_t field = 0
     if s.hdr_len - o.csum_start < 2 or o.csum_offset > s.hdr_len - o.csum_start - 2:
         return 0

@@ -283,6 +283,10 @@ cdef class Pump:
         set_carrier(self._port(number).fd, up)
         store_u32(&self._port(number).link, up)
 
+    def set_gro(self, uint32_t number, bint on):
+        """Joins UDP datagrams of one flow in front of the guest's device (udp_gro.pxd), or not."""
+        store_u32(&self._port(number).gro, on)
+
     def stats(self, uint32_t number) -> dict:
         """Frames of a port: from_tap, to_tap, lost_from_tap, lost_to_tap."""
         cdef port_t *port = self._port(number)

@@ -24,6 +24,7 @@ def lab():
     lab.alice, lab.sender = lab.guest("alice")
     lab.bob, lab.receiver = lab.guest("bob", rx_ring=64, vlan="trunk", anti_spoof=False)
     lab.alice.context.set(vlan="trunk")
+    lab.pump.set_gro(lab.ports[1], True)
     yield lab
     lab.close()
 
@@ -132,6 +133,13 @@ def ethernet(lab):
     return Ether(dst=mac(lab.bob).hex(":"), src=mac(lab.alice).hex(":"))
 
 
+def test_nothing_is_joined_unless_it_is_wanted(lab):
+    lab.pump.set_gro(lab.ports[1], False)
+    frames = datagrams(lab, 4)
+    send(lab, frames)
+    assert [get(lab.receiver)[HEADER:] for _ in frames] == frames
+
+
 SINGLE = {
     "fragments": lambda lab: datagrams(lab, 2, flags="MF"),
     "later fragments": lambda lab: datagrams(lab, 2, frag=3),
@@ -195,6 +203,7 @@ def test_a_tap_that_takes_no_joined_datagrams(lab):
     try:
         carol = lab.machine.attach("carol", vnet_header=True, buffer_size=16384, tx_ring=8, rx_ring=32)
         port = lab.pump.add(carol, counter)
+        lab.pump.set_gro(port, True)
         frames = [mac(carol) + frame[6:] for frame in datagrams(lab, 5)]
         send(lab, frames)
         assert until(lambda: lab.pump.stats(port)["lost_to_tap"] == 5)

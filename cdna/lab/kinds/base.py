@@ -116,6 +116,10 @@ class Member(ABC, Generic[Plan]):
         self.shared.machine.vmm.collect_faults()
         return None if self.context.fault is None else self.context.fault.why
 
+    def look(self) -> None:
+        """Takes notice of what the guest has changed of its device."""
+        return None
+
     def counters(self) -> dict[str, int]:
         """Counters of all contexts that it has had."""
         return self._with_earlier(self.context.stats())

@@ -26,7 +26,7 @@ MEMORY = memory_needed(TX_RING, RX_RING, BUFFER_SIZE)
 
 
 class NamespaceMember(Member[GuestPlan]):
-    changeable = ("protection",)
+    changeable = ("protection", "gro")
 
     def __init__(self, shared: Shared, plan: GuestPlan) -> None:
         super().__init__(shared, plan)
@@ -43,7 +43,7 @@ class NamespaceMember(Member[GuestPlan]):
             undo.callback(shared.machine.vmm.destroy_guest, self.context.guest)
             try:
                 self.namespace = Namespace(
-                    self.context.mac, plan.addresses, mtu=plan.mtu, gateways=plan.gateways
+                    self.context.mac, plan.addresses, mtu=plan.mtu, gateways=plan.gateways, gro=plan.gro
                 )
             except ResourceError as error:
                 raise ResourceError(f"guest {plan.name}: {error}") from None
@@ -78,6 +78,7 @@ class NamespaceMember(Member[GuestPlan]):
         """Puts the context behind the tap."""
         self.context.set(takes=self.namespace.takes)
         self.port = self.pump.add(self.driver, self.namespace.tap_fd)
+        self.look()
         if not self.up:
             self.pump.set_link(self.port, False)
 
@@ -95,7 +96,12 @@ class NamespaceMember(Member[GuestPlan]):
         return {"tap_drop_tx": tap["lost_from_tap"], "tap_drop_rx": tap["lost_to_tap"]}
 
     def describe(self) -> dict[str, Any]:
-        return {**super().describe(), "device": self.namespace.has_device}
+        return {**super().describe(), "device": self.namespace.has_device, "gro": self.namespace.gro}
+
+    def look(self) -> None:
+        """Datagrams are joined as the device says, which programs inside may change (ethtool -K)."""
+        if self.port is not None:
+            self.pump.set_gro(self.port, self.namespace.gro)
 
     def counters(self) -> dict[str, int]:
         """The context's, and the tap's."""
@@ -103,6 +109,9 @@ class NamespaceMember(Member[GuestPlan]):
 
     def change(self, plan: GuestPlan, given: set[str]) -> None:
         """Another protection loses frames under way. Given at all, it starts a stopped context again."""
+        if "gro" in given:
+            self.namespace.set_gro(plan.gro)
+            self.look()
         stopped = self.context.state == ContextState.CONTEXT_FAULTED
         if plan.protection != self.plan.protection or (stopped and "protection" in given):
             self._reassign(plan)
