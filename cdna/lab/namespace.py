@@ -258,8 +258,7 @@ def _announce(netlink: IPRoute) -> None:
 
 def _inside(fd: int, function: Callable[[IPRoute], Result]) -> Result:
     from pyroute2 import IPRoute
-    from pyroute2.netns import setns
 
-    setns(fd)
+    syscalls.setns(fd, syscalls.CLONE_NEWNET)
     with IPRoute() as netlink:
         return function(netlink)
