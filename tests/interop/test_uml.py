@@ -22,7 +22,7 @@ UML = "linux.uml"
 MODULES = Path("/usr/lib/uml/modules")
 DRIVER = ("failover", "net_failover", "virtio_net")  # in the order in which they are loaded
 BUSYBOX = shutil.which("busybox")
-DEADLINE = 60.0  # seconds, for what takes three
+DEADLINE = 120.0  # seconds, for what takes three
 BOOTED = "Run /init as init process"
 
 # A driver goes, its rings stay disabled, and the next one sets them up anew; then a machine pings the other.
@@ -41,8 +41,8 @@ $b ip addr add $own/24 dev eth0
 $b ip link set eth0 up
 echo "address $($b cat /sys/class/net/eth0/address)"
 n=0
-until $b ping -c 1 -W 1 $other; do n=$((n + 1)); [ $n -gt 30 ] && break; done
-[ $n -gt 30 ] || echo "reached $other"
+until $b ping -c 1 -W 1 $other; do n=$((n + 1)); [ $n -gt 90 ] && break; done
+[ $n -gt 90 ] || echo "reached $other"
 $b ping -c 3 -i 0.1 -s 1400 -W 5 $other
 echo done
 $b sleep 1000
