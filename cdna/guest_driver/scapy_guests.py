@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ipaddress
 import weakref
+from collections.abc import Callable
 from functools import partial
 from types import TracebackType
 from typing import Any, Unpack
@@ -21,6 +22,7 @@ from scapy.interfaces import InterfaceProvider, NetworkInterface
 
 from cdna.errors import ConfigError, known, whole
 from cdna.guest_driver.queues import memory_needed
+from cdna.guest_driver.scapy_routes import End, add_routes, remove_routes
 from cdna.guest_driver.scapy_socket import ScapyL3Socket, ScapySocket
 from cdna.guest_driver.shared_driver import SharedDriver
 from cdna.machine import BUFFER_SIZES, LARGEST_MEMORY, GuestSettings, Machine
@@ -35,8 +37,10 @@ _interfaces: dict[str, GuestInterface] = {}
 class ScapyGuest(ScapySocket):
     """A guest's socket that knows its name and keeps its machine alive. `iface`: of scapy's."""
 
-    def __init__(self, name: str, lab: _Lab, guest: SharedDriver, ip: str | None) -> None:
-        super().__init__(guest, ip=ip)
+    def __init__(
+        self, name: str, lab: _Lab, guest: SharedDriver, ip: str | None, network: str | None
+    ) -> None:
+        super().__init__(guest, ip=ip, network=network)
         self.name = name
         self.iface = _interfaces[name]
         self._lab: _Lab | None = lab
@@ -54,14 +58,15 @@ class ScapyGuest(ScapySocket):
 
 
 class ScapyGuests(tuple[ScapyGuest, ...]):
-    """The guests of one machine; `close`, or leaving the `with` statement, ends them all."""
+    """The guests of one machine; `close`, or the end of `with`, ends them and frees their names."""
 
     machine: Machine
+    _end: Callable[[], object]
 
     def close(self) -> None:
         for guest in self:
             guest.close()
-        self.machine.close()
+        self._end()
 
     def __enter__(self) -> ScapyGuests:
         return self
@@ -85,22 +90,28 @@ def scapy_guests(
     start: runs the NIC on a core of its own; otherwise the guests' sockets move it when they are used, and no
     thread is needed. wire: as of `Machine`; settings: `ContextSettings` of all of them, and `buffer_size`.
 
-    The machine is closed with the last socket, when they are garbage, or at exit.
-    ConfigError: a name that scapy knows already, no room in the network, no such setting.
+    The machine is closed with the last socket, when they are garbage, when guests of the same names are made
+    again (as a notebook does), or at exit.
+    ConfigError: a name that another interface of scapy's has, no room in the network, no such setting.
     """
     if not names:
         raise ConfigError("scapy_guests: give a name for each guest")
     addresses = _addresses(network, len(names))
     for name in names:
-        if name in conf.ifaces.data:
+        if name in conf.ifaces.data and name not in _interfaces:
             raise ConfigError(f"guest {name!r}: scapy knows an interface of this name; give another")
-    lab = _Lab(Machine(_memory(len(names), settings), wire=wire, contexts=max(32, 2 * len(names))))
+    memory = _memory(len(names), settings)
+    for name in names:
+        if name in _interfaces:
+            _interfaces[name].end_lab()
+    lab = _Lab(Machine(memory, wire=wire, contexts=max(32, 2 * len(names))))
     try:
         guests = ScapyGuests(
             lab.guest(name, address, network, settings)
             for name, address in zip(names, addresses, strict=True)
         )
-        guests.machine = lab.machine
+        guests.machine, guests._end = lab.machine, lab.close
+        add_routes([End(guest.name, guest.mac, guest.ip) for guest in guests], network)
         if start:
             lab.machine.start()
     except BaseException:
@@ -146,18 +157,18 @@ class _Lab:
 
     def guest(self, name: str, ip: str | None, network: str | None, settings: GuestSettings) -> ScapyGuest:
         shared = SharedDriver.of(self.machine.attach(name, **settings))
-        _interfaces[name] = GuestInterface(name, shared, ip, network)
+        _interfaces[name] = GuestInterface(name, shared, ip, network, self.close)
         self.names.append(name)
         _announce(_interfaces[name])
-        return ScapyGuest(name, self, shared, ip)
+        return ScapyGuest(name, self, shared, ip, network)
 
 
 def _close(machine: Machine, names: list[str]) -> None:
     for name in names:
         interface = _interfaces.pop(name)
         conf.ifaces.data.pop(name, None)
-        conf.route.ifdel(name)
         conf.netcache.arp_cache.pop(interface.ip, None)
+    remove_routes(names)
     machine.close()
 
 
@@ -167,9 +178,17 @@ def _close(machine: Machine, names: list[str]) -> None:
 class GuestInterface(NetworkInterface):  # type: ignore[misc]
     """A guest where scapy takes an interface. It keeps neither the guest nor its machine."""
 
-    def __init__(self, name: str, shared: SharedDriver, ip: str | None, network: str | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        shared: SharedDriver,
+        ip: str | None,
+        network: str | None,
+        end_lab: Callable[[], object],
+    ) -> None:
         self.shared = weakref.ref(shared)
         self.network = network
+        self.end_lab = end_lab
         described = {
             "name": name,
             "description": name,
@@ -194,10 +213,10 @@ class GuestProvider(InterfaceProvider):  # type: ignore[misc]
         return dev.shared() is not None
 
     def _l2socket(self, dev: GuestInterface) -> Any:
-        return partial(_open, ScapySocket, dev)
+        return partial(_open, ScapySocket, dev, network=dev.network)
 
     def _l2listen(self, dev: GuestInterface) -> Any:
-        return partial(_open, ScapySocket, dev, outgoing=True)
+        return partial(_open, ScapySocket, dev, network=dev.network, outgoing=True)
 
     def _l3socket(self, dev: GuestInterface, ipv6: bool) -> Any:
         return partial(_open, ScapyL3Socket, dev, network=dev.network)
@@ -222,9 +241,7 @@ def _open(
 
 
 def _announce(interface: GuestInterface) -> None:
-    """Tells scapy of an interface, and of the network behind it."""
+    """Tells scapy of an interface."""
     if GuestProvider not in conf.ifaces.providers:
         conf.ifaces.register_provider(GuestProvider)
     conf.ifaces.data[interface.name] = interface
-    if interface.network is not None:
-        conf.route.ifadd(interface.name, f"{interface.ip}/{interface.network.partition('/')[2]}")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cdna.guest_driver.shared_driver import SharedDriver
 
 ASK_FOR = 2.0  # seconds until nobody is assumed to have an address
+EVERYBODY = "ff:ff:ff:ff:ff:ff"
 KEEP_FOR = 120.0  # seconds, as scapy's own cache
 
 _known: WeakKeyDictionary[SharedDriver, dict[str, tuple[str, float]]] = WeakKeyDictionary()
@@ -36,8 +37,10 @@ def next_hop(address: str, network: str | None, gateway: str | None) -> str:
 def resolve(sock: ScapySocket, address: str) -> str:
     """The MAC address of an IPv4 or IPv6 address. Scapy_Exception: nobody answers for it."""
     ip = ipaddress.ip_address(address)
-    if address == "255.255.255.255":
-        return "ff:ff:ff:ff:ff:ff"
+    if address == "255.255.255.255" or is_broadcast(ip, sock.network):
+        return EVERYBODY
+    if address in (sock.ip, link_local(sock.mac)):
+        return sock.mac
     if ip.is_multicast:
         return _multicast(ip)
     known = _known.setdefault(sock.shared, {})
@@ -48,6 +51,14 @@ def resolve(sock: ScapySocket, address: str) -> str:
             raise Scapy_Exception(f"nobody answers for {address}: no MAC address to send to")
         known[address] = mac, time.monotonic() + KEEP_FOR
     return mac
+
+
+def is_broadcast(ip: ipaddress.IPv4Address | ipaddress.IPv6Address, network: str | None) -> bool:
+    """Whether it is the broadcast address of an IPv4 network; one of fewer than four addresses has none."""
+    if network is None or ip.version != 4:
+        return False
+    near = ipaddress.ip_network(network, strict=False)
+    return near.prefixlen <= 30 and ip == near.broadcast_address
 
 
 def _multicast(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
@@ -61,7 +72,7 @@ def _ask_v4(sock: ScapySocket, address: str) -> str:
     from cdna.guest_driver.scapy_socket import ScapySocket
 
     with ScapySocket(sock.shared, ip=sock.ip or "0.0.0.0") as link:
-        answer = link.sr1(Ether(dst="ff:ff:ff:ff:ff:ff") / ARP(pdst=address), timeout=ASK_FOR, verbose=0)
+        answer = link.sr1(Ether(dst=EVERYBODY) / ARP(pdst=address), timeout=ASK_FOR, verbose=0)
     return str(answer[ARP].hwsrc) if answer is not None else ""
 
 

@@ -21,13 +21,14 @@ from scapy.data import ETH_P_ALL, MTU
 from scapy.error import Scapy_Exception
 from scapy.layers.inet import IP
 from scapy.layers.inet6 import IPv6
-from scapy.layers.l2 import ARP, Dot3, Ether
+from scapy.layers.l2 import ARP, LLC, SNAP, Dot1Q, Dot3, Ether
 from scapy.packet import Packet, raw
 from scapy.supersocket import SuperSocket
 from scapy.utils import EDecimal
 
 from cdna.guest_driver.driver import Driver
 from cdna.guest_driver.remote import RemoteDriver
+from cdna.guest_driver.scapy_neighbours import EVERYBODY, link_local, next_hop, resolve
 from cdna.guest_driver.shared_driver import SharedDriver
 
 GLANCE = 0.1  # seconds between two looks at a socket that sleeps: it may have been closed meanwhile
@@ -43,9 +44,10 @@ class ScapySocket(SuperSocket):  # type: ignore[misc]
     """A layer 2 socket of a guest, which goes on without it when it is closed.
 
     guest: a Driver or a RemoteDriver. ip: its IPv4 address, for packets that do not say their source.
-    type: the one EtherType to receive. filter: in libpcap's language. outgoing: receives what the guest sends
-    as well. Fields that a packet leaves open are filled in: the guest's own MAC and IP address as the source,
-    and where a socket with `ip` sends IPv4, the destination's MAC address, by ARP.
+    network: "10.0.0.0/24", whose broadcast address is known then. type: the one EtherType to receive.
+    filter: in libpcap's language. outgoing: receives what the guest sends as well. Fields that a packet
+    leaves open are filled in: the guest's own MAC and IP address as the source (IPv6: link-local), and the
+    destination's MAC address, by ARP or neighbour discovery on the NIC, never on the host's network.
 
     `recv` never waits: None where there is no frame. EOFError: the context was revoked, or the socket closed.
     ContextFault: the NIC stopped the context. A frame that the guest may not send (spoofed, VLAN) is dropped
@@ -65,6 +67,7 @@ class ScapySocket(SuperSocket):  # type: ignore[misc]
         guest: Guest,
         *,
         ip: str | None = None,
+        network: str | None = None,
         type: int = ETH_P_ALL,
         filter: str | None = None,
         outgoing: bool = False,
@@ -72,6 +75,7 @@ class ScapySocket(SuperSocket):  # type: ignore[misc]
         self.closed = True  # until there is something to close
         self.shared = guest if isinstance(guest, SharedDriver) else SharedDriver.of(guest)
         self.ip = ip
+        self.network = network
         self.promisc = False  # what a context receives is its VMM's to say
         self._inbox = self.shared.open(_wanted(type, filter), outgoing=outgoing)
         self.closed = False
@@ -94,7 +98,7 @@ class ScapySocket(SuperSocket):  # type: ignore[misc]
     @property
     def l3(self) -> ScapyL3Socket:
         """A new layer 3 socket of the same guest."""
-        return ScapyL3Socket(self.shared, ip=self.ip)
+        return ScapyL3Socket(self.shared, ip=self.ip, network=self.network)
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"context {self.driver.context.index}"
@@ -112,7 +116,7 @@ class ScapySocket(SuperSocket):  # type: ignore[misc]
         return len(frame)
 
     def _frame(self, packet: Packet | bytes) -> Packet | bytes:
-        return self._filled(packet)
+        return self._filled(packet, sending=True)
 
     def recv_raw(self, x: int = MTU) -> tuple[Any, bytes | None, EDecimal | None]:
         """The next frame as (class, bytes, time), or three times None where there is none."""
@@ -139,9 +143,9 @@ class ScapySocket(SuperSocket):  # type: ignore[misc]
             return [self._filled(packet) for packet in packets]
         return packets
 
-    def _filled(self, packet: Any) -> Any:
+    def _filled(self, packet: Any, sending: bool = False) -> Any:
         """The packet, or a copy with this guest's addresses where it leaves them open."""
-        wanted = list(self._missing(packet)) if isinstance(packet, Packet) else []
+        wanted = list(self._missing(packet, sending)) if isinstance(packet, Packet) else []
         if not wanted:
             return packet
         packet = packet.copy()
@@ -149,10 +153,11 @@ class ScapySocket(SuperSocket):  # type: ignore[misc]
             setattr(packet[layer], field, value)
         return packet
 
-    def _missing(self, packet: Packet) -> Iterable[tuple[Any, str, str]]:
-        link, network = packet, packet.payload
-        if isinstance(packet, IP):
-            network = packet
+    def _missing(self, packet: Packet, sending: bool) -> Iterable[tuple[Any, str, str]]:
+        """The addresses to fill in. scapy would take the host's, and ask for MAC addresses in its network."""
+        link, network = packet, packet if isinstance(packet, IP | IPv6) else packet.payload
+        while isinstance(network, Dot1Q | LLC | SNAP):
+            network = network.payload
         if isinstance(link, Ether | Dot3) and "src" not in link.fields:
             yield type(link), "src", self.mac
         if isinstance(network, ARP):
@@ -160,13 +165,24 @@ class ScapySocket(SuperSocket):  # type: ignore[misc]
                 yield ARP, "hwsrc", self.mac
             if self.ip and "psrc" not in network.fields:
                 yield ARP, "psrc", self.ip
-        if self.ip and isinstance(network, IP):
-            if "src" not in network.fields:
-                yield IP, "src", self.ip
-            if isinstance(link, Ether) and "dst" not in link.fields and isinstance(network.dst, str):
-                from cdna.guest_driver.scapy_neighbours import resolve
+        if self.ip and isinstance(network, IP) and "src" not in network.fields:
+            yield IP, "src", self.ip
+        if isinstance(network, IPv6) and "src" not in network.fields:
+            yield IPv6, "src", link_local(self.mac)
+        if isinstance(link, Ether | Dot3) and "dst" not in link.fields:
+            mac = self._destination(network, sending)
+            if mac is not None:
+                yield type(link), "dst", mac
 
-                yield Ether, "dst", resolve(self, network.dst)
+    def _destination(self, network: Packet, sending: bool) -> str | None:
+        """The MAC address for a packet; None: of many destinations, each has its own."""
+        if isinstance(network, ARP):
+            return str(network.hwdst) if "hwdst" in network.fields else EVERYBODY
+        if not isinstance(network, IP | IPv6):
+            return EVERYBODY
+        if isinstance(network.dst, str):
+            return resolve(self, str(network.dst))
+        return resolve(self, str(next(iter(network.dst)))) if sending else None
 
     # --- waiting --------------------------------------------------------------------------------------------
 
@@ -224,14 +240,11 @@ class ScapyL3Socket(ScapySocket):
     def __init__(
         self, guest: Guest, *, network: str | None = None, gateway: str | None = None, **options: Any
     ) -> None:
-        super().__init__(guest, **options)
-        self.network = network
+        super().__init__(guest, network=network, **options)
         self.gateway = gateway
 
     def _frame(self, packet: Packet | bytes) -> Packet:
-        from cdna.guest_driver.scapy_neighbours import next_hop, resolve
-
-        packet = self._filled(packet)
+        packet = self._filled(packet, sending=True)
         if not isinstance(packet, IP | IPv6):
             raise ValueError(f"{type(packet).__name__}: give an IP or IPv6 packet, or send it at layer 2")
         hop = next_hop(str(packet.dst), self.network, self.gateway)

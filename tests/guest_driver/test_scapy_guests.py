@@ -11,10 +11,34 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from scapy.all import ARP, ICMP, IP, TCP, ARP_am, Ether, ICMPEcho_am, Raw, conf, sendp, sniff, sr1, srp, srp1
+from scapy.all import (
+    ARP,
+    ICMP,
+    IP,
+    TCP,
+    UDP,
+    ARP_am,
+    Dot1Q,
+    Ether,
+    ICMPEcho_am,
+    ICMPv6EchoRequest,
+    IPv6,
+    Net,
+    Raw,
+    conf,
+    send,
+    sendp,
+    sniff,
+    sr1,
+    srp,
+    srp1,
+)
+from scapy.error import Scapy_Exception
+from scapy.layers import inet, inet6, l2
 
 import cdna
 from cdna.errors import ConfigError
+from cdna.guest_driver import scapy_neighbours
 
 EVERYBODY = "ff:ff:ff:ff:ff:ff"
 QUIET = {"verbose": 0, "timeout": 20}
@@ -127,6 +151,90 @@ def test_guests_that_are_forgotten_leave_nothing(start):
     assert "cdna-alice" not in conf.ifaces.data
 
 
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Addresses that scapy looks for in the host's network."""
+    asked: list[str] = []
+    for module, function in ((l2, "getmacbyip"), (inet, "getmacbyip"), (inet6, "getmacbyip6")):
+        monkeypatch.setattr(module, function, lambda address, *_: asked.append(address))
+    monkeypatch.setattr(scapy_neighbours, "ASK_FOR", 0.05)
+    return asked
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        IPv6(dst="fd00::77") / ICMPv6EchoRequest(),
+        IP(dst="192.0.2.77") / ICMP(),
+        IP(dst=Net("192.0.2.77/32")) / ICMP(),
+        Dot1Q(vlan=7) / IPv6(dst="fd00::77") / UDP(),
+        Dot1Q(vlan=7) / Dot1Q(vlan=8) / IP(dst="192.0.2.77") / UDP(),
+    ],
+    ids=["v6", "v4", "v4 set", "tagged v6", "tagged twice"],
+)
+@pytest.mark.parametrize("network", [None, "10.8.0.0/24"])
+def test_an_address_is_looked_for_on_the_nic_alone(payload, network, asked):
+    with cdna.scapy_guests("cdna-alice", "cdna-bob", network=network) as (alice, _):
+        with pytest.raises(Scapy_Exception, match="nobody answers for"):
+            alice.send(Ether() / payload)
+        with pytest.raises(Scapy_Exception, match="nobody answers for"):
+            sendp(Ether() / payload, iface="cdna-alice", verbose=0)
+    assert asked == []
+
+
+def test_what_a_packet_leaves_open_is_the_guests(guests, asked):
+    alice, bob = guests
+    alice.send(Ether(dst=bob.mac) / IPv6(dst="fd00::2") / UDP())
+    alice.send(Ether() / Raw(bytes(46)))
+    alice.send(Ether() / ARP(pdst=bob.ip))
+    alice.send(Ether() / IP(dst=alice.ip) / UDP())
+    first, second, third = bob.sniff(count=3, timeout=20)
+    assert first[IPv6].src == scapy_neighbours.link_local(alice.mac)
+    assert (second.src, second.dst) == (alice.mac, EVERYBODY)
+    assert (third.dst, third[ARP].psrc) == (EVERYBODY, alice.ip)
+    assert asked == []
+
+
+def test_a_directed_broadcast_is_for_everybody(guests):
+    alice, bob = guests
+    alice.send(Ether() / IP(dst="10.8.0.255") / UDP())
+    with alice.l3 as l3:
+        l3.send(IP(dst="10.8.0.255") / UDP())
+    send(IP(dst="10.8.0.255") / UDP(), iface="cdna-alice", verbose=0)
+    assert [p.dst for p in bob.sniff(count=3, timeout=20)] == [EVERYBODY] * 3
+
+
+@pytest.mark.usefixtures("answering")
+def test_without_iface_packets_for_a_guest_go_through_another(guests):
+    alice, bob = guests
+    assert conf.route.route(bob.ip) == ("cdna-alice", alice.ip, "0.0.0.0")
+    assert conf.route.route(alice.ip) == ("cdna-bob", bob.ip, "0.0.0.0")
+    assert conf.route.route("10.8.0.77")[0] == "cdna-alice"
+    assert conf.route.route(alice.ip, dev="cdna-alice")[0] == "cdna-alice"
+    near = scapy_neighbours.link_local(bob.mac)
+    assert conf.route6.route(near)[:2] == ("cdna-alice", scapy_neighbours.link_local(alice.mac))
+    answer = sr1(IP(dst=bob.ip) / ICMP(id=7), **QUIET)
+    assert (answer[IP].src, answer[IP].dst, answer[ICMP].id) == (bob.ip, alice.ip, 7)
+
+
+def test_guests_of_the_same_names_replace_those_before():
+    alice, bob = cdna.scapy_guests("cdna-alice", "cdna-bob")
+    old = alice.machine
+    alice, carol = again = cdna.scapy_guests("cdna-alice", "cdna-carol")
+    with pytest.raises(ConfigError, match="was closed"):
+        old.step()
+    with pytest.raises(EOFError):
+        bob.recv()
+    assert "cdna-bob" not in conf.ifaces.data
+    alice.send(Ether(dst=carol.mac, type=0x88B5) / Raw(bytes(46)))
+    assert len(carol.sniff(count=1, timeout=20)) == 1
+    again.close()
+    assert not {"cdna-alice", "cdna-carol"} & set(conf.ifaces.data)
+    assert not [route for route in conf.route.routes if route[3] == "cdna-alice"]
+    assert not [route for route in conf.route6.routes if route[3] == "cdna-alice"]
+    bob.close()
+
+
 def test_without_a_network(monkeypatch):
     routes = list(conf.route.routes)
     with cdna.scapy_guests("cdna-alice", network=None, vlan=7, buffer_size=9024) as (alice,):
@@ -149,6 +257,7 @@ def test_without_a_network(monkeypatch):
     ],
 )
 def test_guests_that_cannot_be(names, options, message):
+    gc.collect()
     before = sorted(os.listdir("/proc/self/fd"))
     with pytest.raises(ConfigError, match=message):
         cdna.scapy_guests(*names, **options)
