@@ -7,6 +7,7 @@ UDP datagrams among them, also where no socket has asked for it. The latter is o
 from __future__ import annotations
 
 import ctypes
+import socket
 
 from cdna.errors import ResourceError
 
@@ -22,7 +23,10 @@ class GroSwitch:
         from pyroute2.ethtool import ioctl  # takes a while to import
 
         self._device = device
-        self._ethtool = ioctl.IoctlEthtool(device)
+        # Its constructor would open a socket of IPv4, which a sandboxed server must not.
+        self._ethtool = ioctl.IoctlEthtool.__new__(ioctl.IoctlEthtool)
+        self._ethtool.sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._ethtool.change_ifname(device)
         try:
             if not _names:
                 _names.extend(self._ethtool.get_stringset())

@@ -36,7 +36,13 @@ ALWAYS = (
 )
 BY_PART = {
     calls.TAP: ("pyroute2",),
-    calls.NAMESPACES: ("cdna.lab.kinds.namespace", "cdna.nic.tap", "pyroute2", "pyroute2.netns"),
+    calls.NAMESPACES: (
+        "cdna.lab.kinds.namespace",
+        "cdna.nic.tap",
+        "pyroute2",
+        "pyroute2.netns",
+        "pyroute2.ethtool.ioctl",
+    ),
 }
 
 
