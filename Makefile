@@ -31,7 +31,7 @@ help:  ## list these verbs
 run: build  ## set up, build and run the comparison
 	$(VENV)/bin/cdna compare --report report
 
-build: $(VENV)/.built $(VENV)/.installed  ## compile what has changed, into the source tree
+build: $(VENV)/.built $(VENV)/.installed $(VENV)/share/man/man1/cdna.1  ## compile what has changed, into the source tree
 
 test: build $(VENV)/.test  ## run the tests; the summary says what was skipped and why
 	$(PY) -m pytest
@@ -113,12 +113,14 @@ ifneq ($(shell cat $(VENV)/.built 2>/dev/null),$(FLAGS))
 .PHONY: $(VENV)/.built
 endif
 
-# Finds everything compiled: it adds the tree to the path, and the command cdna. man(1) finds the pages where
-# the command is; an editable install brings none.
+# Finds everything compiled: it adds the tree to the path, and the command cdna.
 $(VENV)/.installed: $(VENV)/.ready | $(VENV)/.built
 	$(PIP) install -qq --no-build-isolation --no-deps -e .
-	@mkdir -p $(VENV)/share/man/man1 && ln -sf $(CURDIR)/man/*.1 $(VENV)/share/man/man1/
 	@touch $@
+
+# man(1) looks beside the command's directory; an editable install puts no pages there.
+$(VENV)/share/man/man1/cdna.1: | $(VENV)/.ready
+	@mkdir -p $(@D) && ln -sf $(CURDIR)/man/*.1 $(@D)
 
 $(VENV)/.test $(VENV)/.lint $(VENV)/.fuzz: $(VENV)/.%: $(VENV)/.ready
 	@echo "installing the $* tools"; $(call install,t["project"]["optional-dependencies"]["$*"])
