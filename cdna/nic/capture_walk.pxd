@@ -141,6 +141,7 @@ cdef inline int64_t nanoseconds(walk_t *walk, const interface_t *interface, uint
     cdef u128 since = ticks
     cdef u128 moved
     cdef uint32_t power = interface.resolution & 0x7F
+    cdef uint64_t offset = <uint64_t>interface.offset
     if interface.resolution & 0x80:
         since = since * 1000000000 >> power
     else:
@@ -150,7 +151,7 @@ cdef inline int64_t nanoseconds(walk_t *walk, const interface_t *interface, uint
         while power > 9 and since:
             since = since // 10
             power -= 1
-    moved = <u128>(<uint64_t>-interface.offset if interface.offset < 0 else interface.offset) * 1000000000
+    moved = <u128>(0 - offset if interface.offset < 0 else offset) * 1000000000
     if interface.offset < 0:
         if moved > since:
             return refuse(walk, TOO_EARLY)
