@@ -10,7 +10,7 @@ taps                  guests64 beside two taps on a kernel bridge, whose guests 
 
 Each backend has one core for its engine; the frontends of a turn are one dpdk-testpmd on the other core.
 Protection is on: both sides consult a guest's memory table for every buffer. Contenders take turns, each
-with processes of its own; a ratio is the median over rounds, with the least and the most. Frames are counted
+with processes of its own; a ratio is the median over rounds, with the quartiles. Frames are counted
 where they arrive. Needs dpdk-testpmd and two cores, and root for hugepages and for the taps; without
 hugepages (--no-huge) neither side has any.
 """

@@ -9,7 +9,7 @@ fairness   eight guests flood a wire of 500 Mb/s, one is held to a tenth of it
 capture    tcp with a capture of both guests to a file, whole frames and headers, over tcp without
 
 Contenders take turns, so that what disturbs one disturbs all; a ratio is the median over rounds, with the
-least and the most. Needs root, iperf3, ping and nsenter.
+quartiles. Needs root, iperf3, ping and nsenter.
 """
 
 from __future__ import annotations

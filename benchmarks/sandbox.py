@@ -8,7 +8,7 @@ kicks64               as guests64, with a NIC that sleeps and is woken: system c
 
 The frontends are those of benchmarks/dpdk.py: one dpdk-testpmd on the other core. The two servers take turns,
 each with processes of its own; who begins changes from round to round; a ratio is the median over rounds,
-with the least and the most. Needs dpdk-testpmd and two cores.
+with the quartiles. Needs dpdk-testpmd and two cores.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from cdna.compare.result import quartiles
 from cdna.report.style import Style
-from cdna.report.summary import least_most, spread
+from cdna.report.summary import middle_half, spread
 from netlab.turns import Load, ratio
 
 
@@ -26,14 +27,15 @@ def table(load: Load, style: Style, ours: str = "cdna") -> str:
     """ours: what the ratios are of, in a heading."""
     rows = style.table()
     rows.add_column(load.unit, no_wrap=True)
-    headings = ("median", "least-\nmost", *((f"{ours}\nover it", "least-\nmost") if load.ratios else ()))
+    headings = ("median", "middle\nhalf", *((f"{ours}\nover it", "middle\nhalf") if load.ratios else ()))
     for heading in headings:
         rows.add_column(heading, justify="right", no_wrap=True)
     for figure in load.figures:
         cells = [figure.contender, f"{figure.median:.2f}"]
-        cells.append(f"{min(figure.values):.2f}{style.dash}{max(figure.values):.2f}")
+        low, high = quartiles(figure.values)
+        cells.append(f"{low:.2f}{style.dash}{high:.2f}")
         over = load.ratios.get(figure.contender)
         if load.ratios:
-            cells += ["", ""] if over is None else [f"{over.median:.2f}", least_most(over, style.dash)]
+            cells += ["", ""] if over is None else [f"{over.median:.2f}", middle_half(over, style.dash)]
         rows.add_row(*cells)
     return style.render("", load.name, rows, *([load.said] if load.said else []))

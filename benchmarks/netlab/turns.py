@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import median
 from typing import TypeVar
 
-from cdna.compare.result import Ratio
+from cdna.compare.disturbance import undisturbed, watched
+from cdna.compare.result import Ratio, ratio_over
 
 Contender = TypeVar("Contender")
 Result = TypeVar("Result")
@@ -40,22 +43,31 @@ class Load:
 def take_turns(
     contenders: Mapping[str, Contender], rounds: int, measure: Callable[[Contender], Result]
 ) -> dict[str, list[Result]]:
-    """A figure of each contender in each round. Who begins changes from round to round."""
+    """A figure of each contender in each round. The first one changes from round to round.
+
+    A figure is taken again while other programs have the cores, and what is left of that is told.
+    """
     figures: dict[str, list[Result]] = {name: [] for name in contenders}
     names = list(contenders)
     for turn in range(rounds):
         first = turn % len(names)
         for name in names[first:] + names[:first]:
-            figures[name].append(measure(contenders[name]))
+            result, taken, _ = undisturbed(partial(watched, partial(measure, contenders[name])))
+            figures[name].append(result)
+            if taken.disturbed:
+                print(
+                    f"disturbed machine: others had {taken.share:.0%} of a core beside {name}",
+                    file=sys.stderr,
+                )
     return figures
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Ratio:
-    """Ours over theirs, round by round: median, least and most."""
+    """Ours over theirs, round by round: median and quartiles."""
     pairs = [one / other for one, other in zip(ours, theirs, strict=True) if other > 0]
     if not pairs:
         return Ratio(float("inf"), float("inf"), float("inf"), 0)
-    return Ratio(median(pairs), min(pairs), max(pairs), len(pairs))
+    return ratio_over(pairs)
 
 
 def percentile(values: Iterable[float], percent: float) -> float:

@@ -41,7 +41,7 @@ class BenchRow:
     """One path, measured. `gbps` is bytes of frames x 8, without preamble, gap and FCS.
 
     `memcpy_mpps` is memcpy of the same frames over the same working set, measured in turns with the path;
-    `spread` is the least and the greatest `ratio_to_memcpy` over pairs of slices. `contexts` were assigned,
+    `spread` is the quartiles of `ratio_to_memcpy` over pairs of slices. `contexts` were assigned,
     all but the ones in use idle. `slices` holds the Mpps of each slice.
     """
 

@@ -20,6 +20,7 @@ from cdna.bench.result import (
     BenchRow,
 )
 from cdna.compare.hostinfo import host_facts
+from cdna.compare.result import quartiles
 from cdna.errors import WrongFrame
 from cdna.guest_driver.driver import Driver
 from cdna.guest_driver.queues import memory_needed
@@ -202,7 +203,7 @@ def _rows(contenders: list[Contender], slices: dict[int, list[tuple[int, float]]
             seconds=seconds,
             memcpy_mpps=median(reference),
             ratio_to_memcpy=median(ratios),
-            spread=(min(ratios), max(ratios)),
+            spread=quartiles(ratios),
             contexts=contender.contexts,
             slices=tuple(mpps[number]),
         )

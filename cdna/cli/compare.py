@@ -123,6 +123,8 @@ def _measure(
     if json_to is not None:
         writes.append(partial(output.write_file, "--json", json_to, comparison.to_json()))
     output.write_all(writes)
+    if report_to is not None:
+        output.show(f"\nreport: {report_to / 'index.html'}\n")
     return _verdict(comparison)
 
 

@@ -3,9 +3,11 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from statistics import median
+from functools import reduce
+from statistics import median, quantiles
 from typing import Any, Protocol
 
+from cdna.compare.disturbance import QUIET, Disturbance
 from cdna.compare.plan import Case, Plan
 from cdna.compare.vm.result import VmRun
 from cdna.errors import ConfigError
@@ -68,6 +70,7 @@ class Run:
     received: int = 0
     receive: str | None = None
     slices: tuple[float, ...] = ()
+    disturbance: Disturbance = QUIET
 
     @property
     def case(self) -> Case:
@@ -83,7 +86,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Ratio:
-    """A ratio of throughputs: the median, the least and the greatest over `pairs` pairs of slices."""
+    """A ratio of throughputs over `pairs` pairs of slices: the median, and the quartiles `low` and `high`.
+
+    Half of the pairs lie between the quartiles: one pair that was disturbed does not move them far.
+    """
 
     median: float
     low: float
@@ -120,7 +126,25 @@ def ratio_of_slices(
     if not pairs:
         return None
     ratios = [a / b for a, b in pairs]
-    return Ratio(median(ratios), min(ratios), max(ratios), len(ratios))
+    return ratio_over(ratios)
+
+
+def ratio_over(ratios: Sequence[float]) -> Ratio:
+    """The median and the quartiles of one or more pairs."""
+    return Ratio(median(ratios), *quartiles(ratios), len(ratios))
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float]:
+    """The bounds of the middle half of one or more values."""
+    if len(values) < 2:
+        return values[0], values[0]
+    low, _, high = quantiles(values, n=4, method="inclusive")
+    return low, high
+
+
+def _faster(one: Run, other: Run) -> Run:
+    ratio = ratio_of(other, one)
+    return other if ratio is None or ratio.median > 1 else one
 
 
 @dataclass(frozen=True)
@@ -150,9 +174,12 @@ class Comparison:
         return {key: sections[key] for key in order}
 
     def baseline(self, run: Run) -> Run | None:
-        """The bridge that `run` is compared with: of the ways to receive, the faster one of the group."""
+        """The bridge that `run` is compared with: of the ways to receive, the faster one of the group.
+
+        That is the one to which no other has a ratio above 1, so the row marked 1 is never the slower one.
+        """
         bridges = [other for other in self.runs if other.group == run.group and other.path == "bridge"]
-        return max(bridges, key=lambda bridge: bridge.mpps, default=None)
+        return reduce(_faster, bridges) if bridges else None
 
     def ratio(self, run: Run) -> Ratio | None:
         """The throughput of `run` over the bridge's, or None when there is no bridge to compare with."""
@@ -204,6 +231,7 @@ def _run(index: int, row: Any) -> Run:
         known["profile"] = Profile(**row["profile"])
         known["interrupts"] = Interrupts(**row["interrupts"])
         known["slices"] = tuple(row.get("slices", ()))
+        known["disturbance"] = Disturbance(**row.get("disturbance", {}))
         return Run(**known)
     except (KeyError, TypeError) as error:
         raise ConfigError(f"comparison: run {index} is not one of cdna compare --json's ({error})") from None

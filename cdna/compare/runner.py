@@ -8,9 +8,11 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from cdna.children import python
+from cdna.compare.disturbance import Disturbance, Taken, undisturbed
 from cdna.compare.hostinfo import host_facts
 from cdna.compare.plan import Case, Plan
 from cdna.compare.result import Comparison, Interrupts, Profile, Run
@@ -18,7 +20,7 @@ from cdna.errors import CdnaError, ResourceError
 from cdna.nic.traffic import Load
 from cdna.progress import OnProgress, Progress, ignore
 
-SLICES = 3  # turns of each contender; odd, so that the median ratio is one that was measured
+SLICES = 5  # turns of each contender; odd, so that the median ratio is one that was measured
 
 
 class Worker:
@@ -82,8 +84,9 @@ def measure(plan: Plan, on_progress: OnProgress[Run] = ignore) -> Comparison:
             for number in range(SLICES):
                 for case in group:
                     on_progress(Progress(done, total, str(case)))
-                    slices[case].append(worker.run(case, plan, plan.seconds / SLICES))
-                    rate = slices[case][-1]["cycles_per_second"]
+                    kept, taken, repeated = undisturbed(partial(_slice, worker, case, plan))
+                    slices[case].append({**kept, "taken": taken, "repeated": repeated})
+                    rate = kept["cycles_per_second"]
                     done += 1
                     if number == SLICES - 1:
                         finished += (_run(case, slices[case]),)
@@ -91,6 +94,11 @@ def measure(plan: Plan, on_progress: OnProgress[Run] = ignore) -> Comparison:
             on_progress(Progress(done, total, str(group[-1]), finished))
     facts = host_facts(tsc_mhz=rate / 1e6, host_core=cpus[0], nic_core=cpus[-1])
     return Comparison(facts, runs)
+
+
+def _slice(worker: Worker, case: Case, plan: Plan) -> tuple[dict[str, Any], Taken]:
+    result = worker.run(case, plan, plan.seconds / SLICES)
+    return result, Taken(**result["taken"])
 
 
 def _run(case: Case, slices: list[dict[str, Any]]) -> Run:
@@ -127,4 +135,5 @@ def _run(case: Case, slices: list[dict[str, Any]]) -> Run:
             total("guest_interrupts") / seconds,
         ),
         slices=tuple(piece["frames"] / piece["seconds"] / 1e6 for piece in slices),
+        disturbance=Disturbance.of([piece["taken"] for piece in slices], int(total("repeated"))),
     )

@@ -14,9 +14,11 @@ from cdna.report.summary import (
     DIRECTIONS,
     DOMAINS,
     Finding,
+    disturbance_sentences,
     findings,
     frames,
-    least_most,
+    mark,
+    middle_half,
     number_of,
     sentences,
     spread,
@@ -54,13 +56,17 @@ def report(comparison: Comparison) -> str:
         title="CDNA against software bridging" if both else "CDNA, measured",
         lead=escape(f"{sizes}. {_host_in_a_line(comparison)}"),
         tiles="\n".join(map(_tiles, findings(comparison))),
-        sentences="\n".join(f"<p>{escape(text)}</p>" for text in sentences(comparison, DASH)),
+        sentences=_paragraphs([*sentences(comparison, DASH), *disturbance_sentences(comparison)]),
         throughput="\n".join(_throughput(i, *key, runs) for i, (key, runs) in enumerate(sections)),
         profiles="\n".join(_profiles(i, *key, runs) for i, (key, runs) in enumerate(sections)),
         tables="\n".join(_table(comparison, *key, runs) for key, runs in sections),
         published=published(comparison),
         host=_host(comparison),
     )
+
+
+def _paragraphs(texts: Sequence[str]) -> str:
+    return "\n".join(f"<p>{escape(text)}</p>" for text in texts)
 
 
 def vm_report(comparison: Comparison) -> str:
@@ -72,7 +78,7 @@ def vm_report(comparison: Comparison) -> str:
         title="CDNA against the kernel's bridge: virtual machines",
         lead=escape(f"{comparison.host.get('vm', '')}. {_host_in_a_line(comparison)}".lstrip(". ")),
         tiles="".join(_vm_tile(comparison, run) for run in comparison.vm if run.path == "cdna"),
-        sentences="\n".join(f"<p>{escape(text)}</p>" for text in vm_sentences(comparison, DASH)),
+        sentences=_paragraphs([*vm_sentences(comparison, DASH), *disturbance_sentences(comparison)]),
         table=_vm_table(comparison),
         host=_host(comparison),
     )
@@ -145,7 +151,11 @@ def _tiles(finding: Finding) -> str:
 
 
 def _pairs(ratio: Ratio, digits: int = 2) -> str:
-    return f"{least_most(ratio, DASH, digits)} over {ratio.pairs} pairs of slices" if ratio.pairs > 1 else ""
+    return (
+        f"half of {ratio.pairs} pairs of slices: {middle_half(ratio, DASH, digits)}"
+        if ratio.pairs > 1
+        else ""
+    )
 
 
 def _tile(value: str, text: str, small: str) -> str:
@@ -170,7 +180,7 @@ _COLUMNS = (
     ("path", ""),
     ("Mpps", ""),
     ("Gb/s", ""),
-    ("times bridge", f"least{DASH}most"),
+    ("times bridge", "middle half"),
     ("VMM", "% of time"),
     ("driver", "% of time"),
     ("guests", "% of time"),
@@ -190,15 +200,16 @@ def _table(comparison: Comparison, domains: str, direction: str, size: int | str
         first = i == 0 or runs[i - 1].guests != run.guests
         classes = " ".join(["first"] * first + ["main"] * (run.case.contender == "cdna validated"))
         count = f'<th scope="row">{run.guests}</th>' if first else "<td></td>"
-        rows.append(f'<tr class="{classes}">{count}{_path(run.case.contender)}{_cells(comparison, run)}</tr>')
+        rows.append(f'<tr class="{classes}">{count}{_path(run)}{_cells(comparison, run)}</tr>')
     return f"""<h3>{escape(f"{DIRECTIONS[direction]}, {frames(size)}, {DOMAINS[domains]}")}</h3>
 <div class="panel scroll"><table class="runs"><thead><tr>{head}</tr></thead>
 <tbody>{"".join(rows)}</tbody></table></div>"""
 
 
-def _path(contender: str) -> str:
+def _path(run: Run) -> str:
+    contender = run.case.contender
     dot = f'<span class="dot" style="background: var(--{plots.variable(contender)})"></span>'
-    return f'<td class="left">{dot}{escape(plots.label(contender))}</td>'
+    return f'<td class="left">{dot}{escape(plots.label(contender))}{mark(run.disturbance)}</td>'
 
 
 def _cells(comparison: Comparison, run: Run) -> str:

@@ -19,7 +19,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from cdna.compare.plan import PROTECTIONS, RECEIVES
-from cdna.compare.result import Run
+from cdna.compare.result import Run, quartiles
 from cdna.report.table import profile
 
 CONTENDERS = (
@@ -82,7 +82,7 @@ def label(contender: str) -> str:
 def throughput(runs: Sequence[Run], identity: str, description: str) -> str:
     """Gb/s as lines and idle as dashed lines over the number of guests, as in Figures 3 and 4.
 
-    runs: of one direction. A band shows the least and the greatest slice. identity: unique in the page.
+    runs: of one direction. A band shows the middle half of the slices. identity: unique in the page.
     """
     with matplotlib.rc_context(_settings(identity)):
         names = contenders(runs)
@@ -92,7 +92,7 @@ def throughput(runs: Sequence[Run], identity: str, description: str) -> str:
         for name in names:
             line = sorted((run for run in runs if run.case.contender == name), key=lambda run: run.guests)
             _throughput_line(axes, idle, name, line)
-        top = max(run.gbps for run in runs)
+        top = max(max(run.gbps, _band(run)[1]) for run in runs)
         axes.set(xlabel="guests", ylabel="throughput, Gb/s", ylim=(0, 1.1 * top or 1))
         idle.set(ylabel="host idle, % (dashed)", ylim=(0, 110), yticks=range(0, 101, 20))
         idle.spines["left"].set_visible(False)
@@ -107,12 +107,18 @@ def throughput(runs: Sequence[Run], identity: str, description: str) -> str:
         return _svg(figure, identity, description)
 
 
+def _band(run: Run) -> tuple[float, float]:
+    """The quartiles of the slices, in Gb/s."""
+    if not run.slices or not run.mpps:
+        return run.gbps, run.gbps
+    low, high = quartiles(run.slices)
+    return low * run.gbps / run.mpps, high * run.gbps / run.mpps
+
+
 def _throughput_line(axes: Axes, idle: Axes, name: str, runs: Sequence[Run]) -> None:
     guests = [run.guests for run in runs]
     colour = _SERIES[name]
-    per_frame = [run.gbps / run.mpps if run.mpps else 0.0 for run in runs]  # Gb/s for a Mpps
-    low = [min(run.slices, default=run.mpps) * k for run, k in zip(runs, per_frame, strict=True)]
-    high = [max(run.slices, default=run.mpps) * k for run, k in zip(runs, per_frame, strict=True)]
+    low, high = zip(*map(_band, runs), strict=True)
     axes.fill_between(guests, low, high, color=colour, alpha=0.15, linewidth=0)
     gbps = [run.gbps for run in runs]
     axes.plot(guests, gbps, color=colour, marker=_MARKERS[name], markersize=5, linewidth=2)

@@ -4,8 +4,11 @@ from dataclasses import dataclass
 from statistics import median
 
 from cdna.bench.result import BARE_RING, GUEST_TO_WIRE, BenchResult, BenchRow
+from cdna.compare.disturbance import Disturbance
 from cdna.compare.result import Comparison, Ratio, Run, ratio_of
+from cdna.compare.vm.result import P99
 
+MARK = "*"
 DIRECTIONS = {"tx": "Transmit", "rx": "Receive"}
 DOMAINS = {"process": "domains are processes", "inline": "all domains in one process, no switches"}
 
@@ -22,13 +25,13 @@ def number_of(count: int, noun: str) -> str:
 
 
 def spread(ratio: Ratio, dash: str, digits: int = 2) -> str:
-    """2.31 (2.25-2.40): the median, the least and the greatest; 2.31 when there was one pair."""
-    between = least_most(ratio, dash, digits)
+    """2.31 (2.25-2.40): the median and the quartiles; 2.31 when there was one pair."""
+    between = middle_half(ratio, dash, digits)
     return f"{ratio.median:.{digits}f} ({between})" if between else f"{ratio.median:.{digits}f}"
 
 
-def least_most(ratio: Ratio, dash: str, digits: int = 2) -> str:
-    """2.25-2.40, or nothing when there was one pair."""
+def middle_half(ratio: Ratio, dash: str, digits: int = 2) -> str:
+    """2.25-2.40, the quartiles, or nothing when there was one pair."""
     return "" if ratio.pairs < 2 else f"{ratio.low:.{digits}f}{dash}{ratio.high:.{digits}f}"
 
 
@@ -102,6 +105,29 @@ def _sentence(finding: Finding, dash: str) -> str:
 
 def _list(parts: list[str]) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def disturbance_sentences(comparison: Comparison) -> list[str]:
+    """Sentences about slices in which other programs or the hypervisor had the cores; none if none had."""
+    rows = [run.disturbance for run in comparison.runs]
+    rows += [run.disturbance for run in comparison.vm if run.quantity != P99]  # p99: of the median's slices
+    repeated, kept = sum(row.repeated for row in rows), sum(row.disturbed for row in rows)
+    said = []
+    if repeated:
+        said.append(f"Repeated: {number_of(repeated, 'slice')}, as other programs had the cores meanwhile.")
+    if kept:
+        worst = max(row.share for row in rows if row.disturbed)
+        said.append(
+            f"Disturbed machine: {number_of(kept, 'slice')} of the rows marked {MARK} "
+            f"had no quiet repetition; others took up to {worst:.0%} of a core. "
+            "These figures are of a busy machine: measure again."
+        )
+    return said
+
+
+def mark(disturbance: Disturbance) -> str:
+    """Behind the name of a row whose figures others disturbed."""
+    return f" {MARK}" if disturbance.disturbed else ""
 
 
 def bench_sentences(result: BenchResult, dash: str = "-") -> list[str]:

@@ -9,8 +9,10 @@ from cdna.report.summary import (
     DIRECTIONS,
     DOMAINS,
     bench_sentences,
+    disturbance_sentences,
     frames,
-    least_most,
+    mark,
+    middle_half,
     sentences,
 )
 from cdna.report.vm_table import vm_sentences, vm_table
@@ -30,6 +32,7 @@ def comparison_text(comparison: Comparison, style: Style) -> str:
         parts += ["", f"Virtual machines, {comparison.host.get('vm', '')}".rstrip(", ")]
         parts += [vm_table(comparison, style)]
     parts += ["", *sentences(comparison, style.dash), *vm_sentences(comparison, style.dash)]
+    parts += disturbance_sentences(comparison)
     return style.render(*parts)
 
 
@@ -42,7 +45,7 @@ def _runs_table(comparison: Comparison, runs: list[Run], style: Style, interrupt
     table = style.table()
     table.add_column("guests", justify="right", no_wrap=True)
     table.add_column("path", no_wrap=True)
-    headings = ["Mpps", "Gb/s", "times\nbridge", "least-\nmost", "VMM\n%", "drv.\n%", "guest\n%", "idle\n%"]
+    headings = ["Mpps", "Gb/s", "times\nbridge", "middle\nhalf", "VMM\n%", "drv.\n%", "guest\n%", "idle\n%"]
     headings += [
         "cycles\n/frame",
         *(("NIC\nirq/s", "drv.\nirq/s", "guest\nirq/s") if interrupts else ()),
@@ -57,7 +60,7 @@ def _runs_table(comparison: Comparison, runs: list[Run], style: Style, interrupt
         irq = run.interrupts
         table.add_row(
             str(run.guests) if first else "",
-            run.case.contender.replace("cdna iommu:", "iommu "),
+            run.case.contender.replace("cdna iommu:", "iommu ") + mark(run.disturbance),
             figure(run.mpps),
             figure(run.gbps),
             *_to_bridge(comparison, run, style),
@@ -71,11 +74,11 @@ def _runs_table(comparison: Comparison, runs: list[Run], style: Style, interrupt
 
 
 def _to_bridge(comparison: Comparison, run: Run, style: Style) -> tuple[str, str]:
-    """The ratio, and its least and greatest over pairs of slices."""
+    """The ratio, and its quartiles over pairs of slices."""
     ratio = comparison.ratio(run)
     if ratio is None or comparison.baseline(run) is run:
         return "" if ratio is None else "1", ""
-    return f"{ratio.median:.2f}", least_most(ratio, style.dash)
+    return f"{ratio.median:.2f}", middle_half(ratio, style.dash)
 
 
 def bench_text(result: BenchResult, style: Style) -> str:
@@ -92,7 +95,7 @@ def bench_text(result: BenchResult, style: Style) -> str:
         "Gb/s",
         "memcpy\nMpps",
         "of\nmemcpy",
-        "least-\nmost",
+        "middle\nhalf",
         "of bare\nring",
         "of none",
     )

@@ -6,7 +6,7 @@ from cdna.compare.result import Comparison
 from cdna.compare.vm.plan import LATENCY, TCP, UDP
 from cdna.compare.vm.result import VmRun
 from cdna.report.style import Style
-from cdna.report.summary import least_most, spread
+from cdna.report.summary import mark, middle_half, spread
 
 LOADS = {TCP: "TCP", UDP: "UDP, 64 B frames", LATENCY: "round trip"}
 QUANTITIES = {"throughput": "", "median": ", median", "p99": ", p99"}
@@ -16,7 +16,7 @@ COLUMNS = (
     ("figure", ""),
     ("unit", ""),
     ("times", "bridge"),
-    ("least-", "most"),
+    ("middle", "half"),
     ("QEMU", "% of a core"),
     ("server", "% of a core"),
     ("kernel", "% of a core"),
@@ -41,11 +41,11 @@ def cells(comparison: Comparison, run: VmRun, dash: str) -> list[str]:
     ratio = comparison.vm_ratio(run)
     bridge = run.path == "bridge"
     return [
-        run.path,
+        run.path + mark(run.disturbance),
         f"{run.value:.0f}" if run.less_is_better else f"{run.value:.3f}",
         run.unit,
         "" if ratio is None else "1" if bridge else f"{ratio.median:.2f}",
-        "" if ratio is None or bridge else least_most(ratio, dash),
+        "" if ratio is None or bridge else middle_half(ratio, dash),
         *(f"{100 * part:.0f}" for part in (run.cpu.guests, run.cpu.server, run.cpu.kernel, run.cpu.total)),
     ]
 

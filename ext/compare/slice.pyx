@@ -4,6 +4,7 @@ import os
 import select
 import signal
 import time
+from dataclasses import asdict
 
 from libc.stdint cimport uint32_t, uint64_t
 from posix.mman cimport madvise
@@ -22,6 +23,7 @@ from cdna.nic.generator cimport GeneratorWire
 from cdna.nic.wire cimport Wire, cycles_per_second
 from cdna.vmm.tables cimport Tables
 
+from cdna.compare.disturbance import CoresReading
 from cdna.errors import ResourceError
 
 cdef extern from "<sys/prctl.h>" nogil:
@@ -168,13 +170,15 @@ cdef class Slice:
         children = self._fork(cpus)
         try:
             self._wait_ready(children)
+            before = CoresReading.now(children[0], children[1:], cpus)
             self._start(warm_up, seconds)
             self._wait(children, warm_up + seconds + DRAIN_SECONDS + 20.0, stop_fd)
+            after = CoresReading.now(children[0], children[1:], cpus)
         finally:
             self.machine.nic.request_stop()
             _reap(children, kill=self.host.phase != PHASE_STOP)
             store_u32(&self.tally.nic.alive, 0)     # a NIC that was killed has not said so itself
-        return self.result()
+        return {**self.result(), "taken": asdict(after.since(before, min(cpus), max(cpus)))}
 
     cdef _fork(self, list cpus):
         """One process for the NIC, then one for each domain (inline: one for all). Returns their pids."""

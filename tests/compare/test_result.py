@@ -66,7 +66,7 @@ def test_unknown_keys_of_a_later_version_are_ignored() -> None:
 def test_ratio_is_taken_slice_by_slice() -> None:
     ratio = ratio_of(run("cdna", 99, (2.0, 6.0, 9.0)), run("bridge", 1, (1.0, 2.0, 4.5)))
     assert ratio is not None
-    assert (ratio.median, ratio.low, ratio.high, ratio.pairs) == (2.0, 2.0, 3.0, 3)
+    assert (ratio.median, ratio.low, ratio.high, ratio.pairs) == (2.0, 2.0, 2.5, 3)
 
 
 @pytest.mark.parametrize(
@@ -102,6 +102,24 @@ def test_ratio_is_to_the_faster_bridge_of_the_same_group() -> None:
     assert ratio is not None
     assert of_flip is not None
     assert (ratio.median, of_flip.median) == (2.5, 0.5)
+
+
+def test_one_pair_that_was_disturbed_moves_the_quartiles_little() -> None:
+    ratio = ratio_of(run("cdna", 2, (2.0, 2.1, 1.9, 2.0, 0.01)), run("bridge", 1, (1.0,) * 5))
+    assert ratio is not None
+    assert (ratio.low, ratio.median, ratio.high) == (1.9, 2.0, 2.0)
+
+
+def test_the_row_of_reference_is_never_the_slower_one() -> None:
+    """One disturbed slice makes flip the slower one on average, though it is faster in the other pairs."""
+    flip = run("bridge", 3.4, (5.0, 5.0, 0.1), receive="flip")
+    copy = run("bridge", 4.0, (4.0, 4.0, 4.0), receive="copy")
+    for order in ([flip, copy], [copy, flip]):
+        comparison = Comparison({}, order)
+        assert comparison.baseline(copy) is flip
+        ratio = comparison.ratio(copy)
+        assert ratio is not None
+        assert ratio.median <= 1
 
 
 def test_no_ratio_without_a_bridge() -> None:

@@ -28,7 +28,7 @@ def test_json_round_trip() -> None:
 def test_json_has_the_documented_fields() -> None:
     tree = json.loads(synthetic_vm_comparison().to_json())
     for row in tree["vm"]:
-        documented = "path load quantity unit value seconds cpu slices samples histogram"
+        documented = "path load quantity unit value seconds cpu slices samples histogram disturbance"
         assert list(row) == documented.split()
         assert list(row["cpu"]) == ["guests", "server", "kernel"]
 

@@ -55,7 +55,7 @@ def test_a_row_holds_what_was_measured() -> None:
         "6.000",
         "3.000",
         "3.00",
-        "2.50-3.50",
+        "2.75-3.25",
         "10",
         "0",
         "42",
@@ -68,7 +68,7 @@ def test_a_row_holds_what_was_measured() -> None:
     ]
     assert theirs[3] == "1"
     assert theirs[-1] == "9"
-    assert "3.00 (2.50-3.50) times the bridge" in " ".join(text.split())
+    assert "3.00 (2.75-3.25) times the bridge" in " ".join(text.split())
 
 
 def test_sentences_take_the_largest_number_of_guests() -> None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Any
 
+from cdna.compare.disturbance import QUIET, Disturbance
 from cdna.compare.vm.plan import VmCase
 from cdna.errors import ConfigError
 
@@ -46,6 +47,7 @@ class VmRun:
     slices: tuple[float, ...] = ()
     samples: int = 0
     histogram: str | None = None
+    disturbance: Disturbance = QUIET
 
     @property
     def case(self) -> VmCase:
@@ -65,6 +67,7 @@ class VmRun:
         """From JSON. ConfigError: it is none of ours."""
         try:
             known = {field.name: row[field.name] for field in fields(cls) if field.name in row}
+            known["disturbance"] = Disturbance(**row.get("disturbance", {}))
             return cls(**{**known, "cpu": HostCpu(**row["cpu"]), "slices": tuple(row.get("slices", ()))})
         except (KeyError, TypeError) as error:
             what = f"comparison: figure {index} of virtual machines"

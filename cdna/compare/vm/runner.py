@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import Counter
+from dataclasses import replace
+from functools import partial
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
+from cdna.compare.disturbance import Disturbance, Taken, undisturbed, watched
 from cdna.compare.hostinfo import host_facts
 from cdna.compare.result import Comparison
 from cdna.compare.vm.cpu import Reading
@@ -40,16 +44,29 @@ def measure(plan: VmPlan, on_progress: OnProgress[VmRun] = ignore) -> Comparison
             scene.wait_ready()
         for group in groups:
             turns: dict[VmCase, list[tuple[Turn, HostCpu]]] = {case: [] for case in group}
+            kept: dict[VmCase, list[Taken]] = {case: [] for case in group}
+            again: Counter[VmCase] = Counter()
             for number in range(TURNS):
                 for case in _rotated(group, number):
                     on_progress(Progress(done, total, str(case)))
-                    turns[case].append(_turn(case, scenes[case.path], plan.seconds / TURNS))
+                    take = partial(_turn, case, scenes[case.path], plan.seconds / TURNS)
+                    turn, taken, repeated = undisturbed(partial(watched, take))
+                    turns[case].append(turn)
+                    kept[case].append(taken)
+                    again[case] += repeated
                     done += 1
-            figures = [_runs(case, turns[case], plan.seconds) for case in group]
+            figures = [
+                _with(_runs(case, turns[case], plan.seconds), Disturbance.of(kept[case], again[case]))
+                for case in group
+            ]
             finished = [run for same in zip(*figures, strict=True) for run in same]  # paths side by side
             runs += finished
             on_progress(Progress(done, total, str(group[-1]), tuple(finished)))
     return Comparison({**host_facts(), **_facts()}, vm=runs)
+
+
+def _with(runs: list[VmRun], disturbance: Disturbance) -> list[VmRun]:
+    return [replace(run, disturbance=disturbance) for run in runs]
 
 
 def _check_machine() -> None:
