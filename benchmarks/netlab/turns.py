@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -49,10 +50,13 @@ def take_turns(
     """
     figures: dict[str, list[Result]] = {name: [] for name in contenders}
     names = list(contenders)
+    again: Counter[str] = Counter()
     for turn in range(rounds):
         first = turn % len(names)
         for name in names[first:] + names[:first]:
-            result, taken, _ = undisturbed(partial(watched, partial(measure, contenders[name])))
+            take = partial(watched, partial(measure, contenders[name]))
+            result, taken, repeated = undisturbed(take, again[name])
+            again[name] += repeated
             figures[name].append(result)
             if taken.disturbed:
                 print(

@@ -22,7 +22,7 @@ LIMIT = 0.02  # of a core's time that others may have in a slice
 SLACK = 0.003  # seconds beside, for the start and the end
 LOAD_LIMIT = 0.1  # of a core's time, beside a load that is not pinned
 LOAD_SLACK = 0.2  # seconds beside: the kernel counts in ticks
-REPEATS = 2  # of a slice that was disturbed; then the least disturbed one is kept
+REPEATS = 3  # of disturbed slices of one case; of each, the least disturbed one is kept
 
 _TICK = os.sysconf("SC_CLK_TCK")
 _STEAL = 8  # field of a line of /proc/stat, the name counted (proc(5))
@@ -71,10 +71,13 @@ class Disturbance:
 QUIET = Disturbance()
 
 
-def undisturbed(measure: Callable[[], tuple[Result, Taken]]) -> tuple[Result, Taken, int]:
-    """The least disturbed result of `measure`, which is repeated while disturbed; and how often it was."""
+def undisturbed(measure: Callable[[], tuple[Result, Taken]], before: int) -> tuple[Result, Taken, int]:
+    """The least disturbed result of `measure`, which is repeated while disturbed; and how often it was.
+
+    before: how often slices of this case were repeated; there are REPEATS in all.
+    """
     tries = [measure()]
-    while tries[-1][1].disturbed and len(tries) <= REPEATS:
+    while tries[-1][1].disturbed and before + len(tries) <= REPEATS:
         tries.append(measure())
     result, taken = min(tries, key=lambda one: (one[1].disturbed, one[1].share))
     return result, taken, len(tries) - 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -80,16 +81,18 @@ def measure(plan: Plan, on_progress: OnProgress[Run] = ignore) -> Comparison:
     with _worker() as worker:
         for group in plan.groups():
             slices: dict[Case, list[dict[str, Any]]] = {case: [] for case in group}
+            again: Counter[Case] = Counter()
             finished: tuple[Run, ...] = ()
             for number in range(SLICES):
                 for case in group:
                     on_progress(Progress(done, total, str(case)))
-                    kept, taken, repeated = undisturbed(partial(_slice, worker, case, plan))
-                    slices[case].append({**kept, "taken": taken, "repeated": repeated})
+                    kept, taken, repeated = undisturbed(partial(_slice, worker, case, plan), again[case])
+                    slices[case].append({**kept, "taken": taken})
+                    again[case] += repeated
                     rate = kept["cycles_per_second"]
                     done += 1
                     if number == SLICES - 1:
-                        finished += (_run(case, slices[case]),)
+                        finished += (_run(case, slices[case], again[case]),)
             runs += finished
             on_progress(Progress(done, total, str(group[-1]), finished))
     facts = host_facts(tsc_mhz=rate / 1e6, host_core=cpus[0], nic_core=cpus[-1])
@@ -101,7 +104,7 @@ def _slice(worker: Worker, case: Case, plan: Plan) -> tuple[dict[str, Any], Take
     return result, Taken(**result["taken"])
 
 
-def _run(case: Case, slices: list[dict[str, Any]]) -> Run:
+def _run(case: Case, slices: list[dict[str, Any]], repeated: int) -> Run:
     """The sum of a case's slices."""
 
     def total(name: str) -> float:
@@ -135,5 +138,5 @@ def _run(case: Case, slices: list[dict[str, Any]]) -> Run:
             total("guest_interrupts") / seconds,
         ),
         slices=tuple(piece["frames"] / piece["seconds"] / 1e6 for piece in slices),
-        disturbance=Disturbance.of([piece["taken"] for piece in slices], int(total("repeated"))),
+        disturbance=Disturbance.of([piece["taken"] for piece in slices], repeated),
     )

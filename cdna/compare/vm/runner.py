@@ -50,7 +50,7 @@ def measure(plan: VmPlan, on_progress: OnProgress[VmRun] = ignore) -> Comparison
                 for case in _rotated(group, number):
                     on_progress(Progress(done, total, str(case)))
                     take = partial(_turn, case, scenes[case.path], plan.seconds / TURNS)
-                    turn, taken, repeated = undisturbed(partial(watched, take))
+                    turn, taken, repeated = undisturbed(partial(watched, take), again[case])
                     turns[case].append(turn)
                     kept[case].append(taken)
                     again[case] += repeated
