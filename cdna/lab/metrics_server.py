@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 log = logs.logger("cdna.lab")
 
 HOST = "127.0.0.1"
-CONNECTIONS = 32  # at a time; one more, and the oldest is ended
+CONNECTIONS = 128  # at a time; one more, and the oldest is ended: a scraper outlasts a burst of others
 ANSWERS = 8  # of these under way; the same
 REQUEST_BYTES = 8192
 PATIENCE = 10.0  # seconds that a request may take
