@@ -47,6 +47,11 @@ cpdef enum Check:
     CHECK_TAG_SHORT                 # a tagged frame has its tag
     CHECK_TAG                       # an access port sends no frame of a VLAN
     CHECK_TAG_NESTED                # nor one with a tag behind the tag
+    CHECK_TX_MTU                    # a frame is no longer than the context's MTU allows
+    # cdna/nic/learn.pxd: addresses behind a guest
+    CHECK_LEARN_OWN                 # no context's own address is learned behind another
+    CHECK_LEARN_HOLD                # nor one that was seen elsewhere just now
+    CHECK_LEARN_MANY                # a context has at most LEARNED of them
     # cdna/nic/vnet.pxd: virtio-net headers and what is left to do
     CHECK_OFFLOAD_LONG              # a frame that is not to be segmented has at most MAX_FRAME bytes
     CHECK_MSS                       # a segment is no longer than a frame

@@ -83,7 +83,7 @@ def stats(
 ) -> int:
     """What the guests send and receive now, or all counters of one."""
     from cdna.lab.rates import Traffic
-    from cdna.report.lab_table import counters_table, rates_table
+    from cdna.report.lab_table import counters_table, drops_text, rates_table
 
     reply = _ask(socket, "stats", guest=guest)
     style = output.style()
@@ -94,7 +94,8 @@ def stats(
     else:
         if json:
             return _show_json({"guests": reply["traffic"], "wire": reply["wire"]})
-        output.show(style.render(rates_table([Traffic(**row) for row in reply["traffic"]], style)))
+        traffic = [Traffic(**row) for row in reply["traffic"]]
+        output.show(style.render(rates_table(traffic, style)) + drops_text(traffic, reply["wire"]))
     return DONE
 
 
@@ -173,11 +174,14 @@ def link(
 def change(
     guest: Guest,
     settings: Annotated[
-        list[str], typer.Argument(metavar="NAME=VALUE...", help="rate, weight, vlan, protection, gro.")
+        list[str],
+        typer.Argument(
+            metavar="NAME=VALUE...", help="rate, weight, vlan, anti_spoof, promiscuous, protection, gro."
+        ),
     ],
     socket: Socket = None,
 ) -> int:
-    """Change rate, weight, VLAN, protection or gro of a guest that runs."""
+    """Change settings of a guest that runs."""
     changes: dict[str, str] = {}
     for setting in settings:
         name, equals, value = setting.partition("=")

@@ -134,11 +134,12 @@ def _watch(lab: "Lab", ends: threading.Event, until: float) -> None:
 
 def _write(result: dict[str, Any], json_to: Path | None) -> None:
     from cdna.lab.rates import Traffic
-    from cdna.report.lab_table import totals_table
+    from cdna.report.lab_table import drops_text, totals_table
 
     style = output.style()
-    table = totals_table([Traffic(**row) for row in result["guests"]], style)
-    writes: list[output.Write] = [partial(output.show, style.render(table))]
+    traffic = [Traffic(**row) for row in result["guests"]]
+    table = style.render(totals_table(traffic, style)) + drops_text(traffic, result["wire"])
+    writes: list[output.Write] = [partial(output.show, table)]
     if json_to is not None:
         text = json_format.dumps(result, indent=1) + "\n"
         writes.append(partial(output.write_file, "--json", json_to, text))

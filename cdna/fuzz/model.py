@@ -100,7 +100,9 @@ class Model:
         self.cursor = 0
         self.wire_in: deque[bytes] = deque()
         self.wire_out: list[bytes] = []
-        self.wire_drops = 0
+        self.wire_drops = {"rx_drop_filter": 0, "rx_drop_invalid": 0}
+        # Addresses behind the contexts that may send foreign ones: whose, and whether on the wire by now.
+        self.learned: dict[bytes, tuple[ModelContext, bool]] = {}
         self.vectors: list[set[int]] = []
         self.irq_frames = irq_frames
         self.refused = (0, 0)
@@ -129,6 +131,7 @@ class Model:
 
     def assign(self, context: ModelContext, direct_map: range | None = None) -> None:
         self.contexts[context.index] = context
+        self.learned.pop(context.mac, None)
         for i, page in enumerate(direct_map or ()):
             if self.owner[page] == context.domain:
                 context.io_table[i] = page
@@ -138,6 +141,7 @@ class Model:
         context = self.contexts[index]
         assert context is not None
         self.contexts[index] = None
+        self.learned = {mac: entry for mac, entry in self.learned.items() if entry[0] is not context}
         if context.protection == VALIDATED:
             for ring in context.rings.values():
                 self.reap_ring(ring, ring.enqueued)
@@ -421,7 +425,9 @@ class Model:
         if vlan is not None and (vlan != 0 or len(frame) < 18):
             context.stats["tx_drop_vlan"] += 1
             return
-        to_wire = frame[0] & 1 or self.find(frame[:6]) is None
+        if not context.anti_spoof:
+            self.learn(context, frame[6:12])
+        to_wire = frame[0] & 1 or self.receiver(frame[:6]) is None
         delivered, matched = self.deliver_local(frame, context)
         if to_wire:
             self.wire_out.append(frame)
@@ -432,13 +438,31 @@ class Model:
     def find(self, mac: bytes) -> ModelContext | None:
         return next((c for c in self.contexts if c is not None and c.mac == mac), None)
 
+    def learn(self, context: ModelContext, mac: bytes) -> None:
+        """A foreign source address is behind this context, unless another place showed it just now."""
+        if mac == context.mac:
+            return
+        known, on_wire = self.learned.get(mac, (context, False))
+        elsewhere = known is not context or on_wire or self.find(mac) is not None
+        if elsewhere or mac[0] & 1 or not any(mac):
+            context.stats["tx_unlearned"] += 1
+        else:
+            self.learned[mac] = (context, False)
+
+    def receiver(self, mac: bytes) -> ModelContext | None:
+        """The context that has an address, or behind which it was learned."""
+        context, on_wire = self.learned.get(mac, (None, False))
+        return self.find(mac) or (None if on_wire else context)
+
     def deliver_local(self, frame: bytes, sender: ModelContext | None) -> tuple[int, bool]:
         """Deliveries, and whether anybody wants the frame."""
         if self.vlan(frame) not in (None, 0):
             return 0, False
         group = frame[0] & 1
         wanting = []
-        target = None if group else self.find(frame[:6])
+        target = None if group else self.receiver(frame[:6])
+        if target is not None and target is sender and target.mac != frame[:6]:
+            target = None  # learned behind its sender
         if target is not None:
             wanting.append(target)
         for context in self.contexts:
@@ -507,12 +531,17 @@ class Model:
         n = min(budget, BURST, len(self.wire_in))
         for _ in range(n):
             frame = self.wire_in.popleft()
-            if len(frame) >= 18 and (frame[0] & 1 or frame[:6] == frame[6:12]):
-                own = self.find(frame[6:12])
-                if own is not None:
-                    own.stats["rx_own_source"] += 1
-            wanted = len(frame) >= 18 and self.deliver_local(frame, None)[1]
-            self.wire_drops += not wanted
+            tagged = self.vlan(frame) is not None
+            if len(frame) < (18 if tagged else Limits.MIN_FRAME):
+                self.wire_drops["rx_drop_invalid"] += 1
+                continue
+            own = self.find(frame[6:12])
+            if own is not None and (frame[0] & 1 or frame[:6] == frame[6:12]):
+                own.stats["rx_own_source"] += 1
+            if frame[6:12] in self.learned and self.vlan(frame) in (None, 0):
+                self.learned[frame[6:12]] = (self.learned[frame[6:12]][0], True)
+            if not self.deliver_local(frame, None)[1]:
+                self.wire_drops["rx_drop_filter"] += 1
         return n
 
     def interrupts(self) -> None:

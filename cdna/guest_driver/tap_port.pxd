@@ -35,7 +35,8 @@ cdef struct port_t:             # a guest: its tap and its context
     bint joins                  # the tap takes joined datagrams
     uint64_t from_tap           # frames
     uint64_t to_tap
-    uint64_t lost_to_tap        # frames that the tap did not take, or that came while the link was down
+    uint64_t lost_to_tap        # frames that the tap did not take
+    uint64_t lost_to_link       # frames that came while the link was down
     uint64_t lost_from_tap      # frames that no NIC here carries, or that the VMM refused
 
 
@@ -79,7 +80,10 @@ cdef inline int from_tap(port_t *port) noexcept nogil:
 
 
 cdef inline void write_to_tap(port_t *port, const iovec *part, int parts) noexcept nogil:
-    port.lost_to_tap += not port.link or writev(port.fd, part, parts) < 0
+    if port.link:
+        port.lost_to_tap += writev(port.fd, part, parts) < 0
+    else:
+        port.lost_to_link += 1
 
 
 cdef inline void write_joined(port_t *port, gro_t *gro) noexcept nogil:
@@ -88,7 +92,7 @@ cdef inline void write_joined(port_t *port, gro_t *gro) noexcept nogil:
     if port.link:
         port.lost_to_tap += gro_write(gro, port.fd, &port.joins)
     else:
-        port.lost_to_tap += n
+        port.lost_to_link += n
     for i in range(n):
         give_free(&port.driver.rx, gro.buffer[i])
     gro.n = 0

@@ -23,7 +23,8 @@ LISTS = ("address", "gateway", "dns", "user", "features")  # settings that an op
 class GuestPlan:
     """A namespace, and what every guest has. mac: None gives it the context's own.
 
-    vlan, weight, rate, protection, anti_spoof: `ContextSettings`. dns: name servers; none: the host's.
+    vlan, weight, rate, protection, mtu, anti_spoof, promiscuous: `ContextSettings`. dns: name servers;
+    none: the host's.
     """
 
     kind: ClassVar[str] = NAMESPACE
@@ -39,6 +40,7 @@ class GuestPlan:
     protection: str = "validated"
     mtu: int = 1500
     anti_spoof: bool = True
+    promiscuous: bool = False
     gro: bool = False  # a namespace's device takes UDP datagrams that are joined
 
 
@@ -55,7 +57,6 @@ class VhostUserPlan(GuestPlan):
     packed: bool = True  # whether packed rings are offered
     features: tuple[str, ...] = ()  # virtio features withheld (-rss) and added (+rss)
     users: tuple[int, ...] = ()  # who may attach beside this process's user and root
-    promiscuous: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,9 @@ class SyntheticPlan(GuestPlan):
 
     kind: ClassVar[str] = SYNTHETIC
 
+    mtu: int = values.MAX_MTU  # it takes frames of any size
     to: str | None = None
     size: int = 64  # bytes of a frame, without the FCS
-    promiscuous: bool = False
 
 
 Check = Callable[[str, object], Any]
@@ -77,6 +78,7 @@ _SHARED: dict[str, tuple[str, Check]] = {  # by setting: the plan's field, and w
     "weight": ("weight", values.weight),
     "rate": ("rate", values.rate),
     "anti_spoof": ("anti_spoof", values.switch),
+    "promiscuous": ("promiscuous", values.switch),
 }
 _KINDS: dict[str, tuple[type[GuestPlan], dict[str, tuple[str, Check]]]] = {
     NAMESPACE: (
@@ -100,7 +102,6 @@ _KINDS: dict[str, tuple[type[GuestPlan], dict[str, tuple[str, Check]]]] = {
             "packed": ("packed", values.switch),
             "features": ("features", values.features),
             "user": ("users", values.users),
-            "promiscuous": ("promiscuous", values.switch),
         },
     ),
     SYNTHETIC: (
@@ -110,7 +111,6 @@ _KINDS: dict[str, tuple[type[GuestPlan], dict[str, tuple[str, Check]]]] = {
             "protection": ("protection", values.protection),
             "to": ("to", values.destination),
             "size": ("size", values.frame_size),
-            "promiscuous": ("promiscuous", values.switch),
         },
     ),
 }

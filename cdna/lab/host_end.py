@@ -48,8 +48,8 @@ def _stays(device: str) -> bool:
     return False
 
 
-def give_addresses(device: str, addresses: Sequence[Interface]) -> None:
-    """Addresses for a tap that was made for this lab, and goes with it. ResourceError: one is in use.
+def give_addresses(device: str, addresses: Sequence[Interface], mtu: int) -> None:
+    """Addresses and MTU for a tap that was made for this lab, and goes with it. ResourceError: one is in use.
 
     Frames of the host's are kept to what a guest's buffer takes.
     """
@@ -61,7 +61,7 @@ def give_addresses(device: str, addresses: Sequence[Interface]) -> None:
 
         with IPRoute() as netlink:
             _check_free(netlink, device, addresses)
-            configure(netlink, device, addresses, **GSO_LIMITS)
+            configure(netlink, device, addresses, mtu=mtu, **GSO_LIMITS)
             set_speed(device)
 
     in_thread(give)

@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,14 @@ from cdna.errors import ConfigError
 from cdna.guest_driver.pump import Pump
 from cdna.lab import resolver
 from cdna.lab.duplicates import Duplicates, is_live
-from cdna.lab.guest_plans import NAMESPACE, GuestPlan, SyntheticPlan, VhostUserPlan, guest_plan
+from cdna.lab.guest_plans import (
+    NAMESPACE,
+    SYNTHETIC,
+    GuestPlan,
+    SyntheticPlan,
+    VhostUserPlan,
+    guest_plan,
+)
 from cdna.lab.host_end import addresses_of, give_addresses, is_there, tap_of
 from cdna.lab.hosts import hosts_text
 from cdna.lab.kinds.base import LIVE_SETTINGS, Member, Shared
@@ -33,10 +40,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("cdna.lab")
 
+DEFAULT_MTU = 1500  # bytes
+WIRE_DROPS = ("rx_drop_filter", "rx_drop_invalid")  # counters of the NIC that are about frames of the wire
 SPARE = 32  # contexts, and memory for them, beside those of the plan: guests that come later
-# Descriptors of a guest. A namespace: itself, its tap, a socket inside, its interrupt. vhost-user: its socket
-# and connection, three of each ring, those of a memory table while it is taken over.
-DESCRIPTORS = {"namespace": 4, "synthetic": 3, "vhost-user": 160}
+# Descriptors of a guest. A namespace: itself, its tap, two sockets inside, its interrupt. vhost-user: its
+# socket and connection, three of each ring, those of a memory table while it is taken over.
+DESCRIPTORS = {"namespace": 5, "synthetic": 3, "vhost-user": 160}
 # Microseconds, with namespace guests and without. The programs of a namespace give their core back when they
 # wait; a virtual machine's processors want theirs all the time, and a loop that spins takes it from them.
 SPIN_US = {True: 1000.0, False: 50.0}
@@ -80,6 +89,8 @@ class Lab:
             undo.callback(self.machine.close)
             if tap is not None:
                 self._set_up_host(tap, was_there)
+            self._wire_mtu = self.machine.wire.mtu  # at the start: later, the sandbox may not let it be asked
+            self._note_mtu(plan.guests)
             self._note_resolver()
             self._shared = Shared(self.machine, self._pump(spin_us), announces=is_live(plan.wire))
             if self._shared.pump is not None:
@@ -119,12 +130,29 @@ class Lab:
     def _set_up_host(self, tap: str, was_there: bool) -> None:
         """Addresses of the host's end; a device that was there before is the user's, and stays as it is."""
         if not was_there:
-            give_addresses(tap, self.plan.host)  # it is up, also without any
+            planned = [guest.mtu for guest in self.plan.guests if guest.kind != SYNTHETIC]
+            mtu = min(planned, default=DEFAULT_MTU)
+            give_addresses(tap, self.plan.host, mtu)  # it is up, also without any
             self.host = self.plan.host
             return
         self.host = tuple(addresses_of(tap))
         shown = ", ".join(map(str, self.host)) or "none"
         self.notes.append(f"{tap} was there before: its addresses are left as they are ({shown})")
+
+    def _note_mtu(self, guests: Sequence[GuestPlan]) -> None:
+        """Notes that the wire's device has a smaller MTU than some guests: longer frames are lost there."""
+        limit = self._wire_mtu
+        above = [guest for guest in guests if limit is not None and guest.mtu > limit]
+        above = [guest for guest in above if guest.kind != SYNTHETIC]
+        if not above:
+            return
+        names = ", ".join(guest.name for guest in above[:3]) + (", ..." if len(above) > 3 else "")
+        most = max(guest.mtu for guest in above)
+        device = self.plan.wire.partition(":")[2].partition(",")[0]
+        self.notes.append(
+            f"wire {self.plan.wire} has MTU {limit}, less than guest {names} ({most}): longer frames are "
+            f"dropped there; give mtu={limit}, or: ip link set {device} mtu {most}"
+        )
 
     def confine(self, needs: Needs) -> None:
         """Enters the sandbox that leaves this process `needs`, all threads of it. ResourceError: refused."""
@@ -154,6 +182,10 @@ class Lab:
             (plan,) = with_addresses([plan], self.plan.net, self.host or self.plan.host, others)
             check_distinct([*others, plan], self.host or self.plan.host)
             self._add(plan)
+            noted = len(self.notes)
+            self._note_mtu([plan])
+            for note in self.notes[noted:]:
+                log.warning("%s", note)
             return plan
 
     def _add(self, plan: GuestPlan) -> None:
@@ -207,7 +239,7 @@ class Lab:
             self.member(name).reset()
 
     def change(self, name: str, settings: Mapping[str, Any], where: str = "") -> GuestPlan:
-        """Changes rate, weight, VLAN or, of a namespace, gro and protection, which loses frames under way.
+        """Changes LIVE_SETTINGS or, of a namespace, gro and protection, which loses frames under way.
 
         Protection, be it the same, also starts a context again that the NIC has stopped.
         """
@@ -238,13 +270,14 @@ class Lab:
             return self.member(name).detail()
 
     def wire(self) -> dict[str, Any]:
-        """The wire: its name, its link, its counters."""
-        wire = self.machine.wire
+        """The wire: its name, its link, its counters, and what the NIC has dropped of its frames."""
+        wire, nic = self.machine.wire, self.machine.nic.counters
         return {
             "wire": self.plan.wire,
             "link": "up" if wire.link else "down",
             "host": [str(interface) for interface in self.host],
             **wire.stats(),
+            **{name: nic[name] for name in WIRE_DROPS},
         }
 
     def counters(self, name: str) -> dict[str, int]:
@@ -281,7 +314,7 @@ class Lab:
         name = member.plan.name
         (now,) = Rates().sample({name: self._counters(member)}, 0.0).values()
         rates = self._traffic.get(name, now)
-        return replace(rates, **{key: getattr(now, key) for key in TOTALS})
+        return replace(rates, **{key: getattr(now, key) for key in (*TOTALS, "dropped")})
 
     def _all_counters(self) -> dict[str, dict[str, int]]:
         return {name: self._counters(member) for name, member in self.members.items()}

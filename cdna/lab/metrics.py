@@ -43,6 +43,7 @@ NIC = {
     "interrupts": "Physical interrupts.",
     "faults": "Contexts stopped.",
     "rx_drop_filter": "Frames of the wire for nobody.",
+    "rx_drop_invalid": "Frames of the wire that are none.",
 }
 
 
@@ -131,7 +132,7 @@ def _count_wire(metrics: Metrics, wire: Mapping[str, Any]) -> None:
     labels = {"wire": wire["wire"]}
     metrics.gauge("cdna_wire_link_up", "Whether the wire is plugged in.", wire["link"] == "up", **labels)
     for name, value in wire.items():
-        if isinstance(value, int) and not isinstance(value, bool):
+        if isinstance(value, int) and not isinstance(value, bool) and name not in NIC:
             metrics.count(f"cdna_wire_{name}", f"Counter {name} of the wire.", value, **labels)
 
 

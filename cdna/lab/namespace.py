@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from cdna.errors import ResourceError
 from cdna.lab import syscalls
 from cdna.lab.gro import GroSwitch
+from cdna.nic.device_drops import DeviceDrops
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -71,7 +72,7 @@ class Namespace:
         gro: bool = False,
     ) -> None:
         self._device = _Device(mac, tuple(addresses), mtu, tuple(gateways), gro)
-        self.fd, self.tap_fd, self._switch = in_thread(lambda: _make(self._device))
+        self.fd, self.tap_fd, self._switch, self.drops = in_thread(lambda: _make(self._device))
 
     @property
     def takes(self) -> int:
@@ -94,7 +95,7 @@ class Namespace:
 
         `tap_fd` is then another descriptor; the pump must not use the old one any more.
         """
-        fresh = in_thread(lambda: _make_inside(self.fd, self._device))
+        fresh = in_thread(lambda: _make_inside(self.fd, self._device, self.drops))
         os.close(self.tap_fd)
         self.tap_fd = fresh
         if self._device.gro:
@@ -127,6 +128,7 @@ class Namespace:
             self._switch.close()
             os.close(self.tap_fd)
             os.close(self.fd)
+            self.drops.close()
             self.fd = self.tap_fd = -1
 
     def __enter__(self) -> Namespace:
@@ -179,8 +181,8 @@ class _Device:
     gro: bool
 
 
-def _make(device: _Device) -> tuple[int, int, GroSwitch]:
-    """Descriptors of a new namespace, which is this thread's from now on, and of its tap; its switch."""
+def _make(device: _Device) -> tuple[int, int, GroSwitch, DeviceDrops]:
+    """A new namespace, which is this thread's from now on, and its tap: descriptors, switch, drops."""
     from pyroute2 import IPRoute
 
     try:
@@ -201,13 +203,15 @@ def _make(device: _Device) -> tuple[int, int, GroSwitch]:
         if device.gro:
             switch.set_joins_udp(True)
         undo.pop_all()
-    return fd, tap_fd, switch
+    return fd, tap_fd, switch, DeviceDrops(DEVICE)
 
 
-def _make_inside(fd: int, device: _Device) -> int:
+def _make_inside(fd: int, device: _Device, drops: DeviceDrops) -> int:
     """As `_make_device`, in the namespace `fd`."""
     syscalls.setns(fd, syscalls.CLONE_NEWNET)
-    return _make_device(device)
+    tap_fd = _make_device(device)
+    drops.follow(DEVICE)
+    return tap_fd
 
 
 def _make_device(device: _Device) -> int:

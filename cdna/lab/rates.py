@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 DROPS = "_drop_"  # in the name of each counter of frames that were dropped
@@ -11,7 +11,10 @@ DROPS = "_drop_"  # in the name of each counter of frames that were dropped
 
 @dataclass(frozen=True)
 class Traffic:
-    """Totals of one context, and rates. `tx` is what the guest sends. Bits are of frames without the FCS."""
+    """Totals of one context, and rates. `tx` is what the guest sends. Bits are of frames without the FCS.
+
+    dropped: `drops` by reason, the counters that are not 0.
+    """
 
     guest: str
     tx_frames: int = 0
@@ -27,6 +30,7 @@ class Traffic:
     rx_bits_s: float = 0.0
     drops_s: float = 0.0
     interrupts_s: float = 0.0
+    dropped: Mapping[str, int] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -35,9 +39,9 @@ class Traffic:
 TOTALS = ("tx_frames", "tx_bytes", "rx_frames", "rx_bytes", "drops", "faults", "interrupts")
 
 
-def drops(counters: Mapping[str, int]) -> int:
-    """Frames dropped, for whatever reason."""
-    return sum(value for name, value in counters.items() if DROPS in name)
+def dropped(counters: Mapping[str, int]) -> dict[str, int]:
+    """Frames dropped, by reason; none where there are none."""
+    return {name: value for name, value in counters.items() if DROPS in name and value}
 
 
 class Rates:
@@ -53,9 +57,10 @@ class Rates:
         return traffic
 
     def _of(self, guest: str, counts: Mapping[str, int], now: float) -> Traffic:
-        total = {name: drops(counts) if name == "drops" else counts[name] for name in TOTALS}
+        reasons = dropped(counts)
+        total = {name: sum(reasons.values()) if name == "drops" else counts[name] for name in TOTALS}
         if guest not in self._before:
-            return Traffic(guest, **total)
+            return Traffic(guest, **total, dropped=reasons)
         then, before = self._before[guest]
         seconds = max(now - then, 1e-6)
 
@@ -72,4 +77,5 @@ class Rates:
             rx_bits_s=8 * rate("rx_bytes"),
             drops_s=rate("drops"),
             interrupts_s=rate("interrupts"),
+            dropped=reasons,
         )

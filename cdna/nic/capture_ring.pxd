@@ -56,6 +56,10 @@ cpdef enum CaptureReason:       # why a frame was dropped; the names are those o
     CAPTURE_TX_DROP_FILTER = 4
     CAPTURE_RX_DROP_NO_BUFFER = 5
     CAPTURE_RX_DROP_STOPPED = 6
+    CAPTURE_TX_DROP_MTU = 7
+    CAPTURE_RX_DROP_MTU = 8
+    CAPTURE_RX_DROP_LINK = 9
+    CAPTURE_RX_DROP_NO_DRIVER = 10
 
 cdef packed struct record_t:
     uint32_t size

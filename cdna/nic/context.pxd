@@ -18,6 +18,8 @@ cdef enum:
     VLAN_TRUNK = 0xFFFF         # any tag, frames pass as they are
     MULTICAST_FILTERS = 16      # exact multicast addresses of one context
     IO_PAGE_PRESENT = 1         # of an I/O page table entry, beside the page number << PAGE_SHIFT
+    LEARNED = 64                # addresses that are learned behind one context, at most
+    NO_LIMIT = 0xFFFFFFFF       # of `context_t.longest`
 
 # One counter each, 64 bits, in this order; `Context.stats()` names them so.
 cdef packed struct stats_t:
@@ -31,7 +33,12 @@ cdef packed struct stats_t:
     uint64_t tx_drop_link       # the wire was down
     uint64_t tx_drop_filter     # nobody to deliver to, and not for the wire
     uint64_t tx_drop_invalid    # no frame, or an offload that cannot be; of guests that may send such
+    uint64_t tx_drop_mtu        # longer than the context's MTU allows
+    uint64_t tx_unlearned       # of tx_frames, those whose foreign source address was not learned
     uint64_t rx_drop_no_buffer  # no receive descriptor posted
+    uint64_t rx_drop_no_driver  # a virtio guest without a receive queue: no frontend, or no driver yet
+    uint64_t rx_drop_link       # the guest's cable is out
+    uint64_t rx_drop_mtu        # longer than the context's MTU allows
     uint64_t rx_drop_stopped    # the context was stopped by a fault
     uint64_t rx_own_source      # frames from the wire with this context's address as their source
     uint64_t interrupts         # bits of this context in the interrupt vectors
@@ -63,6 +70,7 @@ cdef struct context_t:
     uint8_t polled              # the owner maps no doorbell vector: the NIC looks at its page itself
     uint32_t takes              # Takes: what may be left to do in frames for it
     uint32_t present            # 1: a virtio guest that receives, so its address is known here
+    uint32_t longest            # bytes of an untagged frame: Ethernet header and MTU, or NO_LIMIT
     virtio_t *virtio            # the rings of a virtio guest (virtqueue.pxd), or NULL
     ring_t tx
     ring_t rx
@@ -88,6 +96,10 @@ cdef struct context_t:
     uint32_t multicast_filters
     uint64_t multicast[16]
     stats_t stats
+    # Addresses behind the guest: see learn.pxd.
+    uint32_t learned            # entries of `learned_at` in use
+    uint32_t learn_hand         # of them, the one that is looked at next for its age
+    uint32_t learned_at[64]     # indices in `nic_t.learned`
 
 # What the VMM reads of a context on the data path; a cache line of its own, written once a round at most.
 cdef struct progress_t:
@@ -154,6 +166,13 @@ cdef struct mac_entry_t:
     uint32_t context
     uint32_t reserved
 
+cdef struct learned_t:          # an address that is not a context's own: see learn.pxd
+    uint64_t key                # address and VLAN, with LEARNED_VALID set; 0: empty
+    uint64_t seen               # cycle count when it was last a source address
+    uint32_t context            # the one behind which it was seen first; it counts as one of its LEARNED
+    uint16_t position           # in that context's `learned_at`
+    uint16_t on_wire            # 1: seen on the wire since, so frames for it go there
+
 cdef struct irq_ring_t:         # circular buffer of interrupt bit vectors, in VMM memory (section 3.2)
     uint64_t *vector            # slots * words
     uint32_t slots              # a power of two
@@ -187,8 +206,16 @@ cdef struct nic_t:
     uint32_t n_promiscuous
     uint32_t poll_cursor        # where the next sweep of polled contexts starts
     uint32_t tx_cursor          # where the next turn of transmission starts
-    mac_entry_t *mac_table
+    mac_entry_t *mac_table      # contexts that receive, by their own addresses
+    mac_entry_t *own_table      # all contexts, by their own addresses: none of them is learned
     uint32_t mac_mask
+    uint32_t n_learned          # entries of `learned` in use
+    learned_t *learned
+    uint32_t learn_shift        # 64 less the binary logarithm of the number of sets
+    uint64_t learn_secret       # odd: in which set an address is found is not for a guest to choose
+    uint64_t learn_age          # cycles after which an address that was silent is forgotten
+    uint64_t learn_hold         # cycles of silence after which it may be learned elsewhere
+    uint64_t now                # cycle count at the beginning of the round
     wire_t *wire
     irq_ring_t *irq
     uint64_t irq_looked         # cycle count when held-back completions were last looked at
@@ -205,6 +232,7 @@ cdef struct nic_t:
     uint8_t *rx_frame           # a segment of a large frame from the wire: MAX_FRAME bytes
     uint32_t tso_ready          # its length; 0: not made yet
     uint64_t rx_drop_filter     # frames from the wire for no context
+    uint64_t rx_drop_invalid    # frames from the wire of an impossible length, tag or offload
     capture_ring_t *capture     # where copies of frames go, or NULL
     uint64_t faults             # contexts stopped since the start
     # control plane: see engine.pxd

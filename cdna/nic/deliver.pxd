@@ -17,16 +17,18 @@ from cdna.checks cimport (
 )
 from cdna.cpu cimport lowest_bit, prefetch_read, prefetch_write
 from cdna.nic.capture_ring cimport (
-    CAPTURE_IN, CAPTURE_NOT_DROPPED, CAPTURE_RX_DROP_NO_BUFFER, CAPTURE_RX_DROP_STOPPED, capture,
+    CAPTURE_IN, CAPTURE_NOT_DROPPED, CAPTURE_RX_DROP_LINK, CAPTURE_RX_DROP_MTU, CAPTURE_RX_DROP_NO_BUFFER,
+    CAPTURE_RX_DROP_NO_DRIVER, CAPTURE_RX_DROP_STOPPED, capture,
 )
 from cdna.nic.context cimport VLAN_TRUNK, context_t, nic_t, ring_t
 from cdna.nic.demux cimport (
-    ETHERTYPE_VLAN, MULTICAST_BIT, TAG_LENGTH, admits, find_mac, header_t, wants_multicast,
+    ETHERTYPE_VLAN, MULTICAST_BIT, TAG_LENGTH, admits, header_t, wants_multicast,
 )
 from cdna.nic.dma cimport MAX_PIECES, dma_address, dma_gather, gather, piece_t
+from cdna.nic.learn cimport find_receiver, is_behind
 from cdna.nic.ring cimport consume, found_in, in_sequence, posted, read_desc, set_bit, stop_at
 from cdna.nic.virtio_rx cimport fill_virtio
-from cdna.nic.vnet cimport write_vnet
+from cdna.nic.vnet cimport exceeds_mtu, write_vnet
 
 cdef enum:
     AHEAD = 8                   # descriptors whose buffers are prefetched
@@ -170,6 +172,17 @@ cdef inline bint fill_vnet(nic_t *nic, context_t *context, const piece_t *piece,
     return True
 
 
+cdef inline uint32_t why_not_filled(const context_t *context) noexcept nogil:
+    """Why a frame that is for a context was not written to its buffers: a CaptureReason."""
+    if context.state != CONTEXT_RUNNING:
+        return CAPTURE_RX_DROP_STOPPED
+    if context.virtio != NULL and not context.virtio.link:
+        return CAPTURE_RX_DROP_LINK
+    if context.virtio != NULL and context.virtio.receiving == 0:
+        return CAPTURE_RX_DROP_NO_DRIVER
+    return CAPTURE_RX_DROP_NO_BUFFER
+
+
 cdef inline bint deliver(nic_t *nic, context_t *context, const piece_t *piece, uint32_t len, uint32_t flags,
                          uint16_t vlan, const offload_t *offload) noexcept nogil:
     """Delivers a frame of `len` bytes to a running context. Returns whether it was."""
@@ -183,11 +196,17 @@ cdef inline bint deliver(nic_t *nic, context_t *context, const piece_t *piece, u
         done = fill(nic, context, piece, len, flags, vlan)
     if nic.capture != NULL:
         if not done:
-            reason = CAPTURE_RX_DROP_STOPPED
-            if context.state == CONTEXT_RUNNING:
-                reason = CAPTURE_RX_DROP_NO_BUFFER
+            reason = why_not_filled(context)
         capture(nic.capture, context.index, CAPTURE_IN, reason, piece, len)
     return done
+
+
+cdef inline bint rx_drop(nic_t *nic, const context_t *context, uint32_t reason, const piece_t *piece,
+                         uint32_t len) noexcept nogil:
+    """Shows a frame that was dropped, and counted, to the captures. Returns False."""
+    if nic.capture != NULL:
+        capture(nic.capture, context.index, CAPTURE_IN, reason, piece, len)
+    return False
 
 
 cdef inline bint deliver_tagged(nic_t *nic, context_t *context, const header_t *header, const piece_t *piece,
@@ -202,9 +221,10 @@ cdef inline bint deliver_tagged(nic_t *nic, context_t *context, const header_t *
     cdef bint on_wire = context.vlan == VLAN_TRUNK and header.vid != 0
     if context.state != CONTEXT_RUNNING:
         context.stats.rx_drop_stopped += 1
-        if nic.capture != NULL:
-            capture(nic.capture, context.index, CAPTURE_IN, CAPTURE_RX_DROP_STOPPED, piece, len)
-        return False
+        return rx_drop(nic, context, CAPTURE_RX_DROP_STOPPED, piece, len)
+    if len > context.longest and exceeds_mtu(context, header, piece.data, len, offload):
+        context.stats.rx_drop_mtu += 1
+        return rx_drop(nic, context, CAPTURE_RX_DROP_MTU, piece, len)
     if header.vid == 0 or header.tagged == on_wire:
         return deliver(nic, context, piece, len, flags, header.vid, offload)
     # The first piece holds at least the two addresses and a tag: all the NIC's headers do.
@@ -269,8 +289,8 @@ cdef inline uint32_t deliver_local(nic_t *nic, const context_t *sender, const he
     matched[0] = False
     if header.destination & MULTICAST_BIT:
         return flood(nic, sender, header, piece, len, flags, True, matched)
-    context = find_mac(nic, header.destination)
-    if context != NULL and admits(context, header):
+    context = find_receiver(nic, header)
+    if context != NULL and admits(context, header) and not is_behind(context, sender, header):
         matched[0] = True
         if not context.promiscuous or context.state != CONTEXT_RUNNING or context == sender:
             n = deliver_tagged(nic, context, header, piece, len, flags, offload)

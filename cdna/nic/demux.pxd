@@ -7,7 +7,7 @@ untagged bytes, the NIC puts the tag on for the wire and for trunks, and takes i
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from cdna.nic.context cimport VLAN_TRUNK, context_t, nic_t
+from cdna.nic.context cimport VLAN_TRUNK, context_t, mac_entry_t, nic_t
 
 cdef enum:
     MAC_MASK = 0xFFFFFFFFFFFF
@@ -26,6 +26,7 @@ cdef struct header_t:           # what the NIC reads of a frame, once
     uint8_t tagged              # 1: the tag is in the bytes
     uint8_t nested              # 1: another one behind it
     uint8_t control             # 1: MAC control, for the link's other end
+    uint8_t priority            # 1: a priority tag (IEEE 802.1Q, 6.9.1): it says a priority, and no VLAN
 
 
 cdef inline bint is_tag(uint32_t ethertype) noexcept nogil:
@@ -48,6 +49,7 @@ cdef inline void parse_header(header_t *header, const uint8_t *frame) noexcept n
     header.control = ethertype == ETHERTYPE_CONTROL
     header.nested = header.tagged and is_tag(<uint32_t>frame[16] << 8 | frame[17])
     header.vid = (<uint16_t>frame[14] << 8 | frame[15]) & VID_MASK if header.tagged else 0
+    header.priority = ethertype == ETHERTYPE_VLAN and header.vid == 0
 
 
 cdef inline uint32_t mac_slot(const nic_t *nic, uint64_t mac) noexcept nogil:
@@ -55,15 +57,29 @@ cdef inline uint32_t mac_slot(const nic_t *nic, uint64_t mac) noexcept nogil:
     return <uint32_t>((mac * <uint64_t>0x9E3779B97F4A7C15) >> 48) & nic.mac_mask
 
 
-cdef inline context_t *find_mac(const nic_t *nic, uint64_t mac) noexcept nogil:
-    """The context that has this address, or NULL. The table is at most a quarter full."""
+cdef inline context_t *find_in(const nic_t *nic, const mac_entry_t *table, uint64_t mac) noexcept nogil:
+    """The context that a table has for this address, or NULL. The table is at most a quarter full."""
     cdef uint64_t key = mac | MAC_VALID
     cdef uint32_t slot = mac_slot(nic, mac)
-    while nic.mac_table[slot].key != key:
-        if nic.mac_table[slot].key == 0:
+    while table[slot].key != key:
+        if table[slot].key == 0:
             return NULL
         slot = (slot + 1) & nic.mac_mask
-    return &nic.context[nic.mac_table[slot].context]
+    return &nic.context[table[slot].context]
+
+
+cdef inline context_t *find_mac(const nic_t *nic, uint64_t mac) noexcept nogil:
+    """The context whose own address this is, or NULL."""
+    return find_in(nic, nic.mac_table, mac)
+
+
+cdef inline void enter_mac(const nic_t *nic, mac_entry_t *table, const context_t *context) noexcept nogil:
+    """Adds a context's own address to a table."""
+    cdef uint32_t slot = mac_slot(nic, context.mac)
+    while table[slot].key:
+        slot = (slot + 1) & nic.mac_mask
+    table[slot].key = context.mac | MAC_VALID
+    table[slot].context = context.index
 
 
 cdef inline bint admits(const context_t *context, const header_t *header) noexcept nogil:

@@ -16,6 +16,7 @@ cdef class Nic:
     cdef readonly object _lock
     cdef SharedRegion _state
     cdef SharedRegion _pages
+    cdef SharedRegion _learned
     cdef list _buffers
     cdef uint64_t _stride               # bytes from a context's page to the next one's
     cdef uint64_t _extent               # of them, those that may be touched
@@ -32,3 +33,4 @@ cdef class Nic:
     cdef _stop(self, context_t *context)
     cdef _unexport(self, uint32_t index)
     cdef void _rebuild_mac_table(self) noexcept
+    cdef _forget_learned(self, uint32_t index)

@@ -1,15 +1,39 @@
 """Reception: frames from the wire, to the contexts that they are for."""
 
 from libc.stdint cimport uint8_t, uint32_t
+from libc.string cimport memcpy, memset
 
-from cdna.abi cimport COMPLETION_F_CSUM_OK, MAX_FRAME, offload_t
+from cdna.abi cimport COMPLETION_F_CSUM_OK, MAX_FRAME, MIN_FRAME, offload_t
 from cdna.nic.context cimport context_t, frame_t, nic_t
-from cdna.nic.deliver cimport deliver_local
-from cdna.nic.demux cimport MULTICAST_BIT, find_mac, header_t, parse_header
+from cdna.nic.deliver cimport deliver_local, rx_drop, why_not_filled
+from cdna.nic.demux cimport MULTICAST_BIT, admits, find_in, find_mac, header_t, parse_header
 from cdna.nic.dma cimport piece_t
+from cdna.nic.learn cimport find_receiver, seen_on_wire
 from cdna.nic.offload cimport checksum_finish
 from cdna.nic.segmentation cimport segment_begin, segment_next, segmentation_t
+from cdna.nic.virtio_rx cimport count_unfilled
 from cdna.nic.vnet cimport keeps_offload, offload_fault
+
+
+cdef enum:
+    HEADERS = 18                # bytes that `parse_header` reads: of Ethernet, and a tag
+
+# --- one frame --------------------------------------------------------------------------------------------
+
+cdef inline void count_unwanted(nic_t *nic, const header_t *header, const uint8_t *data,
+                                uint32_t len) noexcept nogil:
+    """Counts a frame that no context got: of the context whose address it has while that has no driver."""
+    cdef context_t *context = NULL
+    cdef piece_t piece
+    if not header.destination & MULTICAST_BIT:
+        context = find_in(nic, nic.own_table, header.destination)
+    if context == NULL or context.virtio == NULL or context.present or not admits(context, header):
+        nic.rx_drop_filter += 1
+        return
+    count_unfilled(context)
+    piece.data = data
+    piece.len = len
+    rx_drop(nic, context, why_not_filled(context), &piece, len)
 
 
 cdef inline void count_own_source(nic_t *nic, const header_t *header) noexcept nogil:
@@ -33,6 +57,8 @@ cdef inline bint receive_flat(nic_t *nic, const uint8_t *data, uint32_t len, uin
     cdef bint matched = False
     parse_header(&header, data)
     count_own_source(nic, &header)
+    if nic.n_learned:
+        seen_on_wire(nic, &header)
     piece.data = data
     piece.len = len
     deliver_local(nic, NULL, &header, &piece, len, flags, offload, &matched)
@@ -52,23 +78,51 @@ cdef inline bint receive_segments(nic_t *nic, frame_t *frame) noexcept nogil:
         matched = receive_flat(nic, nic.rx_frame, len, segmentation.flags, NULL)
 
 
-cdef inline bint receive_one(nic_t *nic, frame_t *frame) noexcept nogil:
-    """Delivers a frame from the wire. False: it is no frame of Ethernet's, or nobody wants it."""
+cdef inline void receive_short(nic_t *nic, const frame_t *frame) noexcept nogil:
+    """Delivers a frame that ends before a tag would, by way of a copy that may be read to there."""
+    cdef uint8_t copy[24]
     cdef header_t header
-    if frame.len < 18 or (frame.len > MAX_FRAME and not frame.has_offload):
-        return False
-    if not frame.has_offload:
-        return receive_flat(nic, frame.data, frame.len, 0, NULL)
+    memset(copy, 0, sizeof(copy))
+    memcpy(copy, frame.data, frame.len)
+    parse_header(&header, copy)
+    if header.tagged:
+        nic.rx_drop_invalid += 1
+    elif not receive_flat(nic, copy, frame.len, 0, NULL):
+        count_unwanted(nic, &header, copy, frame.len)
+
+
+cdef inline void receive_work(nic_t *nic, frame_t *frame) noexcept nogil:
+    """Delivers a frame with work left to do, which is done where a receiver does not take it so."""
+    cdef header_t header
+    cdef bint wanted
     if offload_fault(frame.data, frame.len, &frame.offload):
-        return False
+        nic.rx_drop_invalid += 1
+        return
     parse_header(&header, frame.data)
-    if find_mac(nic, header.destination) != NULL and \
+    if find_receiver(nic, &header) != NULL and \
             keeps_offload(nic, NULL, &header, &frame.offload, frame.data, frame.len):
-        return receive_flat(nic, frame.data, frame.len, 0, &frame.offload)
-    if frame.offload.mss:
-        return receive_segments(nic, frame)
-    checksum_finish(frame.data, frame.len, &frame.offload)
-    return receive_flat(nic, frame.data, frame.len, COMPLETION_F_CSUM_OK, NULL)
+        wanted = receive_flat(nic, frame.data, frame.len, 0, &frame.offload)
+    elif frame.offload.mss:
+        wanted = receive_segments(nic, frame)
+    else:
+        checksum_finish(frame.data, frame.len, &frame.offload)
+        wanted = receive_flat(nic, frame.data, frame.len, COMPLETION_F_CSUM_OK, NULL)
+    if not wanted:
+        count_unwanted(nic, &header, frame.data, frame.len)
+
+
+cdef inline void receive_one(nic_t *nic, frame_t *frame) noexcept nogil:
+    """Delivers a frame from the wire, or counts why not."""
+    cdef header_t header
+    if frame.len < MIN_FRAME or (frame.len > MAX_FRAME and not frame.has_offload):
+        nic.rx_drop_invalid += 1
+    elif frame.has_offload:
+        receive_work(nic, frame)
+    elif frame.len < HEADERS:
+        receive_short(nic, frame)
+    elif not receive_flat(nic, frame.data, frame.len, 0, NULL):
+        parse_header(&header, frame.data)
+        count_unwanted(nic, &header, frame.data, frame.len)
 
 
 cdef inline int receive(nic_t *nic, int budget) noexcept nogil:
@@ -81,5 +135,5 @@ cdef inline int receive(nic_t *nic, int budget) noexcept nogil:
     for i in range(n):
         nic.wire.rx_frames += 1
         nic.wire.rx_bytes += frame[i].len
-        nic.rx_drop_filter += not receive_one(nic, &frame[i])
+        receive_one(nic, &frame[i])
     return n

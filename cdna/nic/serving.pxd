@@ -5,6 +5,7 @@ from libc.stdint cimport uint32_t
 from cdna.abi cimport CONTEXT_RUNNING
 from cdna.cpu cimport store_u32
 from cdna.nic.context cimport context_t, nic_t
+from cdna.nic.learn cimport forget_learned
 from cdna.nic.ring cimport clear_bit, set_bit, test_bit
 
 
@@ -35,6 +36,7 @@ cdef inline void end_serving(nic_t *nic, context_t *context) noexcept nogil:
         context.promiscuous = 0
     if nic.tso_context == context:
         nic.tso_context = NULL
+    forget_learned(nic, context)
     # A doorbell that is still set is harmless: the NIC ignores those of contexts that do not run.
     clear_bit(nic.running, context.index)
     clear_bit(nic.polled, context.index)

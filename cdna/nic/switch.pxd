@@ -3,23 +3,28 @@
 from libc.stdint cimport uint8_t, uint32_t
 
 from cdna.abi cimport offload_t
-from cdna.checks cimport CHECK_CONTROL, CHECK_SPOOF, CHECK_TAG, CHECK_TAG_NESTED, CHECK_TAG_SHORT, broken
+from cdna.checks cimport (
+    CHECK_CONTROL, CHECK_SPOOF, CHECK_TAG, CHECK_TAG_NESTED, CHECK_TAG_SHORT, CHECK_TX_MTU, broken,
+)
 from cdna.nic.capture_ring cimport (
-    CAPTURE_NOT_DROPPED, CAPTURE_OUT, CAPTURE_TX_DROP_FILTER, CAPTURE_TX_DROP_LINK, CAPTURE_TX_DROP_SPOOF,
-    CAPTURE_TX_DROP_VLAN, capture,
+    CAPTURE_NOT_DROPPED, CAPTURE_OUT, CAPTURE_TX_DROP_FILTER, CAPTURE_TX_DROP_LINK, CAPTURE_TX_DROP_MTU,
+    CAPTURE_TX_DROP_SPOOF, CAPTURE_TX_DROP_VLAN, capture,
 )
 from cdna.nic.context cimport VLAN_TRUNK, context_t, nic_t
 from cdna.nic.deliver cimport deliver_local
-from cdna.nic.demux cimport MULTICAST_BIT, admits, find_mac, header_t, parse_header
+from cdna.nic.demux cimport MULTICAST_BIT, TAG_LENGTH, VID_MASK, admits, header_t, parse_header
 from cdna.nic.dma cimport piece_t
+from cdna.nic.learn cimport find_receiver, is_behind, learn
+from cdna.nic.vnet cimport exceeds_mtu
 from cdna.nic.wire_queue cimport send_pieces, wire_has_room
 
 cdef enum:
     NO_ROOM = -1                # on the wire: nothing was done, try again later
 
 
-cdef inline int tx_drop(context_t *context, header_t *header, uint32_t len) noexcept nogil:
-    """Anti-spoof and VLAN rules; sets the frame's VLAN. Why the frame is dropped, or CAPTURE_NOT_DROPPED.
+cdef inline int tx_drop(context_t *context, header_t *header, const piece_t *piece, uint32_t len,
+                        const offload_t *offload) noexcept nogil:
+    """Anti-spoof, VLAN and MTU rules; sets the frame's VLAN. Why it is dropped, or CAPTURE_NOT_DROPPED.
 
     A guest that may speak in its own name alone does not speak for the link: PAUSE would stop it for all.
     """
@@ -31,12 +36,27 @@ cdef inline int tx_drop(context_t *context, header_t *header, uint32_t len) noex
         context.stats.tx_drop_vlan += 1
         return CAPTURE_TX_DROP_VLAN
     if context.vlan != VLAN_TRUNK:
-        if header.tagged and (broken(CHECK_TAG, header.vid != 0 or context.vlan != 0)
-                              or broken(CHECK_TAG_NESTED, header.nested)):
+        if header.tagged and (
+                broken(CHECK_TAG, header.vid != 0 or (context.vlan != 0 and not header.priority))
+                or broken(CHECK_TAG_NESTED, header.nested)):
             context.stats.tx_drop_vlan += 1
             return CAPTURE_TX_DROP_VLAN
         header.vid = context.vlan
+    if len > context.longest and broken(
+            CHECK_TX_MTU, exceeds_mtu(context, header, piece.data, len, offload)):
+        context.stats.tx_drop_mtu += 1
+        return CAPTURE_TX_DROP_MTU
     return CAPTURE_NOT_DROPPED
+
+
+cdef inline void set_priority_vlan(const header_t *header, const piece_t *piece) noexcept nogil:
+    """Puts the access port's VLAN into a priority tag, which keeps its priority (IEEE 802.1Q, 6.9.1).
+
+    The tag is in the first piece, the NIC's own copy of the headers.
+    """
+    cdef uint8_t *tci = <uint8_t *>piece.data + 12 + TAG_LENGTH - 2
+    tci[0] = (tci[0] & ~<uint8_t>(VID_MASK >> 8)) | (header.vid >> 8)
+    tci[1] = header.vid & 0xFF
 
 
 cdef inline int route(nic_t *nic, context_t *context, const header_t *header, const piece_t *piece,
@@ -44,9 +64,11 @@ cdef inline int route(nic_t *nic, context_t *context, const header_t *header, co
     """Sends a frame that may be sent: NO_ROOM, why it was dropped, or CAPTURE_NOT_DROPPED."""
     cdef bint matched = False
     cdef uint32_t delivered = 0
-    cdef bint wire = header.destination & MULTICAST_BIT or find_mac(nic, header.destination) == NULL
+    cdef bint wire = header.destination & MULTICAST_BIT or find_receiver(nic, header) == NULL
     if wire and not wire_has_room(nic):
         return NO_ROOM
+    if header.priority and header.vid:
+        set_priority_vlan(header, piece)
     if not wire or nic.n_promiscuous or header.destination & MULTICAST_BIT:
         delivered = deliver_local(nic, context, header, piece, len, flags, offload, &matched)
     if wire:
@@ -63,12 +85,12 @@ cdef inline int route(nic_t *nic, context_t *context, const header_t *header, co
     return CAPTURE_NOT_DROPPED
 
 
-cdef inline bint surely_sent(nic_t *nic, const header_t *header) noexcept nogil:
+cdef inline bint surely_sent(nic_t *nic, const context_t *context, const header_t *header) noexcept nogil:
     """Whether `route` neither drops a frame nor puts it off: a capture shows it before what arrives."""
-    cdef context_t *to = find_mac(nic, header.destination)
+    cdef context_t *to = find_receiver(nic, header)
     if header.destination & MULTICAST_BIT or to == NULL:
         return nic.wire.link and wire_has_room(nic)
-    return admits(to, header)
+    return admits(to, header) and not is_behind(to, context, header)
 
 
 cdef inline bint forward(nic_t *nic, context_t *context, header_t *header, const piece_t *piece, uint32_t n,
@@ -77,10 +99,12 @@ cdef inline bint forward(nic_t *nic, context_t *context, header_t *header, const
 
     offload: not NULL only where `vnet.keeps_offload` says so.
     """
-    cdef int reason = tx_drop(context, header, len)
+    cdef int reason = tx_drop(context, header, piece, len, offload)
     cdef bint captured = False
     if reason == CAPTURE_NOT_DROPPED:
-        if nic.capture != NULL and surely_sent(nic, header):
+        if not context.anti_spoof and header.source != context.mac:
+            learn(nic, context, header)
+        if nic.capture != NULL and surely_sent(nic, context, header):
             capture(nic.capture, context.index, CAPTURE_OUT, reason, piece, len)
             captured = True
         reason = route(nic, context, header, piece, n, len, flags, offload)

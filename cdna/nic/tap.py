@@ -36,6 +36,7 @@ SPEED, DUPLEX_FULL = 10000, 1  # Mbit/s: what a veth pair says of itself
 MAX_TAP_QUEUES = 256  # drivers/net/tun.c
 IFF_UP = 0x1  # linux/if.h
 IFNAMSIZ = 16
+SIOCGIFMTU = 0x8921  # linux/sockios.h
 
 NEEDS = "CAP_NET_ADMIN is needed, or a tap made for you: sudo ip tuntap add dev {} mode tap{} user $USER"
 
@@ -184,6 +185,14 @@ def device_exists(name: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def mtu_of(name: str) -> int | None:
+    """The MTU of the interface `name` of this thread's network namespace; None: there is none."""
+    request = struct.pack("16s24x", os.fsencode(name))
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
+        return int(struct.unpack_from("i", fcntl.ioctl(opened, SIOCGIFMTU, request), IFNAMSIZ)[0])
+    return None
 
 
 def limit_frames(name: str, length: int) -> None:

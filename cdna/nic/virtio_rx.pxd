@@ -255,6 +255,16 @@ cdef inline bint rx_packed(nic_t *nic, context_t *context, virtqueue_t *q, const
     return rx_merged(nic, context, q, piece, len, flags, offload)
 
 
+cdef inline void count_unfilled(context_t *context) noexcept nogil:
+    """Counts a frame that was not written to a buffer, by the reason."""
+    if not context.virtio.link:
+        context.stats.rx_drop_link += 1
+    elif context.virtio.receiving == 0:
+        context.stats.rx_drop_no_driver += 1
+    else:
+        context.stats.rx_drop_no_buffer += 1
+
+
 cdef inline bint fill_virtio(nic_t *nic, context_t *context, const piece_t *piece, uint32_t len,
                              uint32_t flags, const offload_t *offload) noexcept nogil:
     """Writes a frame of `len` bytes to the guest's next buffers. Returns whether it was possible.
@@ -271,7 +281,7 @@ cdef inline bint fill_virtio(nic_t *nic, context_t *context, const piece_t *piec
     else:
         done = rx_split(nic, context, q, piece, len, flags, offload)
     if not done:
-        context.stats.rx_drop_no_buffer += 1
+        count_unfilled(context)
         return False
     context.stats.rx_frames += 1
     context.stats.rx_bytes += len

@@ -19,11 +19,12 @@ from cdna.checks cimport (
     CHECK_MSS, CHECK_OFFLOAD_LONG, CHECK_SEGMENTS, broken,
 )
 from cdna.nic.context cimport VLAN_TRUNK, context_t, nic_t
-from cdna.nic.demux cimport MULTICAST_BIT, admits, find_mac, header_t
+from cdna.nic.demux cimport MULTICAST_BIT, TAG_LENGTH, admits, header_t
 from cdna.nic.dma cimport piece_t
 from cdna.nic.ip_headers cimport (
     ETHERTYPE_IPV4, TCP_CWR, TCP_FLAGS, TCP_HEADER, UDP_HEADER, ip_t, network_offset, parse_ip,
 )
+from cdna.nic.learn cimport find_receiver
 from cdna.nic.offload cimport checksum_fault
 from cdna.nic.segmentation cimport MAX_HEADERS, segment_begin, segmentation_t
 
@@ -188,10 +189,22 @@ cdef inline bint keeps_offload(const nic_t *nic, const context_t *sender, header
         header.vid = sender.vlan
     if header.destination & MULTICAST_BIT or nic.n_promiscuous:
         return False
-    context = find_mac(nic, header.destination)
+    context = find_receiver(nic, header)
     needed = takes_needed(o, head, len)
     if context == NULL:
         return needed & ~nic.wire.offloads == 0
     if needed & ~context.takes or not admits(context, header):
         return False
     return header.vid == 0 or header.tagged == (context.vlan == VLAN_TRUNK)
+
+
+cdef inline bint exceeds_mtu(const context_t *context, const header_t *header, const uint8_t *head,
+                             uint32_t len, const offload_t *o) noexcept nogil:
+    """Whether a frame, or a segment of it, is longer than the context's MTU; tags do not count.
+
+    head: the frame's headers. Called of frames longer than `context.longest` alone.
+    """
+    cdef segmentation_t segmentation
+    if o != NULL and o.mss and not segment_begin(&segmentation, head, len, o):
+        len = segmentation.segment_max
+    return len > context.longest + TAG_LENGTH * (<uint32_t>header.tagged + header.nested)

@@ -8,6 +8,9 @@ from rich.table import Table
 from cdna.lab.rates import Traffic
 from cdna.report.style import Column, Style
 
+# Counters of a wire that are about frames that were lost; the rx_drop_ ones of the NIC among them.
+WIRE_DROPS = ("tx_lost", "tx_oversize", "rx_drop_", "rx_oversize", "rx_bad_offload")
+
 
 def _table(style: Style, *columns: str) -> Table:
     """A table whose first column is text and whose others are numbers."""
@@ -82,6 +85,17 @@ def guests_table(guests: Sequence[Mapping[str, Any]], style: Style) -> Table:
             guest["protection"],
         )
     return table
+
+
+def drops_text(traffic: Sequence[Traffic], wire: Mapping[str, Any]) -> str:
+    """A line for each guest, and for the wire, that has dropped frames: how many, by the counter's name."""
+    found = [(t.guest, t.dropped) for t in traffic if t.dropped]
+    lost = {name: value for name, value in wire.items() if value and name.startswith(WIRE_DROPS)}
+    found += [("the wire", lost)] if lost else []
+    return "".join(
+        f"drops of {where}: {', '.join(f'{name} {value}' for name, value in counters.items())}\n"
+        for where, counters in found
+    )
 
 
 def live_table(guests: Sequence[Mapping[str, Any]], traffic: Sequence[Traffic], style: Style) -> Table:

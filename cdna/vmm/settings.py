@@ -13,6 +13,7 @@ from cdna.abi import IommuStrategy, Protection, Takes
 from cdna.errors import ConfigError, known, switch, whole
 
 VLAN_TRUNK = 0xFFFF
+MAX_MTU = 9000  # bytes
 MAX_RATE = 1e15  # bits a second: no wire's, and far from where the arithmetic ends
 
 TAKES_TCP = Takes.TAKES_CSUM | Takes.TAKES_TSO4 | Takes.TAKES_TSO6 | Takes.TAKES_ECN
@@ -91,6 +92,7 @@ class Settings(TypedDict, total=False):
     seq_modulus: int
     vnet_header: bool
     takes: int | None
+    mtu: int | None
     remote: bool
 
 
@@ -105,6 +107,9 @@ class ContextSettings:
     vnet_header: each frame starts with a virtio-net header (`cdna.abi`), both ways; it may lack its checksum
     or be large, and the guest takes such frames of others. takes: which, a sum of `abi.Takes`; None: with an
     open checksum, and large TCP segments.
+    anti_spoof: frames with another source address than the context's own are dropped; without, addresses
+    behind the guest are learned, and frames for them go to it. mtu: bytes of a packet; longer ones are
+    dropped both ways. None: as long as the NIC carries.
     remote: the guest is another process, which maps no doorbell vector.
     """
 
@@ -123,6 +128,7 @@ class ContextSettings:
     seq_modulus: int = 1 << 32
     vnet_header: bool = False
     takes: int | None = None
+    mtu: int | None = None
     remote: bool = False
     mode: Protection = field(init=False)
     strategy: IommuStrategy = field(init=False)
@@ -173,6 +179,8 @@ class ContextSettings:
                 parsed[name] = _parse_rate(value)
             elif name == "takes":
                 parsed[name] = value
+            elif name == "mtu":
+                parsed[name] = whole(name, value or 0, 0, MAX_MTU)
             else:
                 parsed[name] = switch(name, value)
         return parsed
@@ -189,5 +197,6 @@ _OPTIONS = (
     "multicast",
     "coalesce",
     "takes",
+    "mtu",
 )
 assert set(_OPTIONS) <= {f.name for f in fields(ContextSettings)}

@@ -288,10 +288,10 @@ cdef class Pump:
         store_u32(&self._port(number).gro, on)
 
     def stats(self, uint32_t number) -> dict:
-        """Frames of a port: from_tap, to_tap, lost_from_tap, lost_to_tap."""
+        """Frames of a port: from_tap, to_tap, lost_from_tap, lost_to_tap, lost_to_link."""
         cdef port_t *port = self._port(number)
         return {"from_tap": port.from_tap, "to_tap": port.to_tap, "lost_from_tap": port.lost_from_tap,
-                "lost_to_tap": port.lost_to_tap}
+                "lost_to_tap": port.lost_to_tap, "lost_to_link": port.lost_to_link}
 
     def run(self):
         """The loop, until `Nic.request_stop`."""

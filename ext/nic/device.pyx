@@ -23,14 +23,16 @@ from cdna.abi cimport (
 from cdna.cpu cimport load_u32, sched_yield, store_u32, swap_u32
 from cdna.memory cimport Memory, SharedRegion
 from cdna.nic.context cimport (
-    PACKET_BUFFER, context_t, irq_ring_t, mac_entry_t, nic_t, progress_t, ring_t, stats_t,
+    LEARNED, NO_LIMIT, PACKET_BUFFER, context_t, irq_ring_t, learned_t, mac_entry_t, nic_t, progress_t,
+    ring_t, stats_t,
 )
-from cdna.nic.demux cimport MAC_VALID, mac_slot
+from cdna.nic.demux cimport MAC_MASK, enter_mac
 from cdna.nic.engine cimport engine_poll, engine_run
 from cdna.nic.files cimport move_to_file
+from cdna.nic.learn cimport LEARNED_SPARE, VLAN_SHIFT, WAYS, forget_learned, forget_own
 from cdna.nic.serving cimport begin_serving, end_serving, set_state
 from cdna.nic.segmentation cimport segmentation_t
-from cdna.nic.wire cimport Wire
+from cdna.nic.wire cimport Wire, cycles_per_second
 from cdna.sanitizer cimport forbid
 
 from cdna.abi import Takes
@@ -39,10 +41,13 @@ from cdna.errors import ConfigError, ResourceError, whole
 import numpy as np
 
 VECTORS = 256               # slots of the interrupt vector buffer
+LEARN_AGE = 300.0           # seconds, as IEEE 802.1Q, 8.8.3 recommends
+LEARN_HOLD = 10.0           # seconds
 _STATS = np.dtype([(name, "u8") for name in (
     "tx_frames", "tx_bytes", "rx_frames", "rx_bytes", "tx_local", "tx_drop_spoof", "tx_drop_vlan",
-    "tx_drop_link", "tx_drop_filter", "tx_drop_invalid", "rx_drop_no_buffer", "rx_drop_stopped",
-    "rx_own_source", "interrupts", "doorbells", "faults")])
+    "tx_drop_link", "tx_drop_filter", "tx_drop_invalid", "tx_drop_mtu", "tx_unlearned", "rx_drop_no_buffer",
+    "rx_drop_no_driver", "rx_drop_link", "rx_drop_mtu", "rx_drop_stopped", "rx_own_source", "interrupts",
+    "doorbells", "faults")])
 assert _STATS.itemsize == sizeof(stats_t)
 
 
@@ -88,6 +93,7 @@ cdef class Nic:
         nic.irq.event_fd = -1
         nic.wake_fd = -1
         nic.epoll_fd = -1
+        self.set_learning(LEARN_AGE, LEARN_HOLD)
 
     def _allocate(self):
         cdef uint32_t n = self.contexts, words = (n + 63) // 64, macs = 8
@@ -96,7 +102,7 @@ cdef class Nic:
         cdef size_t vectors = <size_t>VECTORS * words * 8
         self._state = SharedRegion(
             sizeof(nic_t) + n * (sizeof(context_t) + sizeof(progress_t)) + 10 * (words * 8 + 64)
-            + macs * sizeof(mac_entry_t)
+            + 2 * macs * sizeof(mac_entry_t)
             + sizeof(irq_ring_t) + vectors + sizeof(segmentation_t) + 65536)
         cdef _Layout part = _Layout()
         part.at = self._state.base
@@ -117,7 +123,9 @@ cdef class Nic:
         nic.virtio = <uint64_t *>part.take(words * 8)
         nic.virtio_used = <uint64_t *>part.take(words * 8)
         nic.mac_table = <mac_entry_t *>part.take(macs * sizeof(mac_entry_t))
+        nic.own_table = <mac_entry_t *>part.take(macs * sizeof(mac_entry_t))
         nic.mac_mask = macs - 1
+        self._allocate_learned()
         nic.irq = <irq_ring_t *>part.take(sizeof(irq_ring_t))
         nic.irq.vector = <uint64_t *>part.take(vectors)
         nic.irq.slots = VECTORS
@@ -137,6 +145,14 @@ cdef class Nic:
             nic.context[i].page = <context_page_t *>(self._pages.base + i * self._stride)
             if mprotect(self._pages.base + i * self._stride + self._extent, PAGE_SIZE, PROT_NONE):
                 raise ResourceError(f"cannot protect the pages of {n} contexts: give the NIC fewer")
+
+    def _allocate_learned(self):
+        """Room for the addresses behind all contexts; what is not used takes no memory."""
+        cdef int bits = (<int>LEARNED * <int>LEARNED_SPARE // <int>WAYS * self.contexts - 1).bit_length()
+        self._learned = SharedRegion((<size_t>1 << bits) * WAYS * sizeof(learned_t))
+        self.c.learned = <learned_t *>self._learned.base
+        self.c.learn_shift = 64 - bits
+        self.c.learn_secret = int.from_bytes(os.urandom(8), "little") | 1
 
     cdef uint8_t *_buffer(self, size_t size) except NULL:
         """Room for frames, cache-line aligned, that ends where nobody may touch anything."""
@@ -199,6 +215,7 @@ cdef class Nic:
             context.protection = protection
             context.mac = int.from_bytes(mac, "little")
             context.anti_spoof = 1
+            context.longest = NO_LIMIT
             context.weight = 1
             context.polled = polled
             context.vnet_header = vnet_header
@@ -305,17 +322,46 @@ cdef class Nic:
         A virtio guest is found while it has a receive queue: before and after that it may be elsewhere.
         """
         cdef nic_t *nic = self.c
-        cdef uint32_t i, slot
+        cdef context_t *context
+        cdef uint32_t i
         memset(nic.mac_table, 0, (nic.mac_mask + 1) * sizeof(mac_entry_t))
+        memset(nic.own_table, 0, (nic.mac_mask + 1) * sizeof(mac_entry_t))
         for i in range(nic.contexts):
-            if nic.context[i].state == CONTEXT_FREE or \
-                    (nic.context[i].protection == PROTECTION_TABLE and not nic.context[i].present):
+            context = &nic.context[i]
+            if context.state == CONTEXT_FREE:
                 continue
-            slot = mac_slot(nic, nic.context[i].mac)
-            while nic.mac_table[slot].key:
-                slot = (slot + 1) & nic.mac_mask
-            nic.mac_table[slot].key = nic.context[i].mac | MAC_VALID
-            nic.mac_table[slot].context = i
+            enter_mac(nic, nic.own_table, context)
+            if context.protection != PROTECTION_TABLE or context.present:
+                enter_mac(nic, nic.mac_table, context)
+        if nic.n_learned:
+            forget_own(nic)
+
+    # --- addresses behind the guests ----------------------------------------------------------------------
+
+    def set_learning(self, double age, double hold):
+        """Seconds after which an address that was learned is forgotten, and may be learned elsewhere."""
+        with self.quiesced():
+            self.c.learn_age = <uint64_t>(age * cycles_per_second())
+            self.c.learn_hold = <uint64_t>(hold * cycles_per_second())
+
+    def learned(self, uint32_t index) -> list:
+        """The addresses that were learned behind a context, with their VLANs, and not forgotten: pairs."""
+        cdef context_t *context = self._context(index)
+        cdef const learned_t *entry
+        cdef uint32_t i
+        found = []
+        with self.quiesced():
+            for i in range(context.learned):
+                entry = &self.c.learned[context.learned_at[i]]
+                if not entry.on_wire and self.c.now - entry.seen <= self.c.learn_age:
+                    mac = int(entry.key & MAC_MASK).to_bytes(6, "little")
+                    found.append((mac, int(entry.key >> VLAN_SHIFT & 0xFFF)))
+        return found
+
+    cdef _forget_learned(self, uint32_t index):
+        forget_learned(self.c, self._context(index))
+
+    # --- options ------------------------------------------------------------------------------------------
 
     def set_option(self, uint32_t index, str name, value):
         """Sets one of the options below, from mac to coalesce; `ContextSettings` describes them."""
@@ -354,6 +400,7 @@ cdef class Nic:
         """Of the NIC: rounds, frames moved, interrupts raised, faults, frames from the wire for nobody."""
         return {"rounds": self.c.rounds, "frames": self.c.frames, "interrupts": self.c.irq_raised,
                 "faults": self.c.faults, "rx_drop_filter": self.c.rx_drop_filter,
+                "rx_drop_invalid": self.c.rx_drop_invalid,
                 "wire_tx_frames": self.c.wire.tx_frames, "wire_tx_bytes": self.c.wire.tx_bytes,
                 "wire_rx_frames": self.c.wire.rx_frames, "wire_rx_bytes": self.c.wire.rx_bytes}
 

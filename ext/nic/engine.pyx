@@ -17,6 +17,7 @@ cdef enum:
 cdef int engine_poll(nic_t *nic, int budget) noexcept nogil:
     cdef uint64_t now = cycles()
     cdef int n
+    nic.now = now
     store_u64(&nic.epoch, nic.epoch + 1)
     doorbells(nic)
     n = transmit(nic, budget, now)

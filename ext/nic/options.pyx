@@ -7,12 +7,17 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from cdna.abi cimport MAX_TSO_FRAME, PROTECTION_TABLE
 from cdna.cpu cimport cycles
-from cdna.nic.context cimport MULTICAST_FILTERS, context_t
+from cdna.nic.context cimport MULTICAST_FILTERS, NO_LIMIT, context_t
 from cdna.nic.device cimport Nic
 from cdna.nic.wire cimport cycles_per_second
 
 from cdna.errors import ConfigError
 from cdna.nic.device import check_coalesce, check_takes
+
+cdef enum:
+    ETHERNET_HEADER = 14
+    MIN_MTU = 68                # bytes: of IPv4 (RFC 791, 3.2)
+    MAX_MTU = 9000              # of a frame of MAX_FRAME, with a tag
 
 MAX_MULTICAST = <int>MULTICAST_FILTERS      # exact addresses of one context
 
@@ -26,11 +31,23 @@ def mac(Nic nic, uint32_t index, value):
 def vlan(Nic nic, uint32_t index, value):
     if not (0 <= value <= 4094 or value == 0xFFFF):
         raise ConfigError(f"VLAN {value}: give 1 to 4094, 0 for untagged, or 'trunk'")
+    if nic.c.context[index].vlan != value:
+        nic._forget_learned(index)
     nic.c.context[index].vlan = value
 
 
 def anti_spoof(Nic nic, uint32_t index, value):
+    """Off, the guest may send other source addresses than its own, and gets the frames for them."""
+    if value:
+        nic._forget_learned(index)
     nic.c.context[index].anti_spoof = bool(value)
+
+
+def mtu(Nic nic, uint32_t index, value):
+    """Bytes of a packet behind the Ethernet header and its tags; 0: as many as the NIC carries."""
+    if value and not MIN_MTU <= value <= MAX_MTU:
+        raise ConfigError(f"MTU {value}: give {<int>MIN_MTU} to {<int>MAX_MTU}, or 0 for no limit")
+    nic.c.context[index].longest = value + ETHERNET_HEADER if value else NO_LIMIT
 
 
 def promiscuous(Nic nic, uint32_t index, value):
@@ -93,6 +110,7 @@ OPTIONS = {
     "all_multicast": all_multicast,
     "multicast": multicast,
     "weight": weight,
+    "mtu": mtu,
     "coalesce": coalesce,
     "rate": rate,
     "takes": takes,

@@ -70,7 +70,7 @@ cdef extern from "<sys/socket.h>" nogil:
 cdef enum:
     VNET_HDR = 10               # bytes of the header on a packet socket: without num_buffers
     TX_DATA = 32                # offset of the data in a slot of the transmit ring
-    ETHERNET = 18               # bytes before the payload that the MTU is about, tag included
+    ETHERNET = 14               # bytes before the payload that the MTU is about
 
 cdef struct packet_t:
     watched_t watched           # first: see watched_wire.pxd
@@ -82,7 +82,7 @@ cdef struct packet_t:
     uint32_t tx_slots
     uint32_t tx_next
     uint32_t tx_room            # bytes of a frame in a slot
-    uint32_t longest            # frame, or segment of one, that the interface takes; tag included
+    uint32_t longest            # frame, or segment of one, that the interface takes; without a tag
     uint64_t rx_oversize        # frames that no NIC here carries
     uint64_t rx_bad_offload     # frames with work left to do that no NIC here does
     uint64_t tx_oversize        # frames longer than the interface takes
@@ -250,6 +250,8 @@ cdef inline bint fits(const packet_t *packet, const frame_t *frame) noexcept nog
     if frame.has_offload and frame.offload.mss and \
             not segment_begin(&segmentation, frame.data, frame.len, &frame.offload):
         len = segmentation.segment_max
+    if frame.data[12] == ETHERTYPE_VLAN >> 8 and frame.data[13] == ETHERTYPE_VLAN & 0xFF:
+        len -= TAG_LENGTH       # which the kernel allows beside the MTU, of this kind and once
     return len <= load_u32(&packet.longest)
 
 
@@ -350,6 +352,11 @@ cdef class PacketWire(WatchedWire):
             "rx_bad_offload": self.packet.rx_bad_offload,
             "tx_oversize": self.packet.tx_oversize,
         }
+
+    @property
+    def mtu(self):
+        """The interface's, as it is now."""
+        return load_u32(&self.packet.longest) - ETHERNET
 
     def _device_fds(self):
         return [self._socket.fileno()]

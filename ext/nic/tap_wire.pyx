@@ -26,8 +26,9 @@ import os
 import select
 
 from cdna.errors import CdnaError
+from cdna.nic.device_drops import DeviceDrops
 from cdna.nic.tap import (
-    check_tap_name, device_exists, is_tap, limit_frames, open_tap, set_carrier, set_offloads,
+    check_tap_name, device_exists, is_tap, limit_frames, mtu_of, open_tap, set_carrier, set_offloads,
 )
 
 cdef extern from "<errno.h>" nogil:
@@ -160,6 +161,7 @@ cdef class TapWire(WatchedWire):
     cdef tap_t *tap
     cdef list _queues           # here as well: the shared memory may be gone before this object
     cdef readonly bint vnet_header
+    cdef object _drops
 
     def __cinit__(self, *args, **kwargs):
         self._queues = []
@@ -175,6 +177,7 @@ cdef class TapWire(WatchedWire):
         if not existed and vnet_header:
             limit_frames(name, LONGEST)
         self.name = name
+        self._drops = DeviceDrops(name)
         self.tap.queues = len(self._queues)
         self.tap.header = VNET_HEADER if vnet_header else 0
         for i, fd in enumerate(self._queues):
@@ -190,12 +193,22 @@ cdef class TapWire(WatchedWire):
         return self._queues[0] if self._queues else -1
 
     def stats(self):
-        """Wire.stats; rx_oversize and rx_bad_offload, frames that are too long or ask for too much."""
+        """Wire.stats, and
+
+        rx_drop_device: frames of the host's for which the tap's queue had no room;
+        rx_oversize, rx_bad_offload: frames that are too long or ask for too much.
+        """
         return {
             **super().stats(),
+            "rx_drop_device": self._drops.count(),
             "rx_oversize": self.tap.rx_oversize,
             "rx_bad_offload": self.tap.rx_bad_offload,
         }
+
+    @property
+    def mtu(self):
+        """The device's, as it is now; None where it is gone."""
+        return mtu_of(self.name)
 
     def _device_fds(self):
         return self._queues
@@ -219,6 +232,7 @@ cdef class TapWire(WatchedWire):
         for old, new in zip(self._queues, fresh):
             os.dup2(new, old, inheritable=False)
             os.close(new)
+        self._drops.follow(self.name)
 
     def _show_device(self, plugged):
         set_carrier(self._queues[0], plugged)
@@ -226,6 +240,8 @@ cdef class TapWire(WatchedWire):
     def close(self):
         """Takes the wire down and gives the tap back; unless it is persistent, it is gone."""
         super().close()
+        if self._drops is not None:
+            self._drops.close()
         fds, self._queues = self._queues, []
         for fd in fds:
             os.close(fd)

@@ -428,6 +428,8 @@ cdef class VirtioDevice:
             return
         if context.present != (v.receiving != 0):
             context.present = v.receiving != 0
+            if not context.present:
+                self.nic._forget_learned(self.index)
             self.nic._rebuild_mac_table()
         if v.receiving or v.sending:
             set_bit(self.nic.c.virtio, self.index)

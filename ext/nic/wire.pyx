@@ -97,6 +97,11 @@ cdef class Wire:
         return self.c.offloads
 
     @property
+    def mtu(self):
+        """Bytes of the longest packet that the device behind the wire takes, without tags; None: any."""
+        return None
+
+    @property
     def wait_fds(self):
         """Descriptors that are readable when the wire has frames for the NIC, or its link has changed.
 

@@ -23,11 +23,12 @@ MARK = bytes.fromhex((BOB + ALICE).replace(":", "")) + b"\x88\xb6" + bytes(46)  
 
 SPOOFED, TAGGED, UNWANTED = "tx_drop_spoof", "tx_drop_vlan", "tx_drop_filter"
 FILTERED = "nic rx_drop_filter"  # of the NIC, not of a context: a frame from the wire for nobody
+INVALID = "nic rx_drop_invalid"  # or none at all
 ELSEWHERE = ""  # a group's frame that no other guest may see: it went to the wire, and nothing is counted
 KERNEL = ""  # the kernel at the other end has dropped it
 
 # Frames with a tag: their VLAN, and why a context that is not a trunk may not send them. A frame whose tag
-# says VLAN 0 belongs to none; an untagged context may send it, unless another tag is behind that one.
+# says VLAN 0 is of the sender's, unless another tag is behind that one.
 TAGS: dict[str, tuple[int, str | None, str | None]] = {
     #                               VLAN   sent by an untagged, by an access context
     "vlan 7": (7, TAGGED, TAGGED),
@@ -38,7 +39,7 @@ TAGS: dict[str, tuple[int, str | None, str | None]] = {
     "vlan 1": (1, TAGGED, TAGGED),
     "vlan 4094": (4094, TAGGED, TAGGED),
     "vlan 4095": (4095, TAGGED, TAGGED),
-    "priority tag": (0, None, TAGGED),
+    "priority tag": (0, None, None),
     "qinq": (100, TAGGED, TAGGED),
     "qinq outer 7": (7, TAGGED, TAGGED),
     "two tags of 802.1Q": (7, TAGGED, TAGGED),
@@ -50,9 +51,6 @@ HALF_TAGS = ("tag cut short", "tag without anything")
 
 # It speaks for the link, which is not a guest's alone. From a wire it is taken, as any frame of a group.
 PAUSE = "pause"
-
-# Runts that the NIC carries between guests, and does not take from a wire: shorter than a header and a tag.
-WIRE_RUNTS = ("14 bytes", "15 bytes", "16 bytes", "17 bytes")
 
 # With the tag of an access context this is longer than any frame that is taken from a wire, or from a file.
 TOO_LONG_WITH_A_TAG = "9018 bytes"
@@ -68,7 +66,7 @@ KERNEL_RECEIVES_NONE = ("vlan 7 of 18 bytes", *HALF_TAGS)
 
 def vlan_of(name: str, sender: Vlan) -> int:
     """The VLAN that a frame belongs to, sent by a context of VLAN `sender`."""
-    if name in TAGS:
+    if TAGS.get(name, (0,))[0]:
         return TAGS[name][0]
     return sender if isinstance(sender, int) else 0
 
@@ -97,15 +95,20 @@ def tagged(frame: bytes, vlan: int) -> bytes:
 
 
 def on_the_wire(name: str, frame: bytes, sender: Vlan) -> bytes:
-    """A frame as it leaves the NIC: with the tag of an access context."""
-    return tagged(frame, sender) if isinstance(sender, int) and sender else frame
+    """A frame as it leaves the NIC: with the tag of an access context, or its VLAN in the frame's own."""
+    if not isinstance(sender, int) or not sender:
+        return frame
+    if name in TAGS:
+        priority = int.from_bytes(frame[14:16], "big") & 0xF000
+        return frame[:14] + (priority | sender).to_bytes(2, "big") + frame[16:]
+    return tagged(frame, sender)
 
 
 def as_received(name: str, frame: bytes, sender: Vlan, receiver: Vlan) -> bytes:
     """A frame as a context gets it: an access context without the tag, a trunk with it."""
     vlan = vlan_of(name, sender)
     if receiver == "trunk":
-        return frame if name in TAGS or not vlan else tagged(frame, vlan)
+        return on_the_wire(name, frame, sender)
     return frame[:12] + frame[16:] if vlan and name in TAGS else frame
 
 
@@ -126,7 +129,8 @@ class Counters:
             for name, value in context.stats().items():
                 if "_drop_" in name or name == "faults":
                     now[name] += value
-        now[FILTERED] = self.machine.nic.counters["rx_drop_filter"]
+        for name in (FILTERED, INVALID):
+            now[name] = self.machine.nic.counters[name.removeprefix("nic ")]
         for name, value in self.machine.wire.stats().items():
             if "lost" in name or "drop" in name or "oversize" in name:
                 now[f"wire {name}"] += value
@@ -178,9 +182,9 @@ def from_a_wire(
     bob = machine.attach("bob", mac=BOB, vlan=receiver, all_multicast=True)
     counters = Counters(machine, bob.context)
     for name, frame in FRAMES.items():
-        why = (
-            FILTERED if not admits(receiver, vlan_of(name, 0)) or name in (*HALF_TAGS, *WIRE_RUNTS) else None
-        )
+        why = None if admits(receiver, vlan_of(name, 0)) else FILTERED
+        if name in HALF_TAGS:
+            why = INVALID
         if name in lost:
             why = KERNEL
         got: list[bytes] = []

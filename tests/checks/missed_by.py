@@ -54,6 +54,13 @@ MISSED_BY: dict[str, str] = {
     "CHECK_TAG_SHORT": "tests/nic/test_demux.py::test_a_tag_that_is_cut_short_is_dropped",
     "CHECK_TAG": "tests/nic/test_demux.py::test_an_access_context_sends_no_tags_of_its_own",
     "CHECK_TAG_NESTED": "tests/nic/test_limits.py::test_an_access_port_sends_no_tag_behind_a_priority_tag",
+    "CHECK_TX_MTU": "tests/nic/test_mtu.py::"
+    "test_a_frame_longer_than_the_mtu_is_dropped_both_ways_and_counted[0]",
+    "CHECK_LEARN_OWN": "tests/nic/test_learning.py::test_a_contexts_own_address_is_never_learned",
+    "CHECK_LEARN_HOLD": "tests/nic/test_learning.py::"
+    "test_another_guest_does_not_take_an_address_that_is_in_use",
+    "CHECK_LEARN_MANY": "tests/nic/test_learning.py::"
+    "test_a_flood_of_addresses_is_bounded_and_costs_the_neighbours_nothing",
     "CHECK_OFFLOAD_LONG": "tests/nic/test_limits.py::"
     "test_work_that_cannot_be_done[a frame too long to be sent whole]",
     "CHECK_MSS": "tests/nic/test_limits.py::test_a_segment_is_no_longer_than_a_frame",

@@ -90,7 +90,7 @@ def test_frames_both_ways(lab):
         assert get(stack_b) == RECEIVED + there
         stack_b.send(HEADER + back)
         assert get(stack_a) == RECEIVED + back
-    counted = {"from_tap": 200, "to_tap": 200, "lost_from_tap": 0, "lost_to_tap": 0}
+    counted = {"from_tap": 200, "to_tap": 200, "lost_from_tap": 0, "lost_to_tap": 0, "lost_to_link": 0}
     assert until(lambda: lab.pump.stats(lab.ports[0]) == counted)  # a frame is counted after its write
     assert alice.context.stats()["tx_local"] == 200
 

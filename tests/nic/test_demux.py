@@ -5,45 +5,11 @@ from __future__ import annotations
 import pytest
 
 from cdna.errors import ConfigError
-from cdna.guest_driver.driver import Driver
-from cdna.machine import Machine
-from cdna.nic.queue_wire import QueueWire
-from tests.support.frames import BROADCAST, OUTSIDE, frame, mac, receive_all, vlan_tag
+from tests.support.frames import BROADCAST, OUTSIDE, frame, receive_all, vlan_tag
+from tests.support.lan import Lan
 
 GROUP = bytes.fromhex("01005e000001")
 OTHER_GROUP = bytes.fromhex("01005e000002")
-
-
-class Lan:
-    """Guests by name on one NIC, and what the wire sees."""
-
-    def __init__(self, **guests: dict[str, object]) -> None:
-        self.wire = QueueWire(256)
-        self.machine = Machine(4 << 20, wire=self.wire, contexts=8)
-        self.guests = {
-            name: self.machine.attach(name, **{"tx_ring": 16, "rx_ring": 16, **settings})
-            for name, settings in guests.items()
-        }
-
-    def __getitem__(self, name: str) -> Driver:
-        return self.guests[name]
-
-    def addr(self, name: str) -> bytes:
-        return mac(self[name]) if name in self.guests else OUTSIDE
-
-    def send(self, data: bytes, source: str) -> dict[str, list[bytes]]:
-        """Sends one frame and returns who received what; `wire` is the world outside."""
-        if source == "wire":
-            assert self.wire.put([data]) == 1
-        else:
-            assert self[source].send([data]) == 1
-        self.machine.step(2)
-        got = {name: receive_all(driver) for name, driver in self.guests.items()}
-        got["wire"] = self.wire.get()
-        return {name: frames for name, frames in got.items() if frames}
-
-    def stats(self, name: str) -> dict[str, int]:
-        return {key: value for key, value in self[name].context.stats().items() if "drop" in key and value}
 
 
 # --- addresses ----------------------------------------------------------------------------------------------
@@ -89,12 +55,25 @@ def test_an_address_changed_while_running():
     assert lan.send(data, "a") == {"wire": [data]}
 
 
-def test_frames_too_short_for_ethernet_are_dropped_and_counted():
-    lan = Lan(a={})
-    assert lan.send(frame(lan.addr("a"), OUTSIDE, size=17), "wire") == {}
-    assert lan.machine.nic.counters["rx_drop_filter"] == 1
-    data = frame(lan.addr("a"), OUTSIDE, size=18)
+@pytest.mark.parametrize("size", [14, 15, 17, 18])
+def test_a_frame_from_the_wire_is_one_from_14_bytes_on(size):
+    lan = Lan(a={}, five={"vlan": 5})
+    data = frame(lan.addr("a"), OUTSIDE, size=size)
     assert lan.send(data, "wire") == {"a": [data]}
+    data = frame(BROADCAST, OUTSIDE, size=size)
+    assert lan.send(data, "wire") == {"a": [data]}
+    assert lan.machine.nic.counters["rx_drop_filter"] == lan.machine.nic.counters["rx_drop_invalid"] == 0
+    assert lan.send(frame(OUTSIDE, OUTSIDE, size=size), "wire") == {}
+    assert lan.machine.nic.counters["rx_drop_filter"] == 1
+
+
+@pytest.mark.parametrize("size", [14, 15, 17])
+def test_a_tag_that_is_cut_short_by_the_wire_is_no_frame(size):
+    lan = Lan(a={}, five={"vlan": 5}, trunk={"vlan": "trunk"})
+    for to in ("a", "five", "trunk"):
+        assert lan.send((lan.addr(to) + OUTSIDE + vlan_tag(5))[:size].ljust(size, b"\0"), "wire") == {}
+    assert lan.machine.nic.counters["rx_drop_invalid"] == 3
+    assert lan.machine.nic.counters["rx_drop_filter"] == 0
 
 
 def test_without_a_buffer_the_frame_is_dropped_and_counted_once():
@@ -219,10 +198,31 @@ def test_between_a_trunk_and_an_access_context_the_tag_comes_off_and_goes_on(vla
 
 
 def test_an_access_context_sends_no_tags_of_its_own(vlans):
-    for source, vids in (("five", (0, 5, 6)), ("plain", (5,))):
+    for source, vids in (("five", (5, 6)), ("plain", (5,))):
         for vid in vids:
             assert vlans.send(tagged(vlans, "wire", source, vid), source) == {}
         assert vlans.stats(source) == {"tx_drop_vlan": len(vids)}
+
+
+@pytest.mark.parametrize("priority", [0, 5, 7])
+def test_a_priority_tag_of_an_access_context_says_no_vlan_and_keeps_its_priority(vlans, priority):
+    """IEEE 802.1Q, 6.9.1: such a frame is of the port's VLAN."""
+    in_five = priority << 13 | 5
+    for to, got in (("wire", in_five), ("trunk", in_five), ("also", None)):
+        data = untagged(vlans, to, "five")
+        sent = data[:12] + b"\x81\x00" + (priority << 13).to_bytes(2, "big") + data[12:]
+        tag = b"" if got is None else b"\x81\x00" + got.to_bytes(2, "big")
+        assert vlans.send(sent, "five") == {to: [data[:12] + tag + data[12:]]}
+    data = untagged(vlans, "wire", "plain")
+    sent = data[:12] + b"\x81\x00\xa0\x00" + data[12:]
+    assert vlans.send(sent, "plain") == {"wire": [sent]}
+    assert vlans.stats("five") == vlans.stats("plain") == {}
+
+
+def test_a_service_tag_of_an_access_context_is_no_priority_tag(vlans):
+    data = untagged(vlans, "wire", "five")
+    assert vlans.send(data[:12] + b"\x88\xa8\x00\x00" + data[12:], "five") == {}
+    assert vlans.stats("five") == {"tx_drop_vlan": 1}
 
 
 def test_a_tag_that_is_cut_short_is_dropped(vlans):

@@ -83,6 +83,20 @@ def test_why_a_frame_was_dropped(tmp_path):
     machine.close()
 
 
+def test_a_frame_longer_than_an_mtu_is_seen_with_that_reason(machine, tmp_path):
+    alice, bob = machine.attach("alice"), machine.attach("bob", mtu=1000)
+    data = frame(mac(bob), mac(alice), size=1015)
+    back = frame(mac(alice), mac(bob), size=1015)
+    with machine.capture(tmp_path / "x.pcapng"):
+        alice.send([data])
+        bob.send([back])
+        machine.step(3)
+    assert outcomes(tmp_path / "x.pcapng", "bob.1") == [
+        (data, "dropped: rx_drop_mtu"),
+        (back, "dropped: tx_drop_mtu"),
+    ]
+
+
 def test_a_stopped_context_drops_with_the_reason(machine, tmp_path):
     neighbours = Neighbours(machine)
     mallory = machine.attach("mallory", protection="none")

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from cdna.vmm.hypervisor import Context
     from cdna.vmm.vhost_user import VhostUserServer
 
-LIVE_SETTINGS = ("vlan", "weight", "rate")  # what every context can change while it runs
+# What every context can change while it runs.
+LIVE_SETTINGS = ("vlan", "weight", "rate", "anti_spoof", "promiscuous")
 
 Plan = TypeVar("Plan", bound=GuestPlan)
 
@@ -82,6 +83,8 @@ class Member(ABC, Generic[Plan]):
             weight=plan.weight,
             rate=plan.rate,
             anti_spoof=plan.anti_spoof,
+            promiscuous=plan.promiscuous,
+            mtu=plan.mtu,
             **more,
         )
 
@@ -104,12 +107,19 @@ class Member(ABC, Generic[Plan]):
             "protection": plan.protection,
             "mtu": plan.mtu,
             "anti_spoof": plan.anti_spoof,
+            "promiscuous": plan.promiscuous,
             "peer": None,
         }
 
     def detail(self) -> dict[str, Any]:
         """All that `describe` says, and what is too long for a list."""
-        return {**self.describe(), "own_source": self.counters()["rx_own_source"]}
+        own_source = self.counters()["rx_own_source"]
+        return {**self.describe(), "own_source": own_source, "learned": self._learned()}
+
+    def _learned(self) -> list[str]:
+        """The addresses that were learned behind it, with their VLANs."""
+        found = self.shared.machine.nic.learned(self.context.index)
+        return [mac.hex(":") + (f" vlan {vlan}" if vlan else "") for mac, vlan in found]
 
     def _fault(self) -> str | None:
         """Why the NIC stopped the context, one line."""
@@ -129,7 +139,7 @@ class Member(ABC, Generic[Plan]):
 
     def change(self, plan: Plan, given: set[str]) -> None:
         """Makes it as `plan` says, in which the settings `given` are new. An error changes nothing."""
-        self.context.set(**{key: getattr(plan, key) for key in LIVE_SETTINGS})
+        self.context.set(**{key: getattr(plan, key) for key in LIVE_SETTINGS if key in given})
         self.plan = plan
 
     @abstractmethod

@@ -93,7 +93,11 @@ class NamespaceMember(Member[GuestPlan]):
         if self.port is None:
             return self._taps
         tap = self.pump.stats(self.port)
-        return {"tap_drop_tx": tap["lost_from_tap"], "tap_drop_rx": tap["lost_to_tap"]}
+        return {
+            "tap_drop_tx": tap["lost_from_tap"],
+            "tap_drop_rx": tap["lost_to_tap"],
+            "rx_drop_link": tap["lost_to_link"],
+        }
 
     def describe(self) -> dict[str, Any]:
         return {**super().describe(), "device": self.namespace.has_device, "gro": self.namespace.gro}
@@ -104,8 +108,9 @@ class NamespaceMember(Member[GuestPlan]):
             self.pump.set_gro(self.port, self.namespace.gro)
 
     def counters(self) -> dict[str, int]:
-        """The context's, and the tap's."""
-        return self._with_earlier({**self.context.stats(), **self._tap_counters()})
+        """The context's, the tap's, and what the guest's own device has dropped before the tap was read."""
+        counters = self._with_earlier({**self.context.stats(), **self._tap_counters()})
+        return {**counters, "tx_drop_device": self.namespace.drops.count()}
 
     def change(self, plan: GuestPlan, given: set[str]) -> None:
         """Another protection loses frames under way. Given at all, it starts a stopped context again."""

@@ -57,7 +57,7 @@ class SyntheticMember(Member[SyntheticPlan]):
         vmm = self.shared.machine.vmm
         guest = vmm.create_guest(self.plan.name, memory_needed(RING, RING, size))
         try:
-            settings = self.settings(tx_ring=RING, rx_ring=RING, promiscuous=self.plan.promiscuous)
+            settings = self.settings(tx_ring=RING, rx_ring=RING)
             self._driver = Driver(vmm.assign(guest, settings, index=index), size)
             own = parse_mac(self.context.mac)
             traffic = SyntheticGuest(self._driver, self._load, self.context.index, own, self._peer)
@@ -82,7 +82,7 @@ class SyntheticMember(Member[SyntheticPlan]):
 
     def describe(self) -> dict[str, Any]:
         plan = self.plan
-        return {**super().describe(), "to": plan.to, "size": plan.size, "promiscuous": plan.promiscuous}
+        return {**super().describe(), "to": plan.to, "size": plan.size}
 
     def change(self, plan: SyntheticPlan, given: set[str]) -> None:
         if "protection" in given:

@@ -21,7 +21,6 @@ class VhostUserMember(Member[VhostUserPlan]):
             plan.path,
             settings=self.settings(
                 all_multicast=True,  # QEMU keeps the control queue: which groups were joined is not told
-                promiscuous=plan.promiscuous,
             ),
             client=plan.client,
             pairs=plan.queues,
@@ -43,7 +42,6 @@ class VhostUserMember(Member[VhostUserPlan]):
             "mode": "client" if self.plan.client else "server",
             "queues": self.plan.queues,
             "packed": self.plan.packed,
-            "promiscuous": self.plan.promiscuous,
             "connected": bool(self.guest.connected),
             "peer": told["peer"],
             "frontend": told["state"],

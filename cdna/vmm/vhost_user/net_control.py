@@ -2,7 +2,7 @@
 
 A guest chooses what it receives within what its operator lets the context receive:
 
-    promiscuous          where the operator has it on
+    promiscuous          where the operator has it on; other unicast addresses also where anti-spoof is off
     another address      where the operator has anti-spoof off, and nobody else has the address
     a VLAN               where the context is a trunk, which gets every tag; untagged frames are no VLAN
     multicast            any, of its own VLAN: filters, and all of it beyond so many
@@ -186,7 +186,9 @@ class NetControl:
         if any(address[0] & 1 for address in unicast) or any(not address[0] & 1 for address in multicast):
             raise Declined("an address in the wrong table")
         others = any(address != self._address() for address in unicast)
-        if others and not self.context.options["promiscuous"]:
+        options = self.context.options
+        # Where it may send with other addresses, those are learned (`cdna/nic/learn.pxd`).
+        if others and not options["promiscuous"] and options["anti_spoof"]:
             raise Declined("unicast addresses beside its own, and this context is not to be promiscuous")
         self._choose(unicast=others, multicast=multicast)
 

@@ -295,3 +295,39 @@ def test_a_large_segment_goes_whole_to_a_guest_that_takes_it(host):
     host.step()
     assert receiver.recv() == [partial]
     assert receiver.driver.headers[0][:10] == header
+
+
+def test_frames_for_a_guest_without_a_driver_are_counted_as_that(host, guest):
+    """Nobody is at its socket; later its frontend is, and its cable is out."""
+
+    def arrive():
+        host.wire.put([*incoming(guest, 2), frame(BROADCAST, OUTSIDE)])
+        host.step()
+        return {name: value for name, value in guest.context.stats().items() if "drop" in name and value}
+
+    assert arrive() == {"rx_drop_no_driver": 3}
+    assert host.machine.nic.counters["rx_drop_filter"] == 0
+    attached = host.attach(guest)
+    assert arrive() == {"rx_drop_no_driver": 3}
+    assert len(attached.recv()) == 3
+    guest.set_link(False)
+    assert arrive() == {"rx_drop_no_driver": 3, "rx_drop_link": 3}
+    guest.set_link(True)
+    host.detach(guest, attached)
+    assert arrive() == {"rx_drop_no_driver": 6, "rx_drop_link": 3}
+
+
+def test_a_guest_receives_by_the_address_that_it_has_changed_to(host, guest):
+    """Its driver sends with another address, and tells nobody: QEMU keeps the control queue."""
+    changed = bytes.fromhex("02aa00000001")
+    attached = host.attach(guest)
+    there = [frame(changed, OUTSIDE)]
+    for allowed in (False, True):
+        guest.context.set(anti_spoof=not allowed)
+        attached.send([frame(BROADCAST, changed)])
+        host.step()
+        host.wire.put(there)
+        host.step()
+        assert attached.recv() == (there if allowed else [])
+    host.detach(guest, attached)
+    assert host.machine.nic.learned(guest.context.index) == []
