@@ -48,7 +48,8 @@ NOT_REACHED = (  # by a fuzzer's target
     ),
 )
 TRACED = (
-    *("ext/nic/control_queue", "ext/nic/engine", "ext/nic/guest_mapping", "ext/nic/replay"),
+    *("ext/nic/capture_walk", "ext/nic/captured", "ext/nic/control_queue", "ext/nic/engine"),
+    *("ext/nic/guest_mapping", "ext/nic/replay"),
     *("ext/nic/virtio_device", "ext/vmm/protection", "fuzz/"),
 )
 VARIANTS = {
