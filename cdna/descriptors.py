@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 import resource
 import select
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from cdna.errors import ResourceError
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
+
+
+LOOK_EVERY = 50  # milliseconds, whether a write that waits is to end
+PATIENCE = 0.5  # seconds that it may still wait then
 
 
 def readable(fd: int, timeout: float | None = 0.0) -> bool:
@@ -36,6 +43,27 @@ def write_whole(fd: int, data: ReadableBuffer) -> int:
                 poller = select.poll()
                 poller.register(fd, select.POLLOUT)
                 poller.poll()
+        return done
+
+
+def write_patiently(fd: int, data: ReadableBuffer, over: Callable[[], bool]) -> int:
+    """As `write_whole`, but where `over()` is true and the reader of a pipe takes nothing, TimeoutError.
+
+    That is raised after PATIENCE seconds. A thread that waits for its reader can so be ended.
+    """
+    poller = select.poll()
+    poller.register(fd, select.POLLOUT)
+    with memoryview(data) as view, view.cast("B") as rest:
+        done, since = 0, math.inf
+        while done < len(rest):
+            if poller.poll(LOOK_EVERY):
+                with contextlib.suppress(BlockingIOError):
+                    done += os.write(fd, rest[done : done + select.PIPE_BUF])  # so much never waits
+                    since = math.inf
+            elif over():
+                since = min(since, time.monotonic())
+                if time.monotonic() >= since + PATIENCE:
+                    raise TimeoutError(errno.ETIMEDOUT, "its reader takes nothing")
         return done
 
 

@@ -10,11 +10,13 @@ import select
 import socket
 import stat
 import struct
+import time
 from collections.abc import Collection, Iterator
 
 from cdna.errors import ResourceError
 
 ACCEPT_AGAIN = 1.0  # seconds, when this process had no descriptor left for a connection
+LOCKED = 1.0  # seconds that another may keep the lock of a directory
 _PEERCRED = "iII"  # struct ucred: process, user, group
 
 
@@ -134,10 +136,23 @@ def _umask(mask: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _alone(path: str) -> Iterator[None]:
-    """While nobody else is between looking at a socket of this directory and listening there."""
+    """While no other lab is between looking at a socket of this directory and listening there.
+
+    Whoever can read a directory can lock it, so a lock is waited for, but not for long.
+    """
     directory = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(directory, fcntl.LOCK_EX)
+        deadline = time.monotonic() + LOCKED
+        while not _locked(directory) and time.monotonic() < deadline:
+            time.sleep(0.01)
         yield
     finally:
         os.close(directory)  # which gives the lock back
+
+
+def _locked(directory: int) -> bool:
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

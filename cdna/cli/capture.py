@@ -1,19 +1,18 @@
 """`cdna capture`: frames of a running lab's contexts into a pcapng file or a pipe."""
 
 import os
-import signal
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cdna.cli import output
 from cdna.cli.exits import DONE
+from cdna.cli.stopping import stop_signals
 from cdna.cli.terminal import STDERR, Place, place
 from cdna.errors import ConfigError, ResourceError
 
@@ -108,11 +107,13 @@ def _capture(
     from cdna.nic.capture_file import Recording, create
 
     wanted: str | list[str] = "all" if "all" in contexts else contexts
-    with LabCapture(socket, wanted, snaplen=snaplen, buffer=buffer) as lab, until_signal() as stopped:
-        fd = os.dup(1) if write == "-" else create(write)
+    with stop_signals() as stop, ExitStack() as undo:
+        with stop.at_once():  # a FIFO is opened when it has a reader
+            lab = undo.enter_context(LabCapture(socket, wanted, snaplen=snaplen, buffer=buffer))
+            fd = os.dup(1) if write == "-" else create(write)
         name = "standard output" if write == "-" else write
-        recording = Recording(lab.reader, fd, limit=count)
-        watch = _Watch(recording, stopped, lab.over, seconds)
+        recording = Recording(lab.reader, fd, limit=count, stopped=stop.is_set)
+        watch = _Watch(recording, stop.is_set, lab.over, seconds)
         try:
             recording.run(watch, lab.nap)
         except BrokenPipeError:  # the reader has seen enough
@@ -158,23 +159,3 @@ class _Watch:
     def clear(self) -> None:
         if self._shows and place(STDERR) is not Place.BACKGROUND:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-
-
-@contextmanager
-def until_signal() -> Iterator[Callable[[], bool]]:
-    """Says whether a signal has asked this program to end. A second one ends it where it stands."""
-    asked: list[int] = []
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    heeded = [number for number in signals if signal.getsignal(number) != signal.SIG_IGN]  # nohup, for one
-    before = {number: signal.signal(number, ask) for number in heeded}
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

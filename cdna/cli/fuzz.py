@@ -2,7 +2,6 @@
 
 import os
 import sys
-import threading
 import time
 from contextlib import suppress
 from functools import partial
@@ -14,11 +13,12 @@ import typer
 from cdna.cli import arguments, output
 from cdna.cli.exits import DONE, Interrupted
 from cdna.cli.live import Live
-from cdna.cli.running import stop_signals
+from cdna.cli.stopping import stop_signals
 from cdna.compare.plan import BadSetting
 from cdna.errors import CdnaError
 from cdna.fuzz.campaigns import ATTACK, CAMPAIGNS
 from cdna.fuzz.plan import FuzzPlan
+from cdna.interrupts import Ends
 
 if TYPE_CHECKING:
     from cdna.fuzz.runner import Found, FuzzResult
@@ -140,7 +140,7 @@ def _replay(name: str) -> int:
 class _Watch:
     """Shows how far a run is: a table in its place on a terminal, a line now and then elsewhere."""
 
-    def __init__(self, ends: threading.Event) -> None:
+    def __init__(self, ends: Ends) -> None:
         self._ends = ends
         self._live = Live()
         self._next = time.monotonic() + LINES / 10

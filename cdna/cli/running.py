@@ -3,8 +3,6 @@
 import json as json_format
 import math
 import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -18,7 +16,9 @@ import typer
 from cdna.cli import output
 from cdna.cli.live import Live
 from cdna.cli.notify import notify
+from cdna.cli.stopping import Stop, stop_signals
 from cdna.errors import ConfigError
+from cdna.interrupts import held
 from cdna.lab import privilege
 from cdna.lab.control import ControlServer, check_free, default_path, make_directory
 from cdna.lab.host_end import tap_of, wait_until_gone
@@ -70,11 +70,12 @@ def run(
     namespace. confine: with it, this process enters a sandbox when everything is open, and stays there.
     """
     with ExitStack() as undo:
-        ends = undo.enter_context(stop_signals())
+        stop = undo.enter_context(stop_signals())
         path = socket or plan.socket or undo.enter_context(_default_socket())
         sandbox = None if confine is None else partial(confine, plan, path, json_to)
-        result = _run(plan, say, namespaces, path, seconds, ends, sandbox)
-        _write(result, json_to)
+        result = _run(plan, say, namespaces, path, seconds, stop, sandbox)
+        with stop.soon():
+            _write(result, json_to)
 
 
 def _run(
@@ -83,33 +84,18 @@ def _run(
     namespaces: bool,
     path: str,
     seconds: float,
-    ends: threading.Event,
+    stop: Stop,
     sandbox: "Callable[[], Needs] | None",
 ) -> dict[str, Any]:
     """Runs the lab until it is told to end. Returns the final totals."""
     with ExitStack() as undo:
-        check_free(path)
-        tap = tap_of(plan.wire)
-        if tap is not None and is_left_over(path):
-            wait_until_gone(tap, GRACE)
-        user_fd = privilege.gain_fd() if namespaces else None
-        from cdna.lab.capture import capture_handlers
-        from cdna.lab.commands import handlers
-        from cdna.lab.lab import Lab  # numpy among what it needs: not before the user namespace
-
-        needs = None if sandbox is None else sandbox()
-        lab = undo.enter_context(Lab(replace(plan, socket=path)))
-        if plan.metrics is not None:
-            from cdna.lab.metrics_server import MetricsServer
-
-            undo.enter_context(MetricsServer(plan.metrics, lab))
-        undo.enter_context(ControlServer(path, {**handlers(lab, user_fd), **capture_handlers(lab)}))
-        if needs is not None:
-            lab.confine(needs)
+        with stop.at_once():
+            lab = _start(plan, namespaces, path, sandbox, undo)
         started = time.monotonic()
-        say(lab, path)
-        notify("READY=1")
-        _watch(lab, ends, started + seconds)
+        with stop.soon():
+            say(lab, path)
+            notify("READY=1")
+            _watch(lab, stop, started + seconds)
         notify("STOPPING=1")
         return {
             "seconds": round(time.monotonic() - started, 3),
@@ -118,17 +104,43 @@ def _run(
         }
 
 
-def _watch(lab: "Lab", ends: threading.Event, until: float) -> None:
+def _start(
+    plan: LabPlan, namespaces: bool, path: str, sandbox: "Callable[[], Needs] | None", undo: ExitStack
+) -> "Lab":
+    """A lab in service, which `undo` ends."""
+    check_free(path)
+    tap = tap_of(plan.wire)
+    if tap is not None and is_left_over(path):
+        wait_until_gone(tap, GRACE)
+    user_fd = privilege.gain_fd() if namespaces else None
+    from cdna.lab.capture import capture_handlers
+    from cdna.lab.commands import handlers
+    from cdna.lab.lab import Lab  # numpy among what it needs: not before the user namespace
+
+    needs = None if sandbox is None else sandbox()
+    lab = undo.enter_context(Lab(replace(plan, socket=path)))
+    with held():
+        if plan.metrics is not None:
+            from cdna.lab.metrics_server import MetricsServer
+
+            undo.enter_context(MetricsServer(plan.metrics, lab))
+        undo.enter_context(ControlServer(path, {**handlers(lab, user_fd), **capture_handlers(lab)}))
+        if needs is not None:
+            lab.confine(needs)
+    return lab
+
+
+def _watch(lab: "Lab", stop: Stop, until: float) -> None:
     """Looks at the counters, and shows them on a terminal, until it is told to end or the time is over."""
     from cdna.report.lab_table import rates_table
 
     with Live() as live:
-        while not ends.is_set() and time.monotonic() < until:
+        while not stop.is_set() and time.monotonic() < until:
             traffic = lab.sample()
             if live.shows:
                 style = output.style()
                 live.show(rates_table(traffic, style), style)
-            ends.wait(min(INTERVAL, max(0.0, until - time.monotonic())))
+            stop.wait(min(INTERVAL, max(0.0, until - time.monotonic())))
         lab.sample()
 
 
@@ -176,23 +188,3 @@ def _default_socket() -> Iterator[str]:
     finally:
         with suppress(OSError):
             os.rmdir(os.path.dirname(path))
-
-
-@contextmanager
-def stop_signals() -> Iterator[threading.Event]:
-    """An event that is set by what ends a program politely, however often: `timeout` sends SIGTERM twice."""
-    ends = threading.Event()
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.getsignal(number) for number in numbers}
-
-    def stop(number: int, frame: object) -> None:
-        ends.set()
-
-    for number in numbers:
-        if before[number] is not signal.SIG_IGN:  # nohup
-            signal.signal(number, stop)
-    try:
-        yield ends
-    finally:
-        for number in numbers:
-            signal.signal(number, before[number])

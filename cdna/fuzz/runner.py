@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from cdna.fuzz.crew import Crew, Slice
 from cdna.fuzz.plan import FuzzPlan
 from cdna.fuzz.shrink import BUDGET, shrink
 from cdna.fuzz.trial import Finding, Trials
+from cdna.interrupts import Ends
 
 TICK = 0.25  # seconds between two looks
 FORMAT = 1  # of a file with a case
@@ -87,9 +87,7 @@ class FuzzResult:
 Watch = Callable[[FuzzResult, str], None]  # what there is so far, and what goes on beside it
 
 
-def fuzz(
-    plan: FuzzPlan, result: FuzzResult, watch: Watch, ends: threading.Event, dask: str | None = None
-) -> None:
+def fuzz(plan: FuzzPlan, result: FuzzResult, watch: Watch, ends: Ends, dask: str | None = None) -> None:
     """Runs until the time is over, the descriptors are reached, `ends` is set, or there was a breach.
 
     result: filled in while it runs. dask: the address of a scheduler; None: on this machine.
@@ -121,7 +119,7 @@ def _enough(plan: FuzzPlan, result: FuzzResult) -> bool:
     return 0 < plan.descriptors <= result.tally.descriptors
 
 
-def examine(breach: Breach, watch: Callable[[int], None], ends: threading.Event) -> Found:
+def examine(breach: Breach, watch: Callable[[int], None], ends: Ends) -> Found:
     """A breach's case, made small by carrying it out again and again in processes of its own."""
     case = dict(breach.case)
     said = case.pop("said", "")

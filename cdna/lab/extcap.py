@@ -8,6 +8,7 @@ have pcapng written there until it closes the pipe or sends a signal.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import shutil
@@ -106,7 +107,7 @@ def _config() -> list[str]:
 
 
 def _capture(arguments: argparse.Namespace) -> None:
-    from cdna.cli.capture import until_signal
+    from cdna.cli.stopping import stop_signals
     from cdna.lab.capture import LabCapture
     from cdna.nic.capture_file import Recording
 
@@ -115,22 +116,21 @@ def _capture(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"--capture: give --extcap-interface {PREFIX}NAME and --fifo PATH")
     if arguments.extcap_capture_filter:
         raise ConfigError("no capture filters here: use a display filter")
-    with (
-        until_signal() as stopped,
-        LabCapture(
-            arguments.socket or None,
-            [interface.removeprefix(PREFIX)],
-            snaplen=arguments.snaplen,
-            buffer=arguments.buffer * MIB,
-        ) as lab,
-    ):
+    with stop_signals() as stop, contextlib.ExitStack() as undo:
         try:
-            fd = os.open(fifo, os.O_WRONLY | os.O_CLOEXEC)
-            try:
-                recording = Recording(lab.reader, fd)
-                recording.run(lambda: stopped() or lab.over(), lab.nap)
-            finally:
-                os.close(fd)
+            with stop.at_once():  # Wireshark may end before it opens the pipe
+                lab = undo.enter_context(
+                    LabCapture(
+                        arguments.socket or None,
+                        [interface.removeprefix(PREFIX)],
+                        snaplen=arguments.snaplen,
+                        buffer=arguments.buffer * MIB,
+                    )
+                )
+                fd = os.open(fifo, os.O_WRONLY | os.O_CLOEXEC)
+            undo.callback(os.close, fd)
+            recording = Recording(lab.reader, fd, stopped=stop.is_set)
+            recording.run(lambda: stop.is_set() or lab.over(), lab.nap)
         except BrokenPipeError:  # Wireshark has stopped the capture
             return
         except OSError as error:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from cdna.descriptors import make_room
 from cdna.errors import ConfigError
 from cdna.guest_driver.pump import Pump
+from cdna.interrupts import held
 from cdna.lab import resolver
 from cdna.lab.duplicates import Duplicates, is_live
 from cdna.lab.guest_plans import (
@@ -98,7 +99,8 @@ class Lab:
             undo.callback(self._shared.close)
             undo.callback(self._remove_all)
             for guest in plan.guests:
-                self._add(guest)
+                with held():
+                    self._add(guest)
             self._shared.announces = True
             undo.callback(self.machine.nic.stop_engine)
             self.machine.vmm.start_interrupts()

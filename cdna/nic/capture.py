@@ -9,20 +9,25 @@ import gzip
 import io
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scapy.utils import RawPcapWriter
 
-from cdna.errors import CdnaError, ConfigError, ResourceError
+from cdna.descriptors import write_patiently
+from cdna.errors import CdnaError, ConfigError
 from cdna.nic.capture_file import BlockFile, create
 from cdna.nic.capture_walk import CaptureWalk
 from cdna.nic.captured import CapturedFrames
 from cdna.nic.pcapng import PcapngWriter
 
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
 LINKTYPE_ETHERNET = 1
 NS = 1_000_000_000
+BUFFER = 65536  # bytes of a pcap file that are written at once
 PIECE = 1 << 20  # bytes that are read at a time
 
 
@@ -66,24 +71,47 @@ def _pieces(path: str | Path) -> Iterator[bytes]:
         raise ConfigError(f"cannot read this capture: {error.strerror}") from None
 
 
+class _Patient(io.RawIOBase):
+    """A file that is written as `write_patiently` does it."""
+
+    def __init__(self, fd: int, over: Callable[[], bool]) -> None:
+        self._fd = fd
+        self._over = over
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: ReadableBuffer) -> int:
+        return write_patiently(self._fd, data, self._over)
+
+    def close(self) -> None:
+        if not self.closed:
+            super().close()
+            os.close(self._fd)
+
+
 class CaptureWriter:
     """Writes frames with nanoseconds to a new file, pcap or pcapng by its suffix."""
 
-    def __init__(self, path: str | Path) -> None:
-        """Raises ConfigError for another suffix and ResourceError if the file cannot be made."""
+    def __init__(self, path: str | Path, over: Callable[[], bool] = lambda: False) -> None:
+        """Raises ConfigError for another suffix and ResourceError if the file cannot be made.
+
+        over: as `BlockFile` takes it.
+        """
         self.path = Path(path)
         if self.path.suffix not in (".pcap", ".pcapng"):
             raise ConfigError(f"{path}: cannot tell the format by the suffix; name it .pcap or .pcapng")
         self._pcap: Any = None  # scapy's types know less than it takes
         if self.path.suffix == ".pcapng":
             self._fd = create(path)
-            self._blocks = BlockFile(self._fd)
+            self._blocks = BlockFile(self._fd, over)
             self._pcapng = PcapngWriter()
             return
-        try:
-            self._pcap = RawPcapWriter(str(path), linktype=LINKTYPE_ETHERNET, nano=True)
-        except OSError as error:
-            raise ResourceError(f"{path}: cannot write this capture: {error.strerror}") from None
+        file = io.BufferedWriter(_Patient(create(path), over), BUFFER)
+        self._pcap = RawPcapWriter(file, linktype=LINKTYPE_ETHERNET, nano=True)
 
     def start(self) -> None:
         """Writes the file header, so that a capture of nothing is a capture too. Raises OSError."""

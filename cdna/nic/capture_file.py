@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import os
-import select
 import stat
 import time
 from collections.abc import Callable
 
+from cdna.descriptors import write_patiently, write_whole
 from cdna.errors import ResourceError
 from cdna.nic.capture_reader import CaptureReader
 from cdna.nic.pcapng import PcapngWriter, whole_blocks
@@ -27,10 +27,14 @@ def create(path: str | os.PathLike[str]) -> int:
 
 class BlockFile:
     """Writes what a `PcapngWriter` holds to a descriptor. A file that cannot be gone on with ends with a
-    whole block: what was written of the next one is cut off."""
+    whole block: what was written of the next one is cut off.
 
-    def __init__(self, fd: int) -> None:
+    over: says when a pipe whose reader takes nothing is waited for no longer; TimeoutError then.
+    """
+
+    def __init__(self, fd: int, over: Callable[[], bool] = lambda: False) -> None:
         self.fd = fd
+        self.over = over
         self.packets = 0  # whole ones, in the file
         self._is_file = stat.S_ISREG(os.fstat(fd).st_mode)
         if self._is_file and fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND:
@@ -61,26 +65,25 @@ class BlockFile:
         return os.lseek(self.fd, 0, os.SEEK_CUR) if self._is_file else 0
 
     def _write(self, blocks: memoryview) -> None:
-        done = 0
-        while done < len(blocks):
-            with blocks[done:] as rest:
-                try:
-                    done += os.write(self.fd, rest)
-                except BlockingIOError:  # a pipe that somebody else has made so
-                    select.select([], [self.fd], [])
+        if self._is_file:
+            write_whole(self.fd, blocks)
+        else:
+            write_patiently(self.fd, blocks, self.over)
 
 
 class Recording:
     """Moves what a ring holds to a descriptor, as pcapng, until it is told to end.
 
-    limit: frames, 0: no limit. The section's header is written at once, the interfaces as they appear, and
-    statistics with the frames that were lost by `run` at the end.
+    limit: frames, 0: no limit. stopped: as `over` of `BlockFile`. The section's header is written at once,
+    the interfaces as they appear, and statistics with the frames that were lost by `run` at the end.
     """
 
-    def __init__(self, reader: CaptureReader, fd: int, *, limit: int = 0) -> None:
+    def __init__(
+        self, reader: CaptureReader, fd: int, *, limit: int = 0, stopped: Callable[[], bool] = lambda: False
+    ) -> None:
         self.reader = reader
         self.limit = limit
-        self._file = BlockFile(fd)
+        self._file = BlockFile(fd, stopped)
         self._writer = PcapngWriter(application="cdna capture")
         self._start_ns = time.time_ns()
 

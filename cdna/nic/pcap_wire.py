@@ -78,8 +78,8 @@ class _Recorder:
         self.lost = 0  # frames
         self._wire = wire
         self._path = path
-        self._writer = CaptureWriter(path)
         self._closing = threading.Event()
+        self._writer = CaptureWriter(path, self._closing.is_set)
         self._error: OSError | None = None
         self._closed = False
         self._thread = threading.Thread(target=self._run, name=f"cdna capture {path}", daemon=True)

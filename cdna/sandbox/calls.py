@@ -237,6 +237,7 @@ CALLS: tuple[Call, ...] = (
     Call("rt_sigaction"),
     Call("rt_sigprocmask"),
     Call("rt_sigreturn"),
+    Call("setitimer"),
     Call("sigaltstack"),  # PYTHONFAULTHANDLER, PYTHONDEVMODE: undone at the end
     Call("restart_syscall", unseen="the kernel's own, after a stop"),
     Call("tgkill", (_one_of(0, ("this process", OWN_PID, "abort(3)")),)),

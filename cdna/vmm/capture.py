@@ -111,7 +111,8 @@ class FileCapture:
         except BaseException:
             self._capture.close()
             raise
-        self._recording = Recording(reader, self._fd)
+        self._closing = False
+        self._recording = Recording(reader, self._fd, stopped=lambda: self._closing)
         self._thread = threading.Thread(target=self._run, name=f"cdna capture {path}", daemon=True)
         self._thread.start()
 
@@ -136,6 +137,7 @@ class FileCapture:
         if self._fd < 0:
             return
         self._capture.close()
+        self._closing = True
         self._thread.join()
         fd, self._fd = self._fd, -1
         try:
