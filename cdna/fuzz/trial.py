@@ -13,7 +13,6 @@ import select
 import signal
 import subprocess
 import sys
-import threading
 import traceback
 from types import TracebackType
 from typing import Any
@@ -25,6 +24,7 @@ from cdna.fuzz.campaign import Breach, Case
 from cdna.fuzz.campaigns import campaign_class
 from cdna.fuzz.plan import SLICE
 from cdna.fuzz.worker import die_with_parent, own_stdout, quiet
+from cdna.interrupts import Ends
 
 PATIENCE = 30.0  # seconds until a case that does not end hangs; 20 are what a campaign waits for a frame
 
@@ -39,7 +39,7 @@ class Trials:
     ends: when it is set, a case under way shows nothing.
     """
 
-    def __init__(self, ends: threading.Event | None = None, patience: float = PATIENCE) -> None:
+    def __init__(self, ends: Ends | None = None, patience: float = PATIENCE) -> None:
         self._ends = ends
         self._process = subprocess.Popen(
             python("cdna.fuzz.trial", str(patience)),
