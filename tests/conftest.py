@@ -1,10 +1,15 @@
 """For all tests."""
 
 import logging
+import signal
 
 import pytest
 
 from cdna.logs import Limit
+
+# A shell has background jobs of a script ignore SIGINT; programs that tests interrupt would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

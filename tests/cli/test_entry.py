@@ -1,6 +1,7 @@
 """The ways to the command line beside the program `cdna`, completions, and the version."""
 
 import os
+import shlex
 import subprocess
 import sys
 from importlib.metadata import version
@@ -9,7 +10,7 @@ import pytest
 
 import cdna
 from cdna.cli import main
-from tests.support.lab import CDNA, run
+from tests.support.lab import CDNA
 
 
 def said(*argv: str) -> str:
@@ -40,7 +41,8 @@ def test_completions() -> None:
 
 
 def test_a_script_for_a_shell() -> None:
-    done = run("--show-completion", "bash")
+    asked = f"{shlex.join(CDNA)} --show-completion; exit"  # its parent stays: bash
+    done = subprocess.run(["bash", "-c", asked], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert "complete -o default -F _cdna_completion cdna" in done.stdout
 
