@@ -185,7 +185,8 @@ class TestControl:
         assert (a["rate"], a["weight"], a["vlan"]) == (1e7, 3, 7)
         refused = server.ctl("set", "a", "protection=none")
         assert refused.stderr == (
-            "cdna ctl: setting 'protection': a guest that runs can change vlan, weight, rate\n"
+            "cdna ctl: setting 'protection': a guest that runs can change "
+            "vlan, weight, rate, anti_spoof, promiscuous\n"
         )
 
     def test_a_guest_that_breaks_a_rule_is_stopped_and_reset(self, server: Serve, tmp_path: Path) -> None:

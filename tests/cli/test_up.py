@@ -282,7 +282,10 @@ class TestCtl:
             (("set", "g1", "rate"), "no value"),
             (("set", "g1", "rate=1M", "rate=2M"), "given twice"),
             (("set", "g1", "rate=fast"), "rate fast: give bits a second"),
-            (("set", "g1", "colour=red"), "can change vlan, weight, rate, protection"),
+            (
+                ("set", "g1", "colour=red"),
+                "can change vlan, weight, rate, anti_spoof, promiscuous, protection, gro",
+            ),
             (("add", "9"), "name 9: give 1 to 63 letters"),
             (("add", "x", "--address", "10.77.0.1"), "taken by g1"),
             (("stats", "g9"), "no guest 'g9'"),
