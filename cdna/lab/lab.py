@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import threading
 import time
@@ -11,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from cdna import logs
 from cdna.descriptors import make_room
 from cdna.errors import ConfigError
 from cdna.guest_driver.pump import Pump
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from cdna.sandbox import Entered, Needs
 
-log = logging.getLogger("cdna.lab")
+log = logs.logger("cdna.lab")
 
 DEFAULT_MTU = 1500  # bytes
 WIRE_DROPS = ("rx_drop_filter", "rx_drop_invalid")  # counters of the NIC that are about frames of the wire
@@ -296,7 +296,7 @@ class Lab:
         """Traffic of every guest, with rates since the last sample."""
         with self._lock:
             for member in self.members.values():
-                member.look()
+                self._look(member)
             counters = self._all_counters()
             self._traffic = self._rates.sample(counters, time.monotonic())
             self._duplicates.look(counters, {name: m.context.mac for name, m in self.members.items()})
@@ -317,6 +317,12 @@ class Lab:
         (now,) = Rates().sample({name: self._counters(member)}, 0.0).values()
         rates = self._traffic.get(name, now)
         return replace(rates, **{key: getattr(now, key) for key in (*TOTALS, "dropped")})
+
+    def _look(self, member: Member[Any]) -> None:
+        try:
+            member.look()
+        except Exception:  # what goes wrong with one guest must not end the others
+            log.exception("guest %r: internal error: its device cannot be looked at", member.plan.name)
 
     def _all_counters(self) -> dict[str, dict[str, int]]:
         return {name: self._counters(member) for name, member in self.members.items()}

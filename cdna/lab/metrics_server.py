@@ -149,7 +149,7 @@ class MetricsServer:
         self._turn(fd, now)  # its request may be there: it is answered however many others come
 
     def _turn(self, fd: int, now: float) -> None:
-        """Goes on with a connection, whose end is nobody else's."""
+        """Goes on with a connection. Whatever fails ends this connection alone."""
         connection = self._connections[fd]
         try:
             if not connection.answer:
@@ -166,6 +166,8 @@ class MetricsServer:
             return
         except OSError:  # a client that left before its answer
             pass
+        except Exception:  # ends this connection and no other
+            log.exception("metrics: an internal error")
         self._end(fd)
 
     def _bound_answers(self) -> None:

@@ -93,6 +93,20 @@ def _refuse(name: str, memory: int) -> None:
     raise ResourceError("no memory")
 
 
+def test_a_device_that_cannot_be_looked_at_ends_no_sample(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(lab.member("g2"), "look", fail)
+    with caplog.at_level(logging.ERROR, "cdna.lab"):
+        assert [t.guest for t in lab.sample()] == ["g1", "g2"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "guest 'g2': internal error: its device cannot be looked at"
+    ]
+
+
 def test_counters_that_cannot_be_read_keep_nobody_else_s(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
