@@ -104,13 +104,11 @@ def run(
         return _end(program, f"--{error.setting.replace('_', '-')} {error.value}: {error.advice}")
     except CdnaError as error:
         return _end(program, str(error))
-    except BrokenPipeError:  # the reader of standard output has seen enough
-        return DONE
     except SystemExit as error:  # typer's: a reader of --help has left, or a shell has its completions
-        return DONE if isinstance(error.__context__, BrokenPipeError) else int(error.code or DONE)
+        broken = error.__context__
+        return _failed(program, broken) if isinstance(broken, BrokenPipeError) else int(error.code or DONE)
     except OSError as error:
-        reason = (error.filename, error.strerror or str(error))
-        return _end(program, ": ".join(str(part) for part in reason if part))
+        return _failed(program, error)
     except MemoryError:
         return _end(program, "out of memory; free some, or give fewer guests")
     except (Interrupted, KeyboardInterrupt, typer.Abort) as error:
@@ -123,6 +121,14 @@ def _to_complete() -> list[str] | None:
         return None
     words = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or ""  # bash; the others
     return words.split()[1:]
+
+
+def _failed(program: str, error: OSError) -> int:
+    """Ends with the error's line; with DONE where the reader of standard output has seen enough."""
+    if isinstance(error, BrokenPipeError) and error.filename == streams.STDOUT:
+        return DONE
+    reason = (error.filename, error.strerror or str(error))
+    return _end(program, ": ".join(str(part) for part in reason if part))
 
 
 def _end(program: str, message: str, status: int = USAGE) -> int:

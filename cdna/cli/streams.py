@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 FALLBACK = "utf-8"
+STDOUT = "standard output"  # the file name in its errors
 
 
 def prepare() -> None:
@@ -65,4 +66,4 @@ class _Whole(io.RawIOBase):
         except OSError as error:
             if self._fd == 2:
                 return memoryview(data).nbytes
-            raise OSError(error.errno, error.strerror, "standard output") from None
+            raise OSError(error.errno, error.strerror, STDOUT) from None

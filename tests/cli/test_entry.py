@@ -1,5 +1,6 @@
 """The ways to the command line beside the program `cdna`, completions, and the version."""
 
+import errno
 import os
 import shlex
 import subprocess
@@ -52,3 +53,15 @@ def test_an_error_names_the_help_of_the_command(capsys: pytest.CaptureFixture[st
     assert "(cdna ctl set --help shows what there is)" in capsys.readouterr().err
     assert main(["ctl", "set", "web", "rate"]) == 2
     assert "(cdna ctl set --help)" in capsys.readouterr().err
+
+
+def test_a_broken_pipe_that_is_not_standard_output_s_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(case: object) -> None:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    monkeypatch.setattr("cdna.fuzz.runner.read_case", lambda name: {})
+    monkeypatch.setattr("cdna.fuzz.runner.replay", fail)
+    assert main(["fuzz", "--replay", "case.json"]) == 2
+    assert capsys.readouterr().err == "cdna fuzz: Broken pipe\n"
