@@ -131,11 +131,11 @@ CALLS: tuple[Call, ...] = (
                 ("TUNSETCARRIER", tap.TUNSETCARRIER),
                 ("TUNGETIFF", tap.TUNGETIFF),
                 ("SIOCGIFINDEX", packet_socket.SIOCGIFINDEX),
-                ("SIOCETHTOOL", tap.SIOCETHTOOL),
             ),
         ),
         (TAP, NAMESPACES),
     ),
+    Call("ioctl", (_one_of(1, ("SIOCETHTOOL", tap.SIOCETHTOOL)),), (NAMESPACES,)),
     Call(
         "ioctl",
         (

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 TUN = "/dev/net/tun"
 SOCKETS = Access.MAKE_SOCK | Access.REMOVE_FILE | Access.READ_DIR  # listening again, in a directory
-SYSCTLS = "/proc/sys/net"  # of the network namespace of the thread that looks
+# Of the network namespace of the thread that looks. Landlock goes by inode, and all below, such as ipv4/conf,
+# are other inodes in another namespace: no narrower rule holds in a guest's.
+SYSCTLS = "/proc/sys/net"
 DEVICE = Access.READ_FILE | Access.WRITE_FILE | Access.IOCTL_DEV
 NEW_FILE = Access.MAKE_REG | Access.REMOVE_FILE | Access.READ_FILE | Access.WRITE_FILE
 

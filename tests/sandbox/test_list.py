@@ -94,6 +94,8 @@ def became() -> dict[str, int]:
     trials = {name: (code, [ALWAYS]) for name, code in {**INSIDE, **OUTSIDE, **OUTSIDE_X86}.items()}
     for part, code in OF_A_PART.items():
         trials |= {f"with {part}": (code, [ALWAYS, part]), f"without {part}": (code, [ALWAYS])}
+    ethtool = "fcntl.ioctl(socket.socket(socket.AF_UNIX), 0x8946, b'lo'.ljust(40, b'\\0'))"  # SIOCETHTOOL
+    trials["ethtool"] = (ethtool, [ALWAYS, TAP])
     trials["nf_tables"] = ("socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12)", [ALWAYS, TAP])
     done = subprocess.run(
         [sys.executable, "-c", TRIALS], input=json.dumps(trials), capture_output=True, text=True, timeout=60
@@ -130,6 +132,11 @@ def test_a_part_allows_what_it_is_for(became: dict[str, int], part: str) -> None
 def test_netlink_is_for_routes(became: dict[str, int]) -> None:
     """A tap's server may set its addresses, and has no way into the kernel's firewall."""
     assert became["nf_tables"] == -signal.SIGSYS
+
+
+@needs_seccomp
+def test_a_tap_s_server_changes_no_device_by_ethtool(became: dict[str, int]) -> None:
+    assert became["ethtool"] == -signal.SIGSYS
 
 
 def test_a_new_thread_is_made_by_clone() -> None:
