@@ -1,8 +1,8 @@
-"""Interrupts of the main thread, and parts of a program that they do not cut in two.
+"""Interrupts of the main thread, and blocks that defer them.
 
-A signal's handler calls `interrupt`. What takes long, or waits for other programs, ends with
-KeyboardInterrupt wherever it is; what leaves something behind when it ends halfway, such as a socket at a
-path, is `held`.
+A signal's handler calls `interrupt`. It raises KeyboardInterrupt wherever the program is, so a long start
+or a wait for another program ends. A block that would leave something behind if it ended halfway, such as a
+socket at a path, is `held`: the interrupt is raised at its end.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ class Ends(Protocol):
 
 
 class _Held:
-    depth = 0  # how many parts that must be whole the main thread is in
-    came = False  # an interrupt, meanwhile
+    depth = 0  # nested blocks that the main thread is in
+    came = False  # an interrupt was deferred
 
 
 @contextlib.contextmanager
 def held() -> Iterator[None]:
-    """Holds interrupts back; one that comes is raised behind it. Other threads have none anyway."""
+    """Defers an interrupt to the end of the block. Other threads get none anyway."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -45,7 +45,10 @@ def extcap() -> int:
 
 
 def _as_program(run: Callable[[Callable[[], None]], int]) -> int:
-    """What `run` returns. It calls what it is given when it handles KeyboardInterrupt."""
+    """Calls `run` and returns its exit status.
+
+    SIGINT ends the process at once until `run` calls its argument; from then on it is a KeyboardInterrupt.
+    """
     ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not ignored, nor somebody's
 
     def interrupts(handler: signal._HANDLER) -> None:

@@ -1,7 +1,7 @@
 """Signals that ask a program to end, and what each does at which moment.
 
-    at_once     KeyboardInterrupt, wherever the program is: it starts, or opens what others have to open, too
-    soon        noted; KeyboardInterrupt after GRACE seconds, if a write still waits for its reader then
+    at_once     KeyboardInterrupt at once. For a start, and for opening a FIFO, which waits for its other end
+    soon        noted; KeyboardInterrupt if the block lasts GRACE seconds more. For writes to a reader
     otherwise   noted: the program looks (`Stop.is_set`) and ends by itself
 
 Without the exception the interpreter goes on with a system call that a signal interrupts (PEP 475): it would
@@ -33,31 +33,30 @@ class Stop:
 
     def __init__(self) -> None:
         self._when = _When.NOTED
-        self._fd = os.eventfd(
-            0, os.EFD_NONBLOCK | os.EFD_CLOEXEC
-        )  # no lock, which the handler could wait for
+        # A threading.Event has a lock, for which the handler could wait for ever.
+        self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     def is_set(self) -> bool:
         return readable(self._fd)
 
     def wait(self, seconds: float) -> bool:
-        """Whether one comes within this time."""
+        """Waits for a signal, at most this long. Returns whether one has come."""
         return readable(self._fd, seconds)
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """A signal, also one that has come before, ends what happens within."""
-        if self.is_set():
-            raise KeyboardInterrupt
-        self._when = _When.AT_ONCE
+        """Ends the block by KeyboardInterrupt when a signal comes, or has come before."""
+        self._when = _When.AT_ONCE  # before the look: a signal between the two would only be noted
         try:
+            if self.is_set():
+                raise KeyboardInterrupt
             yield
         finally:
             self._when = _When.NOTED
 
     @contextmanager
     def soon(self) -> Iterator[None]:
-        """A signal ends what happens within after a while. One that has come before does not count."""
+        """Ends the block GRACE seconds after a signal that comes within it; an earlier one does not count."""
         before = signal.signal(signal.SIGALRM, self._over)
         self._when = _When.SOON
         try:
@@ -87,7 +86,7 @@ class Stop:
 
 @contextmanager
 def stop_signals() -> Iterator[Stop]:
-    """What ends a program politely, however often it comes: `timeout` sends SIGTERM twice."""
+    """Handles SIGNALS, however often they come: `timeout` sends SIGTERM twice. Yields their `Stop`."""
     stop = Stop()
     before = {number: signal.getsignal(number) for number in SIGNALS}
     heeded = [number for number in SIGNALS if before[number] is not signal.SIG_IGN]  # nohup
