@@ -126,7 +126,7 @@ def listener_pid(path: str) -> int | None:
 
 @contextlib.contextmanager
 def _umask(mask: int) -> Iterator[None]:
-    """Which takes bits from the mode of the socket; it is the whole process's, so only for a moment."""
+    """Sets the umask, which limits a socket's mode. It is the whole process's: hold it briefly."""
     before = os.umask(mask)
     try:
         yield
@@ -136,7 +136,7 @@ def _umask(mask: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _alone(path: str) -> Iterator[None]:
-    """While no other lab is between looking at a socket of this directory and listening there.
+    """Keeps other labs from replacing sockets of this directory meanwhile, by a lock on it.
 
     Whoever can read a directory can lock it, so a lock is waited for, but not for long.
     """

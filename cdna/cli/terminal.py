@@ -11,7 +11,7 @@ from types import FrameType, TracebackType
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 GROUP = os.getpgrp()  # asked for before a sandbox is entered
-SIZE = os.terminal_size((80, 24))  # of a terminal that does not tell its own
+SIZE = os.terminal_size((80, 24))  # for a terminal that does not tell its own
 
 
 class Place(enum.Enum):

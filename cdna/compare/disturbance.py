@@ -33,7 +33,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Taken:
-    """In one slice. share: of a core's time, that others had of the core where it was most.
+    """What others had of the cores in one slice. share: of a core's time, on the core where it was most.
 
     switches: involuntary context switches of the processes. stolen: seconds, by the hypervisor.
     """
@@ -46,7 +46,7 @@ class Taken:
 
 @dataclass(frozen=True)
 class Disturbance:
-    """Of all slices of a case that were kept, each as in `Taken`; share: the greatest.
+    """What others had in all slices of a case that were kept, as in `Taken`; share: the greatest.
 
     repeated: slices that were measured anew. disturbed: slices that were kept although they were disturbed.
     """

@@ -26,7 +26,10 @@ class Duplicates:
         self._warned: set[str] = set()
 
     def look(self, counters: Mapping[str, Mapping[str, int]], macs: Mapping[str, str]) -> None:
-        """Logs one line for each address that has appeared on the wire since the last look. By guest."""
+        """Logs one line for each address that has appeared on the wire since the last look.
+
+        counters, macs: by guest.
+        """
         if not self._live:
             return
         for guest, mac in macs.items():

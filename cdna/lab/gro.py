@@ -17,7 +17,10 @@ _names: list[str] = []  # of all switches, in the kernel's order, which is the s
 
 
 class GroSwitch:
-    """Of `device`, in the network namespace of the thread that makes this; later from any thread."""
+    """The switch of `device`, in the network namespace of the thread that makes this object.
+
+    Any thread may use it later.
+    """
 
     def __init__(self, device: str) -> None:
         from pyroute2.ethtool import ioctl  # takes a while to import
