@@ -37,7 +37,7 @@ cdef inline int tx_drop(context_t *context, header_t *header, const piece_t *pie
         return CAPTURE_TX_DROP_VLAN
     if context.vlan != VLAN_TRUNK:
         if header.tagged and (
-                broken(CHECK_TAG, header.vid != 0 or (context.vlan != 0 and not header.priority))
+                broken(CHECK_TAG, not header.priority and (header.vid != 0 or context.vlan != 0))
                 or broken(CHECK_TAG_NESTED, header.nested)):
             context.stats.tx_drop_vlan += 1
             return CAPTURE_TX_DROP_VLAN

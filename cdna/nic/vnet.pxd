@@ -186,6 +186,8 @@ cdef inline bint keeps_offload(const nic_t *nic, const context_t *sender, header
     cdef const context_t *context
     cdef uint32_t needed
     if sender != NULL and sender.vlan != VLAN_TRUNK:
+        if header.tagged and not header.priority:
+            return False                # `tx_drop` judges the tag, which has to be in `header` then
         header.vid = sender.vlan
     if header.destination & MULTICAST_BIT or nic.n_promiscuous:
         return False

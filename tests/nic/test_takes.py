@@ -254,6 +254,29 @@ def test_takes_can_change_while_the_guest_runs(lab):
             check(arrived(bob), name, frame, offload, takes)
 
 
+@pytest.mark.parametrize("offloads", [0, ALL])
+@pytest.mark.parametrize("name", KINDS)
+def test_work_left_to_do_lets_no_tag_of_an_access_context_pass(lab, name, offloads):
+    machine = lab(offloads)
+    for vlan in (0, 5):
+        alice = guest(machine, f"alice {vlan}", 0, vlan=vlan)
+        frame, offload = large(KINDS[name], OUTSIDE, mac(alice), tag=vlan_tag(100))
+        alice.send([vnet_header(KINDS[name], offload) + frame])
+        assert on_wire(machine) == []
+        assert alice.context.stats()["tx_drop_vlan"] > 0
+
+
+@pytest.mark.parametrize("offloads", [0, ALL])
+@pytest.mark.parametrize("name", KINDS)
+def test_a_priority_tag_says_no_vlan_whatever_is_left_to_do(lab, name, offloads):
+    machine = lab(offloads)
+    alice = guest(machine, "alice", 0, vlan=5)
+    frame, offload = large(KINDS[name], OUTSIDE, mac(alice), tag=b"\x81\0\xa0\0")
+    alice.send([vnet_header(KINDS[name], offload) + frame])
+    assert {data[12:16] for data, _ in on_wire(machine)} == {b"\x81\0\xa0\5"}
+    assert alice.context.stats()["tx_drop_vlan"] == 0
+
+
 @pytest.mark.parametrize(
     ("vnet", "takes", "match"),
     [
