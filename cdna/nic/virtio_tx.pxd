@@ -114,6 +114,7 @@ cdef inline int tx_collected(nic_t *nic, context_t *context, const vnet_header_t
     gather(frame, piece, skip, len)
     memset(frame + len, 0, 8)           # a header can be read of the shortest frame
     if read_vnet(vnet, frame, len, len, &offload, &wanted):
+        context.deficit -= <int>len     # it was copied, which costs as much as to send it
         return tx_invalid(context)
     if wanted:
         work(nic, context, frame, len, &offload)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import struct
 
@@ -423,3 +424,21 @@ def test_an_rss_table_and_its_key_are_as_long_as_they_must_be(device):
         device.set_rss(1, bytes(40), [0] * 256, 0)
     with pytest.raises(ConfigError, match="an RSS key of 41 bytes"):
         device.set_rss(1, bytes(41), [0], 0)
+
+
+@FORMATS
+def test_a_frame_that_was_collected_in_vain_costs_as_much_as_one_that_is_sent(host, wanted):
+    """Otherwise a guest had the NIC copy a hundred of them in each of its turns."""
+    guest = host.add()
+    attached = host.attach(guest, wanted)
+    place = attached.memory.alloc(60012)
+    header = struct.pack("<BBHHHHH", VnetFlag.VNET_F_NEEDS_CSUM, VnetGso.VNET_GSO_TCPV6, 0, 1000, 300, 16, 0)
+    attached.memory.write(place, header + frame(OUTSIDE, mac(guest), 1, 60))
+    for _ in range(4):
+        attached.tx[0].add([Buffer(place, 60012)])
+    dropped = []
+    for _ in range(20):
+        host.step(1)
+        dropped.append(guest.context.stats()["tx_drop_invalid"])
+    assert dropped[-1] == 4
+    assert all(after - before <= 1 for before, after in itertools.pairwise([0, *dropped]))
