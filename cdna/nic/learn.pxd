@@ -150,19 +150,18 @@ cdef inline bint learn_new(nic_t *nic, context_t *context, uint64_t key, uint64_
     return True
 
 
-cdef inline void learn(nic_t *nic, context_t *context, const header_t *header) noexcept nogil:
-    """Notes that a foreign source address is behind a context, which may send such."""
+cdef inline bint learn(nic_t *nic, context_t *context, const header_t *header) noexcept nogil:
+    """Notes that a foreign source address is behind a context that may send such; returns whether it was."""
     cdef uint64_t key = learned_key(header.source, header.vid)
     cdef learned_t *entry = find_entry(nic, key)
     if entry != NULL:
         if entry.context == context.index and not entry.on_wire:
             entry.seen = nic.now
-            return
+            return True
         if broken(CHECK_LEARN_HOLD, nic.now - entry.seen <= nic.learn_hold):
-            context.stats.tx_unlearned += 1
-            return
+            return False
         forget_entry(nic, entry)
-    context.stats.tx_unlearned += not learn_new(nic, context, key, header.source)
+    return learn_new(nic, context, key, header.source)
 
 
 cdef inline void seen_on_wire(nic_t *nic, const header_t *header) noexcept nogil:

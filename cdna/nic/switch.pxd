@@ -100,16 +100,18 @@ cdef inline bint forward(nic_t *nic, context_t *context, header_t *header, const
     offload: not NULL only where `vnet.keeps_offload` says so.
     """
     cdef int reason = tx_drop(context, header, piece, len, offload)
-    cdef bint captured = False
+    cdef bint captured = False, learned = True
     if reason == CAPTURE_NOT_DROPPED:
         if not context.anti_spoof and header.source != context.mac:
-            learn(nic, context, header)
+            learned = learn(nic, context, header)
         if nic.capture != NULL and surely_sent(nic, context, header):
             capture(nic.capture, context.index, CAPTURE_OUT, reason, piece, len)
             captured = True
         reason = route(nic, context, header, piece, n, len, flags, offload)
         if reason == NO_ROOM:
             return False
+        if not learned:
+            context.stats.tx_unlearned += 1
     if nic.capture != NULL and not captured:
         capture(nic.capture, context.index, CAPTURE_OUT, reason, piece, len)
     context.stats.tx_frames += 1

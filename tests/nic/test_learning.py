@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from cdna.machine import Machine
+from cdna.nic.queue_wire import QueueWire
 from tests.support.frames import BROADCAST, OUTSIDE, frame, vlan_tag
 from tests.support.lan import Lan
 
@@ -144,6 +146,21 @@ def test_an_address_too_old_gives_its_place_to_a_new_one(lan):
     assert nested(LEARNED) in learned(lan, "router")
     assert len(learned(lan, "router")) == LEARNED
     assert lan["router"].context.stats()["tx_unlearned"] == 0
+
+
+def test_a_frame_that_waits_for_the_wire_is_counted_once():
+    wire = QueueWire(1)
+    machine = Machine(4 << 20, wire=wire, contexts=4)
+    a, router = machine.attach("a"), machine.attach("router", anti_spoof=False)
+    own = bytes.fromhex(a.context.mac.replace(":", ""))
+    sent = [frame(OUTSIDE, own, i) for i in range(2)]
+    assert router.send(sent) == 2
+    machine.step(20)
+    assert wire.get() == sent[:1]
+    machine.step(20)
+    assert wire.get() == sent[1:]
+    assert router.context.stats()["tx_unlearned"] == 2
+    machine.close()
 
 
 def test_a_guest_that_goes_leaves_nothing(lan):
