@@ -15,11 +15,9 @@ from scapy.config import conf
 
 from cdna.guest_driver.scapy_neighbours import link_local
 
-NEAREST, OWN = (
-    -2,
-    -1,
-)  # metrics: scapy's rule for the host's own addresses has 1, and the host's routes 0 or more
-BEHIND_THE_HOST = 1 << 16  # metric of routes for addresses that every link has
+# Metrics: scapy's rule for the host's own addresses has 1, and the host's routes have 0 or more.
+NEAREST, OWN = -2, -1
+BEHIND_THE_HOST = 1 << 16  # of routes for addresses that every link has
 
 
 class End(NamedTuple):
