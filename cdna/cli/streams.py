@@ -8,9 +8,10 @@ its number, and messages would go into a capture file. Python leaves `sys.stderr
 import io
 import os
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO, TextIO, cast
 
-from cdna.descriptors import write_whole
+from cdna.descriptors import write_patiently, write_whole
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -44,7 +45,8 @@ def _text(fd: int, before: TextIO | None) -> TextIO:
 class _Whole(io.RawIOBase):
     """A standard descriptor whose `write` writes everything, or raises OSError.
 
-    On standard error it raises nothing: a message with no reader ends no lab, and the status says the same.
+    On standard error it raises nothing, and waits half a second at most for the reader of a full pipe: a
+    message that is not read neither ends nor holds up a lab, and the status says the same.
     There is no buffer behind it: what a failed or interrupted write leaves would be written again later.
     """
 
@@ -61,9 +63,11 @@ class _Whole(io.RawIOBase):
         return True
 
     def write(self, data: "ReadableBuffer") -> int:
+        if self._fd == 2:
+            with suppress(OSError):
+                write_patiently(self._fd, data, lambda: True)
+            return memoryview(data).nbytes
         try:
             return write_whole(self._fd, data)
         except OSError as error:
-            if self._fd == 2:
-                return memoryview(data).nbytes
             raise OSError(error.errno, error.strerror, STDOUT) from None

@@ -119,3 +119,19 @@ def test_a_program_that_is_started_finds_closed_what_was_closed() -> None:
         preexec_fn=lambda: [os.close(fd) for fd in (0, 2)],
     )
     assert (done.returncode, done.stdout) == (0, "1\n")
+
+
+def test_standard_error_that_nobody_reads_holds_nothing_up() -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    while True:
+        try:
+            os.write(writer, bytes(4096))
+        except BlockingIOError:
+            break
+    os.set_blocking(writer, True)
+    try:
+        assert subprocess.run([*CDNA, "ctl", "set"], stderr=writer, timeout=DEADLINE).returncode == 2
+    finally:
+        os.close(reader)
+        os.close(writer)
