@@ -208,11 +208,12 @@ class Lab:
         member.remove()
 
     def _remove_all(self) -> None:
-        for member in list(self.members.values()):
-            try:
-                self._remove(member)
-            except Exception:  # the others are to go, too
-                log.exception("guest %r: internal error: it was not removed whole", member.plan.name)
+        with self._shared.side_by_side():
+            for member in list(self.members.values()):
+                try:
+                    self._remove(member)
+                except Exception:  # the others are to go, too
+                    log.exception("guest %r: internal error: it was not removed whole", member.plan.name)
 
     def member(self, name: str) -> Member[Any]:
         """The guest of this name. ConfigError: there is none."""

@@ -280,14 +280,15 @@ def servers(where: str, value: object) -> tuple[str, ...]:
     found: list[str] = []
     for word in words(where, value):
         try:
-            address = ip_address(word)
+            address = ip_address(word.removesuffix("%eth0"))  # the guest has no other device
         except ValueError:
             raise bad(where, word, "give the address of a name server, such as 10.77.0.254") from None
         if address.is_loopback or address.is_multicast or address.is_unspecified:
             raise bad(
                 where, word, "no server that a guest reaches; give the address of one outside the guest"
             )
-        found.append(str(address))
+        by_link = address.version == 6 and address.is_link_local  # the resolver needs to know the device
+        found.append(f"{address}%eth0" if by_link else str(address))
     if not 1 <= len(found) <= MAX_SERVERS:
         raise bad(where, value, f"give 1 to {MAX_SERVERS} addresses of name servers")
     return tuple(found)

@@ -46,8 +46,8 @@ def test_servers_that_guests_may_reach_stay(files: tuple[Path, Path], text: str 
 
 
 def test_servers_that_are_given() -> None:
-    settings = {"name": "a", "dns": "10.77.0.254,fe80::1%eth0"}
-    assert guest_plan("", settings, {}, NETS).dns == ("10.77.0.254", "fe80::1%eth0")
+    settings = {"name": "a", "dns": "10.77.0.254,fe80::1%eth0,fe80::2"}
+    assert guest_plan("", settings, {}, NETS).dns == ("10.77.0.254", "fe80::1%eth0", "fe80::2%eth0")
     assert guest_plan("", {"name": "a"}, {"dns": ("--dns", ["10.1.1.1"])}, NETS).dns == ("10.1.1.1",)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 # What every context can change while it runs.
 LIVE_SETTINGS = ("vlan", "weight", "rate", "anti_spoof", "promiscuous")
+CLOSERS = 32  # threads
 
 Plan = TypeVar("Plan", bound=GuestPlan)
 
@@ -36,6 +38,7 @@ class Shared:
     pump: Pump | None = None
     announces: bool = True
     _vhost: VhostUserServer | None = None
+    _closers: ThreadPoolExecutor | None = None
 
     @property
     def vhost(self) -> VhostUserServer:
@@ -45,6 +48,24 @@ class Shared:
 
             self._vhost = VhostUserServer(self.machine.vmm)
         return self._vhost
+
+    @contextlib.contextmanager
+    def side_by_side(self) -> Iterator[None]:
+        """Within it, `give_up` has CLOSERS threads; leaving it waits for them."""
+        with ThreadPoolExecutor(CLOSERS, "cdna-closer") as self._closers:
+            yield
+        self._closers = None
+
+    def give_up(self, close: Callable[[], None]) -> None:
+        """Calls `close`, which ends a device.
+
+        The kernel waits for all its processors before a tap is gone (rcu_barrier), some 20 ms. Threads that
+        wait at the same time share one such wait.
+        """
+        if self._closers is None:
+            close()
+        else:
+            self._closers.submit(close)
 
     def close(self) -> None:
         """Ends what was made here; the guests are gone by then."""

@@ -180,4 +180,4 @@ class NamespaceMember(Member[GuestPlan]):
         """Programs that run inside go on, without a device."""
         self._disconnect()
         self.shared.machine.vmm.destroy_guest(self.context.guest)
-        self.namespace.close()
+        self.shared.give_up(self.namespace.close)
