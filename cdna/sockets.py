@@ -72,23 +72,29 @@ class Door:
         epoll.register(listener, select.EPOLLIN)
 
     def take(self, now: float) -> socket.socket | None:
-        """The next connection, nonblocking; None: it has gone again. OSError: out of descriptors."""
-        try:
-            sock, _ = self._listener.accept()
-        except (BlockingIOError, ConnectionAbortedError):
-            return None
-        except OSError:
-            if self.due is None:
-                self._epoll.unregister(self.fd)
-            self.due = now + ACCEPT_AGAIN
-            raise
+        """The next connection, nonblocking and watched for input by the loop; None: it has gone again.
+
+        OSError: out of descriptors or memory.
+        """
+        with contextlib.ExitStack() as undo:
+            try:
+                sock, _ = self._listener.accept()
+                undo.callback(sock.close)
+                self._epoll.register(sock, select.EPOLLIN)
+            except (BlockingIOError, ConnectionAbortedError):
+                return None
+            except OSError:
+                self._epoll.modify(self.fd, 0)
+                self.due = now + ACCEPT_AGAIN
+                raise
+            undo.pop_all()
         sock.setblocking(False)
         return sock
 
     def go_on(self, now: float) -> None:
         """Watches again, when that is due."""
         if self.due is not None and now >= self.due:
-            self._epoll.register(self.fd, select.EPOLLIN)
+            self._epoll.modify(self.fd, select.EPOLLIN)
             self.due = None
 
 

@@ -13,16 +13,16 @@ from cdna.sockets import ACCEPT_AGAIN, Door, listen, timeout_until
 
 
 @pytest.fixture
-def door(tmp_path: Path) -> Iterator[tuple[Door, select.epoll]]:
+def door(tmp_path: Path) -> Iterator[tuple[Door, select.epoll, socket.socket]]:
     with listen(str(tmp_path / "door")) as listener, select.epoll() as epoll:
         door = Door(listener, epoll)
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
             client.connect(str(tmp_path / "door"))
-            yield door, epoll
+            yield door, epoll, client
 
 
-def test_back_off_without_descriptors(door: tuple[Door, select.epoll]) -> None:
-    there, epoll = door
+def test_back_off_without_descriptors(door: tuple[Door, select.epoll, socket.socket]) -> None:
+    there, epoll, client = door
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     next_fd = os.dup(there.fd)
     os.close(next_fd)
@@ -42,6 +42,8 @@ def test_back_off_without_descriptors(door: tuple[Door, select.epoll]) -> None:
     sock = there.take(6.0)
     assert sock is not None
     assert not sock.getblocking()
+    client.send(b"a request")
+    assert epoll.poll(0) == [(sock.fileno(), select.EPOLLIN)]
     sock.close()
     assert there.take(6.0) is None
 

@@ -158,7 +158,6 @@ class ControlServer:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MESSAGE_BYTES)
         self._sessions[sock.fileno()] = session
         self._silent[sock.fileno()] = now + self._patience
-        self._epoll.register(sock, select.EPOLLIN)
 
     def _make_room(self) -> bool:
         """Ends the session that has been idle longest. False: each holds something, such as a capture."""

@@ -145,7 +145,6 @@ class MetricsServer:
             self._end(next(iter(self._connections)))
         fd = sock.fileno()
         self._connections[fd] = _Connection(sock, now + self._patience)
-        self._epoll.register(fd, select.EPOLLIN)
         self._turn(fd, now)  # its request may be there: it is answered however many others come
 
     def _turn(self, fd: int, now: float) -> None:

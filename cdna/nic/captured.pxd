@@ -34,3 +34,6 @@ cdef int store_add(store_t *store, const uint8_t *data, uint32_t len, uint32_t w
 cdef class CapturedFrames:
     cdef store_t c
     cdef int64_t _latest
+    cdef bint sealed
+
+    cdef int check_open(self) except -1

@@ -217,7 +217,6 @@ class Server:
         if len(waiting) >= WAITING:  # the one that has been idle longest makes room
             log.warning("%s sent away: it made no request, and others wait", waiting[0])
             self._end(waiting[0])
-        self._epoll.register(connection.fd, select.EPOLLIN)
         self._connections[connection.fd] = connection
 
     def _request(self, connection: _Connection) -> bool:

@@ -421,6 +421,7 @@ cdef class CaptureWalk:
         """
         cdef Py_buffer view
         cdef int64_t done
+        self.frames.check_open()
         PyObject_GetBuffer(piece, &view, PyBUF_SIMPLE)
         try:
             self.c.last = last

@@ -7,6 +7,8 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy
 
+from cdna.errors import ConfigError
+
 cdef enum:
     FIRST_CHUNK = 1 << 16       # bytes; each chunk is twice the one before, to LARGEST_CHUNK
     LARGEST_CHUNK = 1 << 23
@@ -93,13 +95,20 @@ cdef class CapturedFrames:
         free(self.c.frame)
 
     def append(self, bytes data, uint64_t timestamp_ns, wire_length=None):
-        """Adds a frame. OverflowError: a time beyond the year 2262."""
+        """Adds a frame. OverflowError: a time beyond the year 2262. ConfigError: a wire replays the frames."""
         cdef uint32_t len = <uint32_t>PyBytes_GET_SIZE(data)
+        self.check_open()
         if timestamp_ns >> 63:
             raise OverflowError(f"{timestamp_ns} ns since 1970")
         if store_add(&self.c, <const uint8_t *>PyBytes_AS_STRING(data), len,
                      len if wire_length is None else wire_length, timestamp_ns, &self._latest):
             raise MemoryError
+
+    cdef int check_open(self) except -1:
+        """Raises ConfigError when a wire reads the table, which may not move any more."""
+        if self.sealed:
+            raise ConfigError("these frames are replayed already: read them into other CapturedFrames")
+        return 0
 
     def due_ns(self, Py_ssize_t index):
         """Nanoseconds after the first frame at which frame `index` is due, if timing is as recorded."""

@@ -54,7 +54,7 @@ cdef int discard_tx(wire_t *self, frame_t *frame, int n) noexcept nogil:
 cdef class ReplayWire(QueueWire):
     """Receives `frames` in this order; sends as a QueueWire does.
 
-    frames: `CapturedFrames`, to which nothing may be added from now on, or pairs of bytes and nanoseconds
+    frames: `CapturedFrames`, to which nothing can be added from now on, or pairs of bytes and nanoseconds
     since 1970. loop: how often they are received, 0: without end. recorded: with the distances of their time
     stamps, where a clock that was set back goes on from where it was; a pass then ends one mean distance
     after its last frame. keep_sent: without it, what is sent is discarded and counted as lost.
@@ -87,6 +87,7 @@ cdef class ReplayWire(QueueWire):
             for i, (data, timestamp) in enumerate(frames):
                 check_frame(data, i)
                 kept.append(data, timestamp)
+        kept.sealed = True
         self.captured = kept
         n, due = kept.c.frames, <uint64_t>kept.c.due
         self.replay.frame = kept.c.frame

@@ -395,3 +395,13 @@ def test_a_replay_keeps_the_distances_behind_a_step_back(tmp_path):
             assert time.monotonic_ns() - begun >= (0, 4, 4, 8, 12)[number] * MS
             number += 1
     assert number == 5
+
+
+def test_frames_that_a_wire_replays_are_not_added_to():
+    walk = CaptureWalk()
+    walk.feed(pcap((0, 60, frame(1))), last=True)
+    ReplayWire(walk.frames)
+    with pytest.raises(ConfigError, match="replayed already"):
+        walk.frames.append(bytes(60), 0)
+    with pytest.raises(ConfigError, match="replayed already"):
+        walk.feed(pcap((0, 60, frame(2))))
