@@ -237,8 +237,8 @@ class ControlServer:
             return {"error": f"{command}: {error.strerror or error}"}
         except Exception as error:
             session.fds = []
-            log.exception("%s: a mistake of the lab's", command)
-            return {"error": f"{command}: a mistake of the lab's, see its log: {error!r}"}
+            log.exception("%s: internal error", command)
+            return {"error": f"{command}: internal error, see the log: {error!r}"}
 
 
 def _parsed(message: bytes) -> dict[str, Any]:

@@ -95,7 +95,7 @@ cdef class CapturedFrames:
         free(self.c.frame)
 
     def append(self, bytes data, uint64_t timestamp_ns, wire_length=None):
-        """Adds a frame. OverflowError: a time beyond the year 2262. ConfigError: a wire replays the frames."""
+        """Adds a frame. OverflowError: a time beyond the year 2262. ConfigError: a wire replays them."""
         cdef uint32_t len = <uint32_t>PyBytes_GET_SIZE(data)
         self.check_open()
         if timestamp_ns >> 63:
