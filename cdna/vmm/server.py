@@ -172,7 +172,7 @@ class Server:
             log.warning("%s lost: %s", connection, error)
             self._end(connection)
         except Exception:
-            log.exception("%s sent away by a mistake of the VMM's", connection)
+            log.exception("%s sent away by an internal error", connection)
             self._end(connection)
 
     def _message(self, connection: _Connection) -> bool:

@@ -117,9 +117,9 @@ def test_an_error_is_one_line(server: ControlServer) -> None:
         assert client.call("echo")[0]["ok"]  # the session goes on
 
 
-def test_a_mistake_of_the_lab_ends_neither_it_nor_the_session(server: ControlServer) -> None:
+def test_an_internal_error_ends_neither_it_nor_the_session(server: ControlServer) -> None:
     with ControlClient(server.path) as client:
-        with pytest.raises(CdnaError, match="a mistake of the lab's"):
+        with pytest.raises(CdnaError, match="internal error"):
             client.call("break")
         assert client.call("echo")[0]["ok"]
 

@@ -328,8 +328,8 @@ class VhostUserGuest:
         except (ProtocolError, OSError) as error:
             self._end(logging.WARNING, str(error))
         except Exception:
-            log.exception("guest %r: a mistake of the VMM's", self.name)
-            self._end(logging.WARNING, "a mistake of the VMM's")
+            log.exception("guest %r: internal error", self.name)
+            self._end(logging.WARNING, "internal error")
 
     def _commands(self, now: float) -> None:
         """The control queue was kicked, or is to be looked at."""
@@ -342,8 +342,8 @@ class VhostUserGuest:
             try:
                 self.control.turn(now)
             except Exception:
-                log.exception("guest %r: a mistake of the VMM's", self.name)
-                self._end(logging.WARNING, "a mistake of the VMM's")
+                log.exception("guest %r: internal error", self.name)
+                self._end(logging.WARNING, "internal error")
 
     def config_changed(self) -> bool:
         """Tells the frontend. False: it does not listen."""
