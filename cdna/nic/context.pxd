@@ -40,7 +40,7 @@ cdef packed struct stats_t:
     uint64_t rx_drop_link       # the guest's cable is out
     uint64_t rx_drop_mtu        # longer than the context's MTU allows
     uint64_t rx_drop_stopped    # the context was stopped by a fault
-    uint64_t rx_own_source      # frames from the wire in our own name: group frames, and frames to their own source
+    uint64_t rx_own_source      # from the wire, in our name: group frames, and frames to their own source
     uint64_t interrupts         # bits of this context in the interrupt vectors
     uint64_t doorbells
     uint64_t faults
