@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import cdna
 from tests.support.lab import CDNA, DEADLINE, Up, needs_namespaces, run, user_namespaces_work
 
 pytestmark = needs_namespaces
 
 STUB = "nameserver 127.0.0.53\n"
 # A root directory of the host's directories, but for /tmp and /etc. $1: "mount" makes it a mount point. $2:
-# the lab's socket, which is /lab.sock there.
+# the lab's socket, which is /lab.sock there. $3, $4: this Python's prefix and the package's folder, which may
+# lie below /tmp, and are /python and /package there.
 ROOT = """
 set -e
 mkdir root; if [ "$1" = mount ]; then mount --bind root root; fi
@@ -27,7 +30,8 @@ for d in /*; do
 done
 mkdir root/etc; cp /etc/passwd /etc/nsswitch.conf /etc/hosts root/etc || true
 touch root/lab.sock; mount --bind "$2" root/lab.sock
-shift 2; exec chroot root "$@"
+mkdir root/python root/package; mount --bind "$3" root/python; mount --bind "$4" root/package
+shift 4; exec chroot root env PYTHONPATH=/package "$@"
 """
 
 
@@ -121,7 +125,10 @@ def test_dns_counts_more_than_etc_netns(up: Up, tmp_path: Path) -> None:
 
 def chrooted(up: Up, tmp_path: Path, kind: str) -> subprocess.CompletedProcess[str]:
     command = inside(up, "plain", "getent", "hosts", "g2", socket=Path("/lab.sock"))
-    return aside(tmp_path, ROOT, kind, str(up.path), *command)
+    command[0] = f"/python/bin/{Path(sys.executable).name}"
+    return aside(
+        tmp_path, ROOT, kind, str(up.path), sys.prefix, str(Path(cdna.__file__).parents[1]), *command
+    )
 
 
 def test_without_tmp(up: Up, tmp_path: Path) -> None:
