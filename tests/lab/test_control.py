@@ -106,6 +106,7 @@ def test_descriptors_both_ways(server: ControlServer, handlers: Handlers) -> Non
         before = len(os.listdir("/proc/self/fd"))
         reply, _ = client.call("echo", send_fds=(fd, fd))
         assert reply["received"] == 2
+        client.call("echo")  # the request before is done with when this one is answered
         assert len(os.listdir("/proc/self/fd")) == before  # the lab has closed its own
         os.close(fd)
 
