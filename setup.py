@@ -38,14 +38,7 @@ SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
 NOT_FUZZED = ("ext/baseline/", "ext/bench/", "ext/compare/", "ext/fuzz/")
 NOT_REACHED = (  # by a fuzzer's target
     *("ext/guest_driver/pump", "ext/guest_driver/remote", "ext/guest_driver/synthetic", "ext/nic/generator"),
-    *(
-        "ext/nic/loopback",
-        "ext/nic/null",
-        "ext/nic/packet",
-        "ext/nic/tap",
-        "ext/nic/traffic",
-        "ext/nic/watched",
-    ),
+    *("ext/nic/loopback", "ext/nic/null", "ext/nic/packet", "ext/nic/tap", "ext/nic/traffic"),
 )
 TRACED = (
     *("ext/nic/capture_walk", "ext/nic/captured", "ext/nic/control_queue", "ext/nic/engine"),
