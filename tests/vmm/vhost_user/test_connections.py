@@ -14,7 +14,7 @@ from cdna.errors import ConfigError, ResourceError
 from cdna.guest_driver.vhost_frontend import SPLIT, Frontend, attach
 from cdna.vmm.vhost_user import SUPPORTED, VhostUserServer
 from cdna.vmm.vhost_user.messages import HEADER, U64, VERSION, Request
-from tests.support.vhost_host import check_traffic, incoming, until
+from tests.support.vhost_host import check_traffic, incoming, mac, until
 
 GET_FEATURES = HEADER.pack(Request.GET_FEATURES, VERSION, 0)
 SET_STATUS = HEADER.pack(Request.SET_STATUS, VERSION, 8) + U64.pack(5)
@@ -333,6 +333,9 @@ def test_a_link_that_is_down_lets_nothing_through(host, guest):
         host.step()
         assert attached.recv() == []
         guest.set_link(True)
+        host.step()
+        (rarp,) = host.wire.get()  # it announces the guest
+        assert rarp[6:14] == mac(guest) + b"\x80\x35"
         check_traffic(host, guest, attached)
 
 
