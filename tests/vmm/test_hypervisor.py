@@ -144,7 +144,7 @@ def test_an_address_twice(machine):
 
 def test_settings_of_a_context_that_was_revoked(machine):
     a = machine.attach("a")
-    with pytest.raises(ConfigError, match="context setting 'colour': give one of mac, vlan,"):
+    with pytest.raises(ConfigError, match="context setting 'colour': give some of mac, vlan,"):
         a.context.set(colour="blue")
     machine.vmm.revoke(a.context)
     with pytest.raises(ConfigError, match="context 0 was revoked: assign it again"):
