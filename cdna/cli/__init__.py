@@ -61,4 +61,4 @@ def _as_program(run: Callable[[Callable[[], None]], int]) -> int:
     except KeyboardInterrupt:  # between the end of the command and here
         return 128 + signal.SIGINT
     finally:
-        interrupts(signal.SIG_DFL)  # what the interpreter does at its end is not to be told either
+        interrupts(signal.SIG_DFL)  # an interrupt at the interpreter's end shows no traceback either

@@ -35,7 +35,7 @@ class Live:
 
     def show(self, table: Table, style: Style) -> None:
         if not self.shows:
-            self._lines = 0  # what was drawn has other text below it now
+            self._lines = 0  # the shell has written below the table
             return
         lines = _drawn(table, style, terminal.size(STDOUT).lines - 1)
         output.show(self._erase() + "".join(f"{line}\n" for line in lines))

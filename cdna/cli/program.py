@@ -132,7 +132,7 @@ def _failed(program: str, error: OSError) -> int:
 
 
 def _end(program: str, message: str, status: int = USAGE) -> int:
-    with suppress(OSError):  # nobody to be told: the status says it
+    with suppress(OSError):  # without a reader, the status says it alone
         print(f"{program}: {' '.join(message.split())}", file=sys.stderr)
     return status
 

@@ -275,17 +275,26 @@ def _interface(where: str, word: str, known: Sequence[Network]) -> Interface:
     return interface
 
 
+def _seen_by_guest(where: str, word: str, advice: str) -> Address:
+    """The address that `word` is inside a guest, whose only device is eth0."""
+    try:
+        return ip_address(word.removesuffix("%eth0"))
+    except ValueError:
+        raise bad(where, word, advice) from None
+
+
 def servers(where: str, value: object) -> tuple[str, ...]:
     """Name servers: up to MAX_SERVERS addresses, of any network."""
     found: list[str] = []
     for word in words(where, value):
-        try:
-            address = ip_address(word.removesuffix("%eth0"))  # the guest has no other device
-        except ValueError:
-            raise bad(where, word, "give the address of a name server, such as 10.77.0.254") from None
+        address = _seen_by_guest(where, word, "give the address of a name server, such as 10.77.0.254")
         if address.is_loopback or address.is_multicast or address.is_unspecified:
             raise bad(
                 where, word, "no server that a guest reaches; give the address of one outside the guest"
+            )
+        if address.version == 6 and address.scope_id is not None:
+            raise bad(
+                where, word, "the guest has no such device; give the address with %eth0 or without a zone"
             )
         by_link = address.version == 6 and address.is_link_local  # the resolver needs to know the device
         found.append(f"{address}%eth0" if by_link else str(address))
@@ -298,10 +307,7 @@ def gateways(where: str, value: object, own: Sequence[Interface]) -> tuple[Addre
     """Routers, which have to be neighbours: at most one of each family. IPv6: also link-local ones."""
     found: list[Address] = []
     for word in words(where, value):
-        try:
-            address = ip_address(word.removesuffix("%eth0"))  # the guest has no other device
-        except ValueError:
-            raise bad(where, word, "give an address, such as 10.77.0.254") from None
+        address = _seen_by_guest(where, word, "give an address, such as 10.77.0.254")
         by_link = address.version == 6 and address.is_link_local and address.scope_id is None
         if not by_link and not any(address.version == i.version and address in i.network for i in own):
             near = ", ".join(str(i.network) for i in own) or "none"

@@ -52,7 +52,8 @@ def test_servers_that_are_given() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["127.0.0.53", "::1", "0.0.0.0", "224.0.0.1", "dns", "", "1.1.1.1," * 3 + "9.9.9.9"]
+    "value",
+    ["127.0.0.53", "::1", "0.0.0.0", "224.0.0.1", "fe80::1%eth1", "dns", "", "1.1.1.1," * 3 + "9.9.9.9"],
 )
 def test_no_servers(value: str) -> None:
     with pytest.raises(ConfigError, match=r"^--dns .*: .*give"):
