@@ -9,6 +9,7 @@ cdef extern from "cpu.h" nogil:
     uint64_t load_u64(const uint64_t *p)
     void store_u32(uint32_t *p, uint32_t v)
     void store_u64(uint64_t *p, uint64_t v)
+    uint16_t xor_u16(uint16_t *p, uint16_t v)
     uint8_t or_u8(uint8_t *p, uint8_t v)
     uint32_t or_u32(uint32_t *p, uint32_t v)
     uint64_t or_u64(uint64_t *p, uint64_t v)

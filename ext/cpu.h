@@ -15,6 +15,7 @@
 #define CDNA_LOAD(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
 #define CDNA_STORE(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
 #define CDNA_OR(p, v) __atomic_fetch_or((p), (v), __ATOMIC_SEQ_CST)
+#define CDNA_XOR(p, v) __atomic_fetch_xor((p), (v), __ATOMIC_SEQ_CST)
 #define CDNA_SWAP(p, v) __atomic_exchange_n((p), (v), __ATOMIC_SEQ_CST)
 
 static inline uint16_t load_u16(const volatile uint16_t *p) { return CDNA_LOAD(p); }
@@ -23,6 +24,7 @@ static inline uint32_t load_u32(const volatile uint32_t *p) { return CDNA_LOAD(p
 static inline uint64_t load_u64(const volatile uint64_t *p) { return CDNA_LOAD(p); }
 static inline void store_u32(volatile uint32_t *p, uint32_t v) { CDNA_STORE(p, v); }
 static inline void store_u64(volatile uint64_t *p, uint64_t v) { CDNA_STORE(p, v); }
+static inline uint16_t xor_u16(volatile uint16_t *p, uint16_t v) { return CDNA_XOR(p, v); }
 static inline uint8_t or_u8(volatile uint8_t *p, uint8_t v) { return CDNA_OR(p, v); }
 static inline uint32_t or_u32(volatile uint32_t *p, uint32_t v) { return CDNA_OR(p, v); }
 static inline uint64_t or_u64(volatile uint64_t *p, uint64_t v) { return CDNA_OR(p, v); }

@@ -6,6 +6,7 @@ cpdef enum Pattern:
     PATTERN_FLIP = 0            # one of two values, in turn
     PATTERN_RANDOM = 1          # any value, of the low bits alone where `b` is a mask
     PATTERN_COUNT = 2           # one more each time
+    PATTERN_TOGGLE = 3          # the bits of `a`, in a word of two bytes whose other bits stay
 
 cdef struct target_t:
     uint8_t *at

@@ -9,6 +9,7 @@ class Pattern(IntEnum):
     PATTERN_FLIP = 0
     PATTERN_RANDOM = 1
     PATTERN_COUNT = 2
+    PATTERN_TOGGLE = 3
 
 class Mutator:
     def __init__(self, seed: int = 0, targets: Iterable[tuple[int, ...]] = (), keep: Any = None) -> None: ...

@@ -13,7 +13,7 @@ from libc.stdlib cimport free, realloc
 from cdna.abi cimport (
     DESC_F_EOP, MAILBOX_RX_PRODUCER, MAILBOX_TX_PRODUCER, PAGE_SIZE, PROTECTION_IOMMU, desc_t,
 )
-from cdna.cpu cimport compiler_barrier, load_u32, store_u16, store_u32, store_u64
+from cdna.cpu cimport compiler_barrier, load_u32, store_u16, store_u32, store_u64, xor_u16
 from cdna.fuzz.native_attacks cimport NativeAttacks
 from cdna.fuzz.native_guest cimport OWN_PAGES, attacker_t
 from cdna.fuzz.rng cimport below, next_u64, rng_t
@@ -66,6 +66,8 @@ cdef class Mutator:
     def add(self, uintptr_t address, size, pattern=PATTERN_RANDOM, uint64_t a=0, uint64_t b=0):
         if size not in (1, 2, 4, 8) or address % size:
             raise ConfigError(f"a target of {size} bytes at {address:#x}: give 1, 2, 4 or 8 bytes, aligned")
+        if pattern == PATTERN_TOGGLE and size != 2:
+            raise ConfigError(f"a target of {size} bytes whose bits are toggled: give 2 bytes")
         self._add(<uint8_t *>address, size, pattern, a, b)
 
     cdef int _add(self, uint8_t *at, uint32_t size, uint32_t pattern, uint64_t a, uint64_t b) except -1:
@@ -96,13 +98,15 @@ cdef class Mutator:
                     write_word(target, target.b if i & 1 else target.a)
                 elif target.pattern == PATTERN_COUNT:
                     write_word(target, target.a + i)
+                elif target.pattern == PATTERN_TOGGLE:
+                    xor_u16(<uint16_t *>target.at, <uint16_t>target.a)
                 elif target.b:
                     write_word(target, target.a | (next_u64(&rng) & target.b))
                 else:
                     write_word(target, next_u64(&rng))
             for i in range(NEIGHBOURS):         # what is often the good one: the guest goes on
                 target = &self.target[(first + i) % self.targets]
-                if target.pattern != PATTERN_COUNT:
+                if target.pattern != PATTERN_COUNT and target.pattern != PATTERN_TOGGLE:
                     write_word(target, target.a)
             self.writes += REWRITES
 
@@ -134,9 +138,12 @@ cdef class Mutator:
 # --- what to aim at ---------------------------------------------------------------------------------------
 
 cdef _aim_descriptor(Mutator mutator, const guest_t *who, uint32_t ring, vring_desc_t *desc, bint table):
-    """One descriptor of a ring, or of an indirect table, whose WRITE flag then decides whose it is."""
+    """One descriptor of a ring, or of an indirect table, whose WRITE flag then decides whose it is.
+
+    Of flags single bits are toggled, and a strict attacker's INDIRECT stays: without it the NIC would send
+    the table itself, whose bytes would pass for a secret.
+    """
     cdef uint64_t near = who.frames_addr + (SLOTS - 1) * SLOT, far
-    cdef uint16_t flags = 0 if ring == TX_QUEUE else VRING_DESC_F_WRITE, lap = 0
     if ring != TX_QUEUE:                # a strict attacker receives in `room` alone
         near = who.room_addr + 64
     far = who.end_addr - 100 if ring != TX_QUEUE or who.loose else who.end_addr + 64
@@ -144,17 +151,16 @@ cdef _aim_descriptor(Mutator mutator, const guest_t *who, uint32_t ring, vring_d
     mutator._add(<uint8_t *>&desc.len, 4, PATTERN_FLIP, who.header + 100, who.header + 9000)
     mutator._add(<uint8_t *>&desc.len, 4, PATTERN_FLIP, who.header + 1500, 0xFFFFFFF0)
     if who.packed:
-        lap = VRING_PACKED_DESC_F_AVAIL
         if not table:
-            mutator._add(<uint8_t *>&desc.next, 2, PATTERN_FLIP, flags | lap,
-                         flags | VRING_DESC_F_NEXT | VRING_PACKED_DESC_F_USED)
-            mutator._add(<uint8_t *>&desc.next, 2, PATTERN_FLIP, flags | lap,
-                         flags | lap | VRING_DESC_F_INDIRECT)
+            mutator._add(<uint8_t *>&desc.next, 2, PATTERN_TOGGLE,
+                         VRING_DESC_F_NEXT | VRING_PACKED_DESC_F_AVAIL | VRING_PACKED_DESC_F_USED, 0)
+        if not table and who.loose:
+            mutator._add(<uint8_t *>&desc.next, 2, PATTERN_TOGGLE, VRING_DESC_F_INDIRECT, 0)
         return
     mutator._add(<uint8_t *>&desc.next, 2, PATTERN_RANDOM, 0, 0)
-    mutator._add(<uint8_t *>&desc.flags, 2, PATTERN_FLIP, flags, flags | VRING_DESC_F_NEXT)
+    mutator._add(<uint8_t *>&desc.flags, 2, PATTERN_TOGGLE, VRING_DESC_F_NEXT, 0)
     if not table:
-        mutator._add(<uint8_t *>&desc.flags, 2, PATTERN_FLIP, flags, flags ^ VRING_DESC_F_WRITE)
+        mutator._add(<uint8_t *>&desc.flags, 2, PATTERN_TOGGLE, VRING_DESC_F_WRITE, 0)
 
 
 cdef _aim_guest(Mutator mutator, const guest_t *who):
