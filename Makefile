@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 
 PYX := $(shell find ext -name '*.pyx')
-SOURCES := setup.py $(PYX) $(shell find fuzz -name '*.py[x]') $(shell find ext cdna fuzz -name '*.pxd' -o -name '*.h')
+SOURCES := setup.py $(PYX) $(shell find fuzz -name '*.py[x]') $(shell find ext fuzz -name '*.pxd' -o -name '*.h')
 FLAGS := $(strip $(CDNA_CFLAGS) $(if $(filter 1,$(CDNA_COVERAGE)),coverage))
 export CDNA_CFLAGS CDNA_COVERAGE
 
@@ -74,11 +74,11 @@ bench: build $(VENV)/.test  ## run the unit benchmarks
 lint: build $(VENV)/.lint  ## check style, types, stubs and spelling
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
-	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cython-lint ext cdna fuzz
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cython-lint ext fuzz
 	$(PY) -m mypy
 	$(PY) -m mypy.stubtest --concise --mypy-config-file pyproject.toml --ignore-disjoint-bases \
 		--allowlist tests/stubtest_allowlist.txt --ignore-unused-allowlist \
-		$(subst /,.,$(PYX:ext/%.pyx=cdna/%))
+		$(subst /,.,$(PYX:ext/%.pyx=%))
 	$(VENV)/bin/codespell
 
 peers:  ## install the programs that tests start, from Debian's packages; needs root
@@ -94,7 +94,7 @@ wheel: build  ## build a wheel in dist/
 	rm -rf build/lib.* build/bdist.*
 	@set -- $$($(PY) -c 'import sys, sysconfig as s; print("build/lib.%s-%s" % (s.get_platform(), \
 		sys.implementation.cache_tag), s.get_config_var("EXT_SUFFIX"))') && mkdir -p $$1 && \
-		for module in $(PYX:ext/%.pyx=cdna/%); do cp -a --parents $$module$$2 $$1 || exit; done
+		for module in $(PYX:ext/%.pyx=%); do cp -a --parents $$module$$2 $$1 || exit; done
 	$(PIP) wheel -q --no-build-isolation --no-deps -w dist .
 
 clean:  ## remove what was built; the virtual environment stays

@@ -1,4 +1,10 @@
-"""The compiled modules: ext/a/b.pyx is the body of cdna.a.b, whose interface is cdna/a/b.pxd.
+"""The compiled modules: ext/cdna/a/b.pyx is cdna.a.b, its interface and bodies for others are in b.pxd beside it.
+
+A module says in a line of its own, `# build: WORD ...`, what is particular about it:
+
+control     no data path: the compiler's time is better spent elsewhere
+explored    the fuzzers are led by its branches
+unfuzzed    no fuzzer's target reaches it
 
 CDNA_CFLAGS adds flags for the C compiler, for example -march=native.
 CDNA_COVERAGE=1 builds with line tracing, for coverage of the .pyx files.
@@ -29,32 +35,23 @@ class Variant:
     ldflags: tuple[str, ...] = ()
     compiler: str | None = None
     linenums: bool = False  # lines of the .pyx and .pxd files, not of the generated C
-    without: tuple[str, ...] = ()  # what nobody needs there: beginnings of paths
-    traced: tuple[str, ...] = ()  # modules that a fuzzer is to explore
+    without: tuple[str, ...] = ()  # what nobody needs there: beginnings of paths, and words of `# build:`
+    explored: tuple[str, ...] = ()  # the same, of modules that fuzzers explore
 
 
-TEST_BUILD = "-DCDNA_TEST_BUILD=1"  # see ext/checks.h
+TEST_BUILD = "-DCDNA_TEST_BUILD=1"  # see ext/cdna/checks.h
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
-NOT_FUZZED = ("ext/baseline/", "ext/bench/", "ext/compare/", "ext/fuzz/")
-NOT_REACHED = (  # by a fuzzer's target
-    *("ext/guest_driver/pump", "ext/guest_driver/remote", "ext/guest_driver/synthetic", "ext/nic/generator"),
-    *("ext/nic/loopback", "ext/nic/null", "ext/nic/packet", "ext/nic/tap", "ext/nic/traffic"),
-)
-TRACED = (
-    *("ext/nic/capture_walk", "ext/nic/captured", "ext/nic/control_queue", "ext/nic/engine"),
-    *("ext/nic/guest_mapping", "ext/nic/replay"),
-    *("ext/nic/virtio_device", "ext/vmm/protection", "fuzz/"),
-)
+RIVALS = ("ext/cdna/baseline/", "ext/cdna/bench/", "ext/cdna/compare/")
 VARIANTS = {
-    "checks": Variant(("-O1", TEST_BUILD), without=("ext/baseline/", "ext/bench/", "ext/compare/", "fuzz/")),
+    "checks": Variant(("-O1", TEST_BUILD), without=(*RIVALS, "fuzz/")),
     "asan": Variant(
         ("-O1", "-g1", *SANITIZERS, TEST_BUILD),
         SANITIZERS,
         compiler="clang-14",
-        without=(*NOT_FUZZED, *NOT_REACHED),
-        traced=TRACED,
+        without=(*RIVALS, "ext/cdna/fuzz/", "unfuzzed"),
+        explored=("fuzz/", "explored"),
     ),
-    "coverage": Variant(("-O0", "--coverage"), ("--coverage",), linenums=True, without=NOT_FUZZED),
+    "coverage": Variant(("-O0", "--coverage"), ("--coverage",), linenums=True, without=(*RIVALS, "ext/cdna/fuzz/")),
 }
 VARIANT = os.environ.get("CDNA_VARIANT", "")
 if VARIANT and VARIANT not in VARIANTS:
@@ -96,25 +93,14 @@ class BuildExt(build_ext):
 
     def run(self):
         from Cython.Build import cythonize
-        from Cython.Build.Dependencies import create_dependency_tree
 
-        # Cython follows cimports, but looks for a module's own .pxd only beside its .pyx.
-        newest_dependency = create_dependency_tree(quiet=True).newest_dependency
-        for ext in self.extensions:
-            interface = Path(*ext.name.split(".")).with_suffix(".pxd")
-            generated = GENERATED / Path(ext.sources[0]).with_suffix(".c")
-            if generated.exists():
-                newest = Path(__file__).stat().st_mtime  # it has the directives
-                if interface.exists():
-                    newest = max(newest, newest_dependency(str(interface))[0])
-                if generated.stat().st_mtime < newest:
-                    generated.unlink()
-
+        self.forget_older_directives()
         compiled = cythonize(
             self.extensions,
             nthreads=JOBS,
             build_dir=None if COVERAGE else str(GENERATED),
             compiler_directives=DIRECTIVES,
+            include_path=["ext"],
             emit_linenums=BUILT_AS.linenums,
         )
         sources = {ext.name: ext.sources for ext in compiled}
@@ -123,6 +109,13 @@ class BuildExt(build_ext):
         if VARIANT == "checks":
             self.extensions = [ext for ext in self.extensions if not self.same_as_ordinary(ext)]
         super().run()
+
+    def forget_older_directives(self):
+        """Cython compares dates of sources alone, and not of this file, which has the directives."""
+        for ext in self.extensions:
+            generated = GENERATED / Path(ext.sources[0]).with_suffix(".c")
+            if generated.exists() and generated.stat().st_mtime < Path(__file__).stat().st_mtime:
+                generated.unlink()
 
     def same_as_ordinary(self, ext):
         """Whether a module makes no checks and the tree has it compiled: then a copy of that will do."""
@@ -145,24 +138,10 @@ class BuildExt(build_ext):
         super().build_extensions()
 
 
-# Modules that only control: the compiler's time is better spent elsewhere.
-CONTROL = {
-    "abi",
-    "memory",
-    "device",
-    "options",
-    "files",
-    "tables",
-    "slice",
-    "xen",
-    "domain",
-    "public",
-    "traffic",
-    "hypercall",
-    "control_queue",
-    "threads",
-}
-WARNINGS = ["-Wno-address-of-packed-member"]  # the packed structs of cdna.abi are aligned by layout
+WARNINGS = [
+    "-Wno-address-of-packed-member",  # the packed structs of cdna.abi are aligned by layout
+    "-Wno-sign-compare",  # Cython makes signed words of enumerators
+]
 
 
 class BuildPy(build_py):
@@ -173,24 +152,44 @@ class BuildPy(build_py):
             inputs = ["corpus/*", "dictionaries/*", "regressions/*/*"]
             self.package_data = {**self.package_data, "fuzz": inputs}
 
+    def run(self):
+        super().run()
+        if not self.editable_mode:  # what compiled code of others needs, a wire's for example
+            for pattern in ("*.pxd", "*.h"):
+                for source in sorted(Path("ext").rglob(pattern)):
+                    target = Path(self.build_lib, source.relative_to("ext"))
+                    self.mkpath(str(target.parent))
+                    self.copy_file(str(source), str(target))
+
+
+def words(pyx):
+    """What a module says of itself after `# build:`."""
+    said = re.search(r"^# build: (.*)$", pyx.read_text(), re.M)
+    return said[1].split() if said else []
+
+
+def is_among(pyx, choice):
+    """choice: beginnings of paths, and words."""
+    return str(pyx).startswith(choice) or not set(words(pyx)).isdisjoint(choice)
+
 
 def extension(pyx):
-    name = Path("cdna", *pyx.parts[1:]) if pyx.parts[0] == "ext" else pyx
+    name = pyx.relative_to("ext") if pyx.parts[0] == "ext" else pyx
     return Extension(
         ".".join(name.with_suffix("").parts),
         [str(pyx)],
-        include_dirs=["ext"],
+        include_dirs=["ext/cdna"],
         depends=["setup.py", *map(str, sorted(Path("ext").rglob("*.h")))],
         define_macros=[("CYTHON_TRACE", "1"), ("CYTHON_TRACE_NOGIL", "1")] if COVERAGE else [],
         extra_compile_args=[
-            "-O1" if pyx.stem in CONTROL or pyx.parts[0] == "fuzz" else "-O3",
+            "-O1" if is_among(pyx, ("fuzz/", "control")) else "-O3",
             "-g0",
             "-fno-strict-aliasing",
             "-fno-semantic-interposition",
             *WARNINGS,
             *CFLAGS,
             *BUILT_AS.cflags,
-            *["-fsanitize=fuzzer-no-link"] * str(pyx).startswith(BUILT_AS.traced),
+            *["-fsanitize=fuzzer-no-link"] * is_among(pyx, BUILT_AS.explored),
         ],
         extra_link_args=[*BUILT_AS.ldflags],
     )
@@ -198,7 +197,7 @@ def extension(pyx):
 
 def modules(*folders):
     found = [pyx for folder in folders for pyx in sorted(Path(folder).rglob("*.pyx"))]
-    return [extension(pyx) for pyx in found if not str(pyx).startswith(BUILT_AS.without)]
+    return [extension(pyx) for pyx in found if not is_among(pyx, BUILT_AS.without)]
 
 
 if __name__ == "__main__":  # cythonize may start its workers by importing this file

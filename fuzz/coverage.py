@@ -29,14 +29,14 @@ LIB = Path("build/coverage/lib")
 OBJECTS = Path("build/coverage/objects")
 
 DATA_PATH = (  # patterns below the root, and what of them is none: benchmarks, control
-    "cdna/nic/*.pxd",
-    "cdna/vmm/protection.pxd",
-    "cdna/guest_driver/queues.pxd",
-    "cdna/guest_driver/tap_port.pxd",
-    "cdna/guest_driver/udp_gro.pxd",
-    "ext/nic/*.pyx",
-    "ext/vmm/*.pyx",
-    "ext/guest_driver/pump.pyx",
+    "ext/cdna/nic/*.pxd",
+    "ext/cdna/vmm/protection.pxd",
+    "ext/cdna/guest_driver/queues.pxd",
+    "ext/cdna/guest_driver/tap_port.pxd",
+    "ext/cdna/guest_driver/udp_gro.pxd",
+    "ext/cdna/nic/*.pyx",
+    "ext/cdna/vmm/*.pyx",
+    "ext/cdna/guest_driver/pump.pyx",
 )
 LEFT_OUT = ("traffic", "generator", "line")  # the load of benchmarks, and its checks
 TESTS = (  # two groups, which run at the same time

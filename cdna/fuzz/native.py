@@ -18,7 +18,7 @@ OWN_PAGES = 16
 RING = 64
 MANY = ("01:00:5e:00:00:01",)
 
-# Of each attacker. Those with a VLAN are loose (cdna/fuzz/arena.pxd): the NIC works on their frames.
+# Of each attacker. Those with a VLAN are loose (ext/cdna/fuzz/arena.pxd): the NIC works on their frames.
 ATTACKERS: tuple[dict[str, Any], ...] = (
     {"protection": "validated", "multicast": MANY},
     {"protection": "validated", "tx_ring": 16, "rx_ring": 16, "seq_modulus": 32},

@@ -1,6 +1,6 @@
 """The campaign "virtio": attackers with split and packed rings in their own memory, and honest neighbours.
 
-Episodes as of "native". A guest's memory is a file of three regions (cdna/fuzz/virtio_guest.pxd).
+Episodes as of "native". A guest's memory is a file of three regions (ext/cdna/fuzz/virtio_guest.pxd).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Event descriptors that other processes give us: checked, and taken over.
 
 To be signalled, a frontend gives an eventfd or, as User-Mode Linux does, one end of a pair of Unix stream
-sockets (`ext/eventfd.h` signals both).
+sockets (`ext/cdna/eventfd.h` signals both).
 """
 
 from __future__ import annotations

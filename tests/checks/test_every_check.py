@@ -1,4 +1,4 @@
-"""Every check that is made against guests is missed by some test when it is gone (`cdna/checks.pxd`)."""
+"""Every check that is made against guests is missed by some test when it is gone (`ext/cdna/checks.pxd`)."""
 
 from __future__ import annotations
 

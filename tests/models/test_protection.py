@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 MODELS = ("protection", "iommu")
 MUTANTS = [(model, check) for model in MODELS for check in made_by(model)]
 
-# What the code calls a check of the models: names in cdna/checks.pxd. Or, of what is no condition but a step,
+# What the code calls a check of the models: names in ext/cdna/checks.pxd. Or, of what is no condition but a step,
 # the file and the words that make it.
 IN_CODE: dict[str, list[str | tuple[str, str]]] = {
     "CONTEXT": ["CHECK_CONTEXT_OWNER"],
@@ -24,22 +24,22 @@ IN_CODE: dict[str, list[str | tuple[str, str]]] = {
     "ADDRESS": ["CHECK_PIN_START", "CHECK_PIN_END", "CHECK_MAP_RANGE"],
     "OWNER": ["CHECK_PIN_OWNER", "CHECK_MAP_OWNER"],
     "FETCH": ["PLANT_REQUEST_ADDR"],
-    "PIN": [("ext/vmm/protection.pyx", "memory.page[page].pins += 1")],
-    "COMPLETED": [("ext/vmm/protection.pyx", "completed_upto(vmm, context, ring)")],
-    "WRITE_ORDER": [("ext/vmm/protection.pyx", "write_desc(&ring[producer & mask], &desc)")],
+    "PIN": [("ext/cdna/vmm/protection.pyx", "memory.page[page].pins += 1")],
+    "COMPLETED": [("ext/cdna/vmm/protection.pyx", "completed_upto(vmm, context, ring)")],
+    "WRITE_ORDER": [("ext/cdna/vmm/protection.pyx", "write_desc(&ring[producer & mask], &desc)")],
     "GIVE_OWNER": ["CHECK_TRANSFER_OWNER"],
     "GIVE_PINNED": ["CHECK_TRANSFER_PINNED"],
     "GIVE_MAPPED": [("cdna/vmm/hypervisor.py", "if self.memory.is_exported(page)")],
-    "MODULUS": [("ext/nic/device.pyx", "2 * longest <= seq_modulus")],
-    "STANDSTILL": [("ext/nic/device.pyx", "self._pause()")],
-    "REAP": [("ext/vmm/tables.pyx", "reap_all(self.c, context)")],
-    "CLEAR": [("ext/nic/device.pyx", "memset(page, 0, self._extent)")],
-    "TAKE_BACK": [("ext/memory.pyx", "self._take_back(first)")],
-    "STATE": [("cdna/nic/doorbell.pxd", "if context.state != CONTEXT_RUNNING")],
+    "MODULUS": [("ext/cdna/nic/device.pyx", "2 * longest <= seq_modulus")],
+    "STANDSTILL": [("ext/cdna/nic/device.pyx", "self._pause()")],
+    "REAP": [("ext/cdna/vmm/tables.pyx", "reap_all(self.c, context)")],
+    "CLEAR": [("ext/cdna/nic/device.pyx", "memset(page, 0, self._extent)")],
+    "TAKE_BACK": [("ext/cdna/memory.pyx", "self._take_back(first)")],
+    "STATE": [("ext/cdna/nic/doorbell.pxd", "if context.state != CONTEXT_RUNNING")],
     "PRODUCER": ["CHECK_PRODUCER_AHEAD", "CHECK_PRODUCER_BACK"],
     "SEQUENCE": ["CHECK_SEQUENCE"],
-    "READ_ORDER": [("cdna/nic/ring.pxd", "(<uint64_t *>copy)[1] = load_u64(&words[1])")],
-    "LOOK_AGAIN": [("ext/nic/engine.pyx", "if stood_still(nic):\n            continue")],
+    "READ_ORDER": [("ext/cdna/nic/ring.pxd", "(<uint64_t *>copy)[1] = load_u64(&words[1])")],
+    "LOOK_AGAIN": [("ext/cdna/nic/engine.pyx", "if stood_still(nic):\n            continue")],
     "MAP_RANGE": ["CHECK_MAP_IO_RANGE"],
     "MAP_FREE": ["CHECK_MAP_MAPPED"],
     "UNMAP_RANGE": ["CHECK_UNMAP_RANGE"],
@@ -97,12 +97,12 @@ def test_with_all_checks_nothing_does(whole: dict[str, subprocess.Popen[str]], m
 
 
 def test_the_models_and_the_code_make_the_same_checks() -> None:
-    names = set(re.findall(r"^    ((?:CHECK|PLANT)_\w+)", (ROOT / "cdna/checks.pxd").read_text(), re.M))
+    names = set(re.findall(r"^    ((?:CHECK|PLANT)_\w+)", (ROOT / "ext/cdna/checks.pxd").read_text(), re.M))
     assert set(IN_CODE) == set(checks()) == {check for _, check in MUTANTS}
     for check, places in IN_CODE.items():
         for place in places:
             if isinstance(place, str):
-                assert place in names, f"{check}: no {place} in cdna/checks.pxd"
+                assert place in names, f"{check}: no {place} in ext/cdna/checks.pxd"
             else:
                 file, words = place
                 assert words in (ROOT / file).read_text(), f"{check}: {file} has no {words!r} any more"

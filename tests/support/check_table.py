@@ -1,4 +1,4 @@
-"""The tables of docs/checks.md, made from the enumerations in cdna/checks.pxd and their comments.
+"""The tables of docs/checks.md, made from the enumerations in ext/cdna/checks.pxd and their comments.
 
 python -m tests.support.check_table writes them anew.
 """
@@ -10,8 +10,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "checks.md"
-NAMES = ROOT / "cdna" / "checks.pxd"
-MARK = "<!-- {} of cdna/checks.pxd -->"
+NAMES = ROOT / "ext" / "cdna" / "checks.pxd"
+MARK = "<!-- {} of ext/cdna/checks.pxd -->"
 
 
 def rows(enumeration: str) -> str:
@@ -27,7 +27,7 @@ def rows(enumeration: str) -> str:
         elif entry := re.fullmatch(r" +(\w+) +# (.*)", line):
             lines.append(f"| `{entry[1]}` | {entry[2]} |")
         else:
-            raise ValueError(f"cdna/checks.pxd: {line!r} is neither a heading nor a name with its meaning")
+            raise ValueError(f"ext/cdna/checks.pxd: {line!r} is neither a heading nor a name with its meaning")
     return "\n".join(lines).strip()
 
 

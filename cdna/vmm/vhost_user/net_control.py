@@ -187,7 +187,7 @@ class NetControl:
             raise Declined("an address in the wrong table")
         others = any(address != self._address() for address in unicast)
         options = self.context.options
-        # Where it may send with other addresses, those are learned (`cdna/nic/learn.pxd`).
+        # Where it may send with other addresses, those are learned (`ext/cdna/nic/learn.pxd`).
         if others and not options["promiscuous"] and options["anti_spoof"]:
             raise Declined("unicast addresses beside its own, and this context is not to be promiscuous")
         self._choose(unicast=others, multicast=multicast)

@@ -1,7 +1,7 @@
 """Counting the steps of a process, and dying at one of them.
 
 A step is a line of `cdna` that is about to run, in any thread, but for those that only read settings; in a
-test build also each point that compiled code has marked by `cdna_step` (`ext/checks.h`). The counts lie in a
+test build also each point that compiled code has marked by `cdna_step` (`ext/cdna/checks.h`). The counts lie in a
 page that the process shares with whoever watches it, who may say at any time where it is to die.
 """
 

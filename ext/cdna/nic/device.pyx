@@ -1,0 +1,567 @@
+"""The NIC's control plane: contexts set up, started and stopped; the engine's thread; what it counted.
+
+The engine never waits for Python. Whoever changes what it reads first makes it stand still at the end of a
+round (`quiesced`): that takes one round, and no frame is lost by it.
+"""
+# build: control
+
+import os
+import threading
+from contextlib import contextmanager
+from operator import index as whole_number
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memset
+from posix.mman cimport (
+    MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED, MAP_SHARED, PROT_NONE, PROT_READ, PROT_WRITE, mmap, mprotect,
+)
+
+from cdna.abi cimport (
+    CONTEXT_ASSIGNED, CONTEXT_FAULTED, CONTEXT_FREE, CONTEXT_RUNNING, MAX_CONTEXTS, MAX_FRAME, MAX_RING,
+    MAX_TSO_FRAME, MIN_RING, PAGE_SIZE, PROTECTION_TABLE, TAKES_CSUM, VNET_HEADER, completion_t,
+    context_page_t, desc_t,
+)
+from cdna.cpu cimport load_u32, sched_yield, store_u32, swap_u32
+from cdna.memory cimport Memory, SharedRegion
+from cdna.nic.context cimport (
+    LEARNED, NO_LIMIT, PACKET_BUFFER, context_t, irq_ring_t, learned_t, mac_entry_t, nic_t, progress_t,
+    ring_t, stats_t,
+)
+from cdna.nic.demux cimport MAC_MASK, enter_mac
+from cdna.nic.engine cimport engine_poll, engine_run
+from cdna.nic.files cimport move_to_file
+from cdna.nic.learn cimport LEARNED_SPARE, VLAN_SHIFT, WAYS, forget_learned, forget_own
+from cdna.nic.serving cimport begin_serving, end_serving, set_state
+from cdna.nic.segmentation cimport segmentation_t
+from cdna.nic.wire cimport Wire, cycles_per_second
+from cdna.sanitizer cimport forbid
+
+from cdna.abi import Takes
+from cdna.errors import ConfigError, ResourceError, whole
+
+import numpy as np
+
+VECTORS = 256               # slots of the interrupt vector buffer
+LEARN_AGE = 300.0           # seconds, as IEEE 802.1Q, 8.8.3 recommends
+LEARN_HOLD = 10.0           # seconds
+_STATS = np.dtype([(name, "u8") for name in (
+    "tx_frames", "tx_bytes", "rx_frames", "rx_bytes", "tx_local", "tx_drop_spoof", "tx_drop_vlan",
+    "tx_drop_link", "tx_drop_filter", "tx_drop_invalid", "tx_drop_mtu", "tx_unlearned", "rx_drop_no_buffer",
+    "rx_drop_no_driver", "rx_drop_link", "rx_drop_mtu", "rx_drop_stopped", "rx_own_source", "interrupts",
+    "doorbells", "faults")])
+assert _STATS.itemsize == sizeof(stats_t)
+
+
+cdef class _Layout:
+    """Hands out cache-line aligned parts of a region, a line apart; what is between them nobody may touch."""
+    cdef uint8_t *at
+
+    cdef void *take(self, size_t size) noexcept:
+        cdef uint8_t *part = self.at
+        self.at += ((size + 63) & ~<size_t>63) + 64
+        forbid(part + size, self.at - part - size)
+        return part
+
+
+cdef class Nic:
+    """A NIC of `contexts` contexts on a wire.
+
+    max_ring: the longest descriptor ring that a context can have, a power of two.
+    interrupt_frames, interrupt_us: moderation of a context that sets none of its own: it is reported after so
+    many completed descriptors, or microseconds after the first.
+    """
+
+    def __init__(self, Memory memory, Wire wire, contexts=32, *, max_ring=1024,
+                 interrupt_frames=64, interrupt_us=20.0):
+        if not 1 <= whole_number(contexts) <= MAX_CONTEXTS:
+            raise ConfigError(f"{contexts} contexts: give from 1 to {<int>MAX_CONTEXTS}")
+        check_ring_size("max_ring", max_ring)
+        self.memory = memory
+        self.wire = wire
+        self.contexts = contexts
+        self.moderation = check_coalesce((interrupt_frames, interrupt_us))
+        self.max_ring = max_ring
+        self._lock = threading.RLock()
+        self._io_tables = {}
+        self._exports = {}
+        self._buffers = []
+        self._allocate()
+        cdef nic_t *nic = self.c
+        nic.memory = memory.c
+        nic.wire = wire.c
+        nic.link = load_u32(&wire.c.link)
+        nic.yields = len(os.sched_getaffinity(0)) < 2
+        nic.irq.event_fd = -1
+        nic.wake_fd = -1
+        nic.epoll_fd = -1
+        self.set_learning(LEARN_AGE, LEARN_HOLD)
+
+    def _allocate(self):
+        cdef uint32_t n = self.contexts, words = (n + 63) // 64, macs = 8
+        while macs < 4 * n:
+            macs *= 2
+        cdef size_t vectors = <size_t>VECTORS * words * 8
+        self._state = SharedRegion(
+            sizeof(nic_t) + n * (sizeof(context_t) + sizeof(progress_t)) + 10 * (words * 8 + 64)
+            + 2 * macs * sizeof(mac_entry_t)
+            + sizeof(irq_ring_t) + vectors + sizeof(segmentation_t) + 65536)
+        cdef _Layout part = _Layout()
+        part.at = self._state.base
+        cdef nic_t *nic = <nic_t *>part.take(sizeof(nic_t))
+        self.c = nic
+        nic.context = <context_t *>part.take(n * sizeof(context_t))
+        nic.progress = <progress_t *>part.take(n * sizeof(progress_t))
+        nic.contexts = n
+        nic.words = words
+        nic.doorbell = <uint64_t *>part.take(words * 8)
+        nic.tx_active = <uint64_t *>part.take(words * 8)
+        nic.polled = <uint64_t *>part.take(words * 8)
+        nic.dirty = <uint64_t *>part.take(words * 8)
+        nic.unreported = <uint64_t *>part.take(words * 8)
+        nic.updated = <uint64_t *>part.take(words * 8)
+        nic.enabled = <uint64_t *>part.take(words * 8)
+        nic.running = <uint64_t *>part.take(words * 8)
+        nic.virtio = <uint64_t *>part.take(words * 8)
+        nic.virtio_used = <uint64_t *>part.take(words * 8)
+        nic.mac_table = <mac_entry_t *>part.take(macs * sizeof(mac_entry_t))
+        nic.own_table = <mac_entry_t *>part.take(macs * sizeof(mac_entry_t))
+        nic.mac_mask = macs - 1
+        self._allocate_learned()
+        nic.irq = <irq_ring_t *>part.take(sizeof(irq_ring_t))
+        nic.irq.vector = <uint64_t *>part.take(vectors)
+        nic.irq.slots = VECTORS
+        nic.irq.words = words
+        nic.packet_buffer = self._buffer(PACKET_BUFFER)
+        nic.segment_buffer = self._buffer(MAX_TSO_FRAME + VNET_HEADER + 64)
+        nic.tso = part.take(sizeof(segmentation_t))
+        nic.tso_frame = self._buffer(MAX_FRAME + 64)
+        nic.rx_frame = self._buffer(MAX_FRAME + 64)
+        # Of each context: page, tx ring, rx ring, completions, and a page that nobody may touch.
+        self._extent = PAGE_SIZE + ring_bytes(self.max_ring)
+        self._stride = self._extent + PAGE_SIZE
+        self._pages = SharedRegion(n * self._stride)
+        cdef uint32_t i
+        for i in range(n):
+            nic.context[i].index = i
+            nic.context[i].page = <context_page_t *>(self._pages.base + i * self._stride)
+            if mprotect(self._pages.base + i * self._stride + self._extent, PAGE_SIZE, PROT_NONE):
+                raise ResourceError(f"cannot protect the pages of {n} contexts: give the NIC fewer")
+
+    def _allocate_learned(self):
+        """Room for the addresses behind all contexts; what is not used takes no memory."""
+        cdef int bits = (<int>LEARNED * <int>LEARNED_SPARE // <int>WAYS * self.contexts - 1).bit_length()
+        self._learned = SharedRegion((<size_t>1 << bits) * WAYS * sizeof(learned_t))
+        self.c.learned = <learned_t *>self._learned.base
+        self.c.learn_shift = 64 - bits
+        self.c.learn_secret = int.from_bytes(os.urandom(8), "little") | 1
+
+    cdef uint8_t *_buffer(self, size_t size) except NULL:
+        """Room for frames, cache-line aligned, that ends where nobody may touch anything."""
+        cdef SharedRegion region = SharedRegion(size)
+        self._buffers.append(region)
+        return region.base + (region.size - size & ~<size_t>63)
+
+    cdef context_t *_context(self, uint32_t index) except NULL:
+        if index >= <uint32_t>self.contexts:
+            raise ConfigError(f"context {index}: this NIC has contexts 0 to {self.contexts - 1}")
+        return &self.c.context[index]
+
+    # --- standing still -----------------------------------------------------------------------------------
+
+    cdef void _pause(self) noexcept:
+        swap_u32(&self.c.pause, 1)
+        with nogil:
+            while load_u32(&self.c.alive) and not load_u32(&self.c.paused):
+                sched_yield()
+
+    cdef _resume(self):
+        store_u32(&self.c.pause, 0)
+        self.wake()         # a loop that sleeps may have to look at what has changed, such as a new context
+
+    def wake(self):
+        """Makes a loop that sleeps (`Pump.run`) look again."""
+        if self.c.wake_fd >= 0:
+            os.eventfd_write(self.c.wake_fd, 1)
+
+    @contextmanager
+    def quiesced(self):
+        """The engine stands still between two rounds while this is entered; it nests."""
+        with self._lock:
+            outermost = not load_u32(&self.c.pause)
+            if outermost:
+                self._pause()
+            try:
+                yield
+            finally:
+                if outermost:
+                    self._resume()
+
+    # --- contexts -----------------------------------------------------------------------------------------
+
+    def configure(self, uint32_t index, *, uint32_t owner, uint32_t protection, bytes mac, int tx_ring,
+                  int rx_ring, uint64_t seq_modulus, uint32_t io_pages, bint polled, bint vnet_header=False):
+        """Gives a free context its owner, address and empty rings. Called by the VMM."""
+        cdef context_t *context = self._context(index)
+        check_ring_size("tx_ring", tx_ring, self.max_ring)
+        check_ring_size("rx_ring", rx_ring, self.max_ring)
+        longest = max(tx_ring, rx_ring)
+        if seq_modulus & (seq_modulus - 1) or not 2 * longest <= seq_modulus <= 1 << 32:
+            raise ConfigError(f"seq_modulus {seq_modulus}: give a power of two from {2 * longest} to 2**32")
+        self._check_mac(mac, index, protection == PROTECTION_TABLE)
+        with self.quiesced():
+            if context.state != CONTEXT_FREE:
+                raise ConfigError(f"context {index} is taken by domain {context.owner}: revoke it first")
+            self._clear(context)
+            context.owner = owner
+            context.protection = protection
+            context.mac = int.from_bytes(mac, "little")
+            context.anti_spoof = 1
+            context.longest = NO_LIMIT
+            context.weight = 1
+            context.polled = polled
+            context.vnet_header = vnet_header
+            self._set_rings(context, tx_ring, rx_ring, <uint32_t>(seq_modulus - 1))
+            if io_pages:
+                table = SharedRegion(<size_t>io_pages * 8)
+                self._io_tables[index] = table
+                context.io_page = <uint64_t *>(<SharedRegion>table).base
+                context.io_pages = io_pages
+            self._set_state(context, CONTEXT_ASSIGNED)
+            context.page.link = self.c.link     # as everybody else sees it; the engine changes it for all
+            self.set_option(index, "coalesce", self.moderation)
+            self._rebuild_mac_table()
+
+    cdef _clear(self, context_t *context):
+        cdef uint32_t index = context.index
+        cdef context_page_t *page = context.page
+        if index in self._exports:          # the process that maps it keeps only the old page
+            self._unexport(index)
+        memset(context, 0, sizeof(context_t))
+        memset(&self.c.progress[index], 0, sizeof(progress_t))
+        memset(page, 0, self._extent)
+        context.index = index
+        context.page = page
+        self._io_tables.pop(index, None)
+
+    cdef _set_rings(self, context_t *context, uint32_t tx_ring, uint32_t rx_ring, uint32_t seq_mask):
+        cdef uint8_t *at = <uint8_t *>context.page + PAGE_SIZE
+        context.tx.desc = <desc_t *>at
+        context.rx.desc = <desc_t *>(at + self.max_ring * sizeof(desc_t))
+        context.rx.completion = <completion_t *>(at + 2 * self.max_ring * sizeof(desc_t))
+        context.tx.size, context.rx.size = tx_ring, rx_ring
+        context.tx.seq_mask = context.rx.seq_mask = seq_mask
+        context.tx.seq = context.rx.seq = 1     # a slot that was never written carries 0
+
+    def start(self, uint32_t index):
+        """Lets the NIC serve an assigned context."""
+        cdef context_t *context = self._context(index)
+        with self.quiesced():
+            if context.state != CONTEXT_ASSIGNED:
+                raise ConfigError(f"context {index} is not in the state assigned")
+            self._set_state(context, CONTEXT_RUNNING)
+            begin_serving(self.c, context)
+
+    def revive(self, uint32_t index):
+        """Serves a context again that was stopped by a fault of a virtio guest; others begin anew instead."""
+        cdef context_t *context = self._context(index)
+        with self.quiesced():
+            if context.state == CONTEXT_FAULTED and context.virtio != NULL:
+                context.fault = 0
+                context.page.fault = 0
+                self._set_state(context, CONTEXT_RUNNING)
+                begin_serving(self.c, context)
+
+    def release(self, uint32_t index):
+        """Stops serving a context and forgets it, at once; what it had posted is never touched again."""
+        cdef context_t *context = self._context(index)
+        with self.quiesced():
+            self._stop(context)
+            self._clear(context)
+            self._rebuild_mac_table()
+
+    def halt(self, uint32_t index):
+        """Stops serving a context; its rings stay readable for the VMM until `release`."""
+        cdef context_t *context = self._context(index)
+        with self.quiesced():
+            self._stop(context)
+            self._set_state(context, CONTEXT_ASSIGNED)
+            self._rebuild_mac_table()
+
+    cdef void _set_state(self, context_t *context, uint32_t state) noexcept:
+        set_state(self.c, context, state)
+
+    cdef _stop(self, context_t *context):
+        end_serving(self.c, context)
+
+    def mac_taken(self, bytes mac) -> bool:
+        """Whether some context has this address."""
+        cdef uint64_t wanted = int.from_bytes(mac, "little")
+        cdef uint32_t i
+        for i in range(self.c.contexts):
+            if self.c.context[i].state != CONTEXT_FREE and self.c.context[i].mac == wanted:
+                return True
+        return False
+
+    def _check_mac(self, bytes mac, uint32_t index, bint table=False):
+        """table: for a guest with a memory table, several of which may have one address."""
+        if len(mac) != 6 or mac[0] & 1 or not any(mac):
+            raise ConfigError(f"MAC address {mac.hex(':')}: give six bytes of a unicast address, "
+                              f"for example 02:00:00:00:00:01")
+        cdef uint64_t wanted = int.from_bytes(mac, "little")
+        cdef uint32_t i
+        for i in range(self.c.contexts):
+            if i == index or self.c.context[i].state == CONTEXT_FREE or self.c.context[i].mac != wanted:
+                continue
+            # A guest that migrates has a context of its address at both ends, and runs at one of them.
+            if not (table and self.c.context[i].protection == PROTECTION_TABLE):
+                raise ConfigError(
+                    f"MAC address {mac.hex(':')} is context {i}'s already: give each context its own")
+
+    cdef void _rebuild_mac_table(self) noexcept:
+        """Fills the table anew from the contexts; the engine stands still.
+
+        A virtio guest is found while it has a receive queue: before and after that it may be elsewhere.
+        """
+        cdef nic_t *nic = self.c
+        cdef context_t *context
+        cdef uint32_t i
+        memset(nic.mac_table, 0, (nic.mac_mask + 1) * sizeof(mac_entry_t))
+        memset(nic.own_table, 0, (nic.mac_mask + 1) * sizeof(mac_entry_t))
+        for i in range(nic.contexts):
+            context = &nic.context[i]
+            if context.state == CONTEXT_FREE:
+                continue
+            enter_mac(nic, nic.own_table, context)
+            if context.protection != PROTECTION_TABLE or context.present:
+                enter_mac(nic, nic.mac_table, context)
+        if nic.n_learned:
+            forget_own(nic)
+
+    # --- addresses behind the guests ----------------------------------------------------------------------
+
+    def set_learning(self, double age, double hold):
+        """Seconds after which an address that was learned is forgotten, and may be learned elsewhere."""
+        with self.quiesced():
+            self.c.learn_age = <uint64_t>(age * cycles_per_second())
+            self.c.learn_hold = <uint64_t>(hold * cycles_per_second())
+
+    def learned(self, uint32_t index) -> list:
+        """The addresses that were learned behind a context, with their VLANs, and not forgotten: pairs."""
+        cdef context_t *context = self._context(index)
+        cdef const learned_t *entry
+        cdef uint32_t i
+        found = []
+        with self.quiesced():
+            for i in range(context.learned):
+                entry = &self.c.learned[context.learned_at[i]]
+                if not entry.on_wire and self.c.now - entry.seen <= self.c.learn_age:
+                    mac = int(entry.key & MAC_MASK).to_bytes(6, "little")
+                    found.append((mac, int(entry.key >> VLAN_SHIFT & 0xFFF)))
+        return found
+
+    cdef _forget_learned(self, uint32_t index):
+        forget_learned(self.c, self._context(index))
+
+    # --- options ------------------------------------------------------------------------------------------
+
+    def set_option(self, uint32_t index, str name, value):
+        """Sets one of the options below, from mac to coalesce; `ContextSettings` describes them."""
+        cdef context_t *context = self._context(index)
+        from cdna.nic import options     # which needs this module
+
+        setter = options.OPTIONS.get(name)
+        if setter is None:
+            raise ConfigError(f"context option {name!r}: give one of {', '.join(options.OPTIONS)}")
+        with self.quiesced():
+            if context.state == CONTEXT_FREE:
+                raise ConfigError(f"context {index} is not assigned")
+            setter(self, index, value)
+
+    def info(self, uint32_t index) -> dict:
+        """State, settings and fault of a context."""
+        cdef context_t *context = self._context(index)
+        return {
+            "state": context.state, "owner": context.owner, "protection": context.protection,
+            "mac": int(context.mac).to_bytes(6, "little"), "vlan": context.vlan, "weight": context.weight,
+            "anti_spoof": bool(context.anti_spoof), "promiscuous": bool(context.promiscuous),
+            "tx": _ring_info(&context.tx), "rx": _ring_info(&context.rx),
+            "fault": context.fault, "fault_ring": context.fault_ring, "fault_index": context.fault_index,
+            "fault_expected": context.fault_expected, "fault_found": context.fault_found,
+        }
+
+    def stats(self, uint32_t index) -> dict:
+        """Counters of a context since it was assigned: frames, bytes, drops by reason, interrupts."""
+        cdef context_t *context = self._context(index)
+        cdef uint8_t[::1] raw = <uint8_t[:sizeof(stats_t)]><uint8_t *>&context.stats
+        values = np.frombuffer(bytes(raw), _STATS)[0]
+        return {name: int(values[name]) for name in _STATS.names}
+
+    @property
+    def counters(self) -> dict:
+        """Of the NIC: rounds, frames moved, interrupts raised, faults, frames from the wire for nobody."""
+        return {"rounds": self.c.rounds, "frames": self.c.frames, "interrupts": self.c.irq_raised,
+                "faults": self.c.faults, "rx_drop_filter": self.c.rx_drop_filter,
+                "rx_drop_invalid": self.c.rx_drop_invalid,
+                "wire_tx_frames": self.c.wire.tx_frames, "wire_tx_bytes": self.c.wire.tx_bytes,
+                "wire_rx_frames": self.c.wire.rx_frames, "wire_rx_bytes": self.c.wire.rx_bytes}
+
+    # --- what a guest maps --------------------------------------------------------------------------------
+
+    def page_view(self, uint32_t index):
+        """The context page, as bytes without a copy."""
+        return self._view(index, 0, PAGE_SIZE)
+
+    def rings_view(self, uint32_t index):
+        """The rings behind the page: transmit, receive, completions, each `max_ring` long."""
+        return self._view(index, PAGE_SIZE, self._extent - PAGE_SIZE)
+
+    def _view(self, uint32_t index, uint64_t start, uint64_t size):
+        self._context(index)
+        start += index * self._stride
+        return self._pages.view()[start:start + size]
+
+    def export(self, uint32_t index, bint writable_rings):
+        """Moves a context's page and its rings to memory files of their own, for a guest in another process.
+
+        Returns (page fd, rings fd); both belong to the NIC. The rings' file cannot be mapped writable unless
+        `writable_rings`. Neither can change size.
+        """
+        cdef uint8_t *page = self._pages.base + index * self._stride
+        self._context(index)
+        with self.quiesced():
+            page_fd = move_to_file(page, PAGE_SIZE, True)
+            try:
+                rings_fd = move_to_file(page + PAGE_SIZE, self._extent - PAGE_SIZE, writable_rings)
+            except BaseException:
+                os.close(page_fd)
+                raise
+            self._exports[index] = page_fd, rings_fd
+        return page_fd, rings_fd
+
+    cdef _unexport(self, uint32_t index):
+        """Puts memory of the NIC's own back where a context's files were mapped. Needs no descriptor."""
+        cdef void *base = mmap(self._pages.base + index * self._stride, self._extent, PROT_READ | PROT_WRITE,
+                               MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0)
+        if base == MAP_FAILED:
+            raise ResourceError(f"cannot take back the page of context {index}")
+        for fd in self._exports.pop(index):
+            os.close(fd)
+
+    # --- the engine ---------------------------------------------------------------------------------------
+
+    def poll(self, int rounds=1, int budget=64) -> int:
+        """Runs rounds of the engine here, in the caller's thread. Returns frames moved."""
+        if self._thread is not None:
+            raise ConfigError("the NIC runs in its own thread: stop it before polling it from here")
+        cdef int n = 0
+        with self._lock, nogil:
+            for _ in range(rounds):
+                n += engine_poll(self.c, budget)
+        return n
+
+    def start_engine(self, cpu=None, loop=None):
+        """Runs the engine in a thread of its own, on `cpu` or on the last one that this process may use.
+
+        loop: called instead of the engine's own loop; it runs the engine among other things (`Pump.run`), and
+        stays on no core unless `cpu` names one.
+        """
+        if self._thread is not None:
+            raise ConfigError("the NIC runs already")
+        allowed = sorted(os.sched_getaffinity(0))
+        if cpu is not None and cpu not in allowed:
+            raise ConfigError(f"core {cpu!r} for the NIC: give one of {', '.join(map(str, allowed))}")
+        self.c.stop = 0
+        self._thread = threading.Thread(target=self.run, args=(cpu, loop), name="cdna-nic", daemon=True)
+        self._thread.start()
+        with nogil:                     # which the thread needs to get as far
+            while not load_u32(&self.c.alive):
+                sched_yield()
+
+    def run(self, cpu=None, loop=None):
+        """The engine's loop, in the calling thread or process, until `stop_engine` or `request_stop`."""
+        if self.alive:
+            raise ConfigError("the NIC runs already: stop it first")
+        allowed = sorted(os.sched_getaffinity(0))
+        if cpu is None and loop is None and len(allowed) > 1:
+            cpu = max(allowed)
+        if cpu is not None:
+            os.sched_setaffinity(0, {cpu})
+        if loop is not None:
+            loop()
+            return
+        with nogil:
+            engine_run(self.c)
+
+    def request_stop(self):
+        store_u32(&self.c.stop, 1)
+        self.wake()
+
+    def stop_engine(self):
+        """Ends the engine's thread after the round under way."""
+        if self._thread is None:
+            return
+        self.request_stop()
+        self._thread.join()
+        self._thread = None
+
+    @property
+    def running(self) -> bool:
+        return self._thread is not None
+
+    @property
+    def alive(self) -> bool:
+        """Whether some thread or process runs the engine."""
+        return bool(load_u32(&self.c.alive))
+
+    def shares_core(self) -> bool:
+        """Whether this machine has one core only, so that engine and guests give it to each other."""
+        return bool(self.c.yields)
+
+    # --- interrupts ---------------------------------------------------------------------------------------
+
+    def set_interrupt_fd(self, int fd):
+        """Event descriptor that the NIC writes when it raises an interrupt while the VMM sleeps; -1: none."""
+        self.c.irq.event_fd = fd
+
+    def arm_interrupt(self) -> bool:
+        """The VMM is about to sleep. False: an interrupt is pending already, do not."""
+        swap_u32(&self.c.irq.armed, 1)
+        return load_u32(&self.c.irq.producer) == self.c.irq.consumer
+
+
+def check_ring_size(str name, size, int limit=MAX_RING):
+    if whole_number(size) & (size - 1) or not MIN_RING <= size <= limit:
+        raise ConfigError(
+            f"{name} of {size} descriptors: give a power of two from {<int>MIN_RING} to {limit}")
+
+
+def check_coalesce(value):
+    """(descriptors, microseconds) of interrupt moderation; the time ends where that of ethtool -C does."""
+    try:
+        frames, us = value
+        possible = 1 <= frames <= MAX_RING and 0 <= us < 1 << 32
+    except (TypeError, ValueError):
+        possible = False
+    if not possible:
+        raise ConfigError(f"interrupt moderation {value!r}: give descriptors from 1 to {<int>MAX_RING}, "
+                          f"and microseconds below 2**32")
+    return frames, us
+
+
+def check_takes(value, bint vnet_header):
+    """A sum of `abi.Takes`, of a context whose frames have a virtio-net header, or have none."""
+    takes = whole("takes", value, 0, sum(Takes))
+    if takes and not vnet_header:
+        raise ConfigError("takes: only a context with vnet_header=True is given frames with work left to do")
+    if takes and not takes & TAKES_CSUM:
+        raise ConfigError("takes: large frames lack their checksums, so add Takes.TAKES_CSUM")
+    return takes
+
+
+cdef size_t ring_bytes(uint32_t ring) noexcept:
+    cdef size_t size = ring * (2 * sizeof(desc_t) + sizeof(completion_t))
+    return (size + PAGE_SIZE - 1) & ~<size_t>(PAGE_SIZE - 1)
+
+
+cdef _ring_info(const ring_t *ring):
+    return {"size": ring.size, "producer": ring.producer, "consumer": ring.consumer, "seq": ring.seq}

@@ -1,0 +1,47 @@
+"""The NIC's main loop. Everything that a round does is in the header-only parts it is made of."""
+# build: explored
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from cdna.cpu cimport cpu_relax, cycles, load_u32, sched_yield, store_u32, store_u64
+from cdna.nic.context cimport nic_t
+from cdna.nic.doorbell cimport doorbells
+from cdna.nic.interrupt cimport interrupts
+from cdna.nic.receive cimport receive
+from cdna.nic.transmit cimport transmit
+
+cdef enum:
+    BUDGET = 64                 # frames each way in one round
+    IDLE_ROUNDS = 64            # before the core is given away, where it is shared
+
+
+cdef int engine_poll(nic_t *nic, int budget) noexcept nogil:
+    cdef uint64_t now = cycles()
+    cdef int n
+    nic.now = now
+    store_u64(&nic.epoch, nic.epoch + 1)
+    doorbells(nic)
+    n = transmit(nic, budget, now)
+    n += receive(nic, budget)
+    interrupts(nic, now)
+    store_u64(&nic.epoch, nic.epoch + 1)
+    nic.rounds += 1
+    nic.frames += n
+    return n
+
+
+cdef void engine_run(nic_t *nic) noexcept nogil:
+    cdef uint32_t idle = 0
+    store_u32(&nic.alive, 1)
+    while not load_u32(&nic.stop):
+        if stood_still(nic):
+            continue
+        if engine_poll(nic, BUDGET):
+            idle = 0
+            continue
+        idle += 1
+        cpu_relax()
+        if nic.yields and idle > IDLE_ROUNDS:
+            sched_yield()
+            idle = 0
+    store_u32(&nic.alive, 0)

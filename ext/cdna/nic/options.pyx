@@ -1,0 +1,118 @@
+"""The settings of a context that can change while it runs, as `Nic.set_option` applies them.
+
+Each function sets one of them; the engine stands still meanwhile.
+"""
+# build: control
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from cdna.abi cimport MAX_TSO_FRAME, PROTECTION_TABLE
+from cdna.cpu cimport cycles
+from cdna.nic.context cimport MULTICAST_FILTERS, NO_LIMIT, context_t
+from cdna.nic.device cimport Nic
+from cdna.nic.wire cimport cycles_per_second
+
+from cdna.errors import ConfigError
+from cdna.nic.device import check_coalesce, check_takes
+
+cdef enum:
+    ETHERNET_HEADER = 14
+    MIN_MTU = 68                # bytes: of IPv4 (RFC 791, 3.2)
+    MAX_MTU = 9000              # of a frame of MAX_FRAME, with a tag
+
+MAX_MULTICAST = <int>MULTICAST_FILTERS      # exact addresses of one context
+
+
+def mac(Nic nic, uint32_t index, value):
+    nic._check_mac(value, index, nic.c.context[index].protection == PROTECTION_TABLE)
+    nic.c.context[index].mac = int.from_bytes(value, "little")
+    nic._rebuild_mac_table()
+
+
+def vlan(Nic nic, uint32_t index, value):
+    if not (0 <= value <= 4094 or value == 0xFFFF):
+        raise ConfigError(f"VLAN {value}: give 1 to 4094, 0 for untagged, or 'trunk'")
+    if nic.c.context[index].vlan != value:
+        nic._forget_learned(index)
+    nic.c.context[index].vlan = value
+
+
+def anti_spoof(Nic nic, uint32_t index, value):
+    """Off, the guest may send other source addresses than its own, and gets the frames for them."""
+    if value:
+        nic._forget_learned(index)
+    nic.c.context[index].anti_spoof = bool(value)
+
+
+def mtu(Nic nic, uint32_t index, value):
+    """Bytes of a packet behind the Ethernet header and its tags; 0: as many as the NIC carries."""
+    if value and not MIN_MTU <= value <= MAX_MTU:
+        raise ConfigError(f"MTU {value}: give {<int>MIN_MTU} to {<int>MAX_MTU}, or 0 for no limit")
+    nic.c.context[index].longest = value + ETHERNET_HEADER if value else NO_LIMIT
+
+
+def promiscuous(Nic nic, uint32_t index, value):
+    nic.c.n_promiscuous += bool(value) - nic.c.context[index].promiscuous
+    nic.c.context[index].promiscuous = bool(value)
+
+
+def all_multicast(Nic nic, uint32_t index, value):
+    nic.c.context[index].all_multicast = bool(value)
+
+
+def multicast(Nic nic, uint32_t index, value):
+    if len(value) > MULTICAST_FILTERS:
+        raise ConfigError(f"{len(value)} multicast addresses: a context has {<int>MULTICAST_FILTERS} "
+                          f"filters; set all_multicast for more")
+    for address in value:
+        if len(address) != 6 or not address[0] & 1:
+            raise ConfigError(f"multicast address {address.hex(':')}: give six bytes, the first one odd")
+    for i, address in enumerate(value):
+        nic.c.context[index].multicast[<int>i] = int.from_bytes(address, "little")
+    nic.c.context[index].multicast_filters = len(value)
+
+
+def weight(Nic nic, uint32_t index, value):
+    if not 1 <= value <= 1000:
+        raise ConfigError(f"weight {value}: give 1 to 1000")
+    nic.c.context[index].weight = value
+
+
+def coalesce(Nic nic, uint32_t index, value):
+    """(descriptors, microseconds): report completions after so many, or so long after the first one."""
+    frames, us = check_coalesce(value)
+    nic.c.context[index].coalesce_frames = frames
+    nic.c.context[index].coalesce_cycles = <uint64_t>(us * 1e-6 * cycles_per_second())
+
+
+def rate(Nic nic, uint32_t index, value):
+    """Bits a second on the wire's payload; None or 0: no limit. The bucket holds two milliseconds."""
+    cdef context_t *context = &nic.c.context[index]
+    rate = value or 0
+    if rate < 0 or 0 < rate < 8000:
+        raise ConfigError(f"rate {rate} bit/s: give at least 8000, or 0 for no limit")
+    context.rate_limited = rate > 0
+    context.tokens_per_cycle = rate / 8 / cycles_per_second()
+    context.tokens_max = max(rate / 8 * 0.002, <int>MAX_TSO_FRAME)
+    context.tokens = 0
+    context.tokens_at = cycles()
+
+
+def takes(Nic nic, uint32_t index, value):
+    """What may be left to do in frames for a context with virtio-net headers, a sum of `abi.Takes`."""
+    nic.c.context[index].takes = check_takes(value, nic.c.context[index].vnet_header)
+
+
+OPTIONS = {
+    "mac": mac,
+    "vlan": vlan,
+    "anti_spoof": anti_spoof,
+    "promiscuous": promiscuous,
+    "all_multicast": all_multicast,
+    "multicast": multicast,
+    "weight": weight,
+    "mtu": mtu,
+    "coalesce": coalesce,
+    "rate": rate,
+    "takes": takes,
+}
