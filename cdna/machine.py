@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, Self, TypedDict, Unpack
 
+from cdna.base.closing import Closing
 from cdna.errors import ConfigError, known, whole
 from cdna.guest_driver.driver import Driver
 from cdna.guest_driver.queues import memory_needed
@@ -42,7 +42,7 @@ class GuestSettings(Settings, total=False):
     buffer_size: int
 
 
-class Machine:
+class Machine(Closing):
     """Machine memory, a NIC of `contexts` contexts on `wire`, and the VMM.
 
         with Machine(wire="loopback") as machine:
@@ -155,14 +155,9 @@ class Machine:
         self.vmm.close()
         self.wire.close()
 
-    def __enter__(self) -> Machine:
+    def __enter__(self) -> Self:
         self.start()
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _device(wire: Wire) -> str | None:

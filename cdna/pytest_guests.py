@@ -6,9 +6,9 @@ import select
 import threading
 import time
 from collections.abc import Mapping
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Unpack
 
+from cdna.base.closing import Closing
 from cdna.guest_driver import stepping
 from cdna.guest_driver.misbehaviour import HostileGuest
 from cdna.guest_driver.shared_driver import Inbox, SharedDriver
@@ -115,7 +115,7 @@ class NicGuest:
             self._inbox = None
 
 
-class Mischief:
+class Mischief(Closing):
     """The hostile guests of a machine. Where it is stepped, each acts before it moves; else in a thread."""
 
     def __init__(self, machine: Machine) -> None:
@@ -141,12 +141,7 @@ class Mischief:
             for guest in tuple(self.guests):
                 guest.act()
 
-    def __enter__(self) -> Mischief:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         self._over.set()
         if self._thread is not None:
             self._thread.join()

@@ -16,8 +16,8 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
+from cdna.base.closing import Closing
 from cdna.errors import ResourceError
 
 PROGRAM = "dpdk-testpmd"
@@ -60,7 +60,7 @@ class Cores:
         return ",".join(f"{lcore}@{cpu}" for lcore, cpu in enumerate(cpus))
 
 
-class Testpmd:
+class Testpmd(Closing):
     """A dpdk-testpmd with the virtual devices `vdevs`, ports in that order, that forwards nothing yet.
 
     huge: its memory is hugepages. megabytes: how much. mbufs: packet buffers, in all. options: testpmd's own.
@@ -164,14 +164,6 @@ class Testpmd:
         self._reader.join()
         self._process.stdout.close()
         self._place.cleanup()
-
-    def __enter__(self) -> Testpmd:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _listen(self) -> None:
         """Reads what it says, until its end."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, replace
 from itertools import count
-from types import TracebackType
 from typing import Any
 
+from cdna.base.closing import Closing
 from cdna.errors import CdnaError, ConfigError, ResourceError
 from cdna.fuzz.campaign import Breach, Tally
 from cdna.fuzz.crew import Crew, Slice
@@ -38,7 +38,7 @@ def task(plan: str, worker: int, seconds: float) -> Told:
     return told
 
 
-class Cluster:
+class Cluster(Closing):
     """As `Crew`, with as many jobs as the workers of the scheduler at `address` have threads.
 
     ResourceError: nobody is there, or dask is not installed.
@@ -104,11 +104,3 @@ class Cluster:
     def close(self) -> None:
         self._done.clear()
         self._client.close()
-
-    def __enter__(self) -> Cluster:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

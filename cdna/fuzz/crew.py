@@ -9,9 +9,9 @@ import selectors
 import subprocess
 import time
 from dataclasses import asdict, dataclass
-from types import TracebackType
 from typing import Any
 
+from cdna.base.closing import Closing
 from cdna.children import python, worker_environment
 from cdna.errors import ConfigError, ResourceError
 from cdna.fuzz.campaign import Breach, Tally
@@ -114,7 +114,7 @@ class _Process:
         os.close(self._journal)
 
 
-class Crew:
+class Crew(Closing):
     """`plan.jobs` worker processes, numbered from `first`, for `seconds`.
 
     with Crew(plan, seconds) as crew:
@@ -191,11 +191,3 @@ class Crew:
         for process in self._processes:
             process.kill()
         self._selector.close()
-
-    def __enter__(self) -> Crew:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

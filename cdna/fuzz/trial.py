@@ -14,9 +14,9 @@ import signal
 import subprocess
 import sys
 import traceback
-from types import TracebackType
 from typing import Any
 
+from cdna.base.closing import Closing
 from cdna.children import python, worker_environment
 from cdna.descriptors import readable
 from cdna.errors import CdnaError, ConfigError, ResourceError
@@ -33,7 +33,7 @@ TICK = 0.25  # seconds between two looks at whether to go on
 Finding = tuple[str, str]  # kind, one line
 
 
-class Trials:
+class Trials(Closing):
     """Called with a case: what it shows when it is carried out. ConfigError: the case is none.
 
     ends: when it is set, a case under way shows nothing.
@@ -79,14 +79,6 @@ class Trials:
             if pipe is not None:
                 with contextlib.suppress(OSError):
                     pipe.close()
-
-    def __enter__(self) -> Trials:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 # --- in the process -----------------------------------------------------------------------------------------

@@ -7,10 +7,10 @@ import os
 import select
 import socket
 import time
-from types import TracebackType
 from typing import Any, Unpack
 
 from cdna import abi
+from cdna.base.closing import Closing
 from cdna.errors import ConfigError, ContextFault, Refused, ResourceError
 from cdna.guest_driver.queues import memory_needed
 from cdna.guest_driver.remote_queues import Mapping, RemoteQueues
@@ -65,7 +65,7 @@ class RemoteContext:
         return stats
 
 
-class RemoteDriver(RemoteQueues):
+class RemoteDriver(Closing, RemoteQueues):
     """Drives one context for its guest, in a process of its own, by the VMM that serves at `path`.
 
         with RemoteDriver("/run/cdna.sock", name="web") as driver:
@@ -151,14 +151,6 @@ class RemoteDriver(RemoteQueues):
             self.lost = 107  # ENOTCONN
             self._sock.close()
             os.close(self._event_fd)
-
-    def __enter__(self) -> RemoteDriver:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _refused(self, reason: int) -> None:
         if self.lost:

@@ -13,13 +13,13 @@ import ipaddress
 import weakref
 from collections.abc import Callable
 from functools import partial
-from types import TracebackType
 from typing import Any, Unpack
 
 from scapy.config import conf
 from scapy.data import ARPHRD_ETHER, ETH_P_ALL
 from scapy.interfaces import InterfaceProvider, NetworkInterface
 
+from cdna.base.closing import Closing
 from cdna.errors import ConfigError, known, whole
 from cdna.guest_driver.queues import memory_needed
 from cdna.guest_driver.scapy_routes import End, add_routes, remove_routes
@@ -57,7 +57,7 @@ class ScapyGuest(ScapySocket):
         self._lab = None
 
 
-class ScapyGuests(tuple[ScapyGuest, ...]):
+class ScapyGuests(Closing, tuple[ScapyGuest, ...]):
     """The guests of one machine; `close`, or the end of `with`, ends them and frees their names."""
 
     machine: Machine
@@ -67,14 +67,6 @@ class ScapyGuests(tuple[ScapyGuest, ...]):
         for guest in self:
             guest.close()
         self._end()
-
-    def __enter__(self) -> ScapyGuests:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def scapy_guests(

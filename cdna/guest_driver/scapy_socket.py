@@ -13,7 +13,6 @@ import ctypes
 import select as select_module
 import time
 from collections.abc import Callable, Iterable, Sequence
-from types import TracebackType
 from typing import Any
 
 from scapy.config import conf
@@ -217,14 +216,6 @@ class ScapySocket(SuperSocket):  # type: ignore[misc]
             return
         self.closed = True
         self.shared.close(self._inbox)
-
-    def __enter__(self) -> Any:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class ScapyL3Socket(ScapySocket):

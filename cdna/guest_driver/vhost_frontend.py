@@ -17,6 +17,7 @@ import socket
 import struct
 from collections.abc import Iterable, Sequence
 
+from cdna.base.closing import Closing
 from cdna.guest_driver.vrings import Buffer, GuestMemory, PackedRing, SplitRing, Used, Vring
 from cdna.virtio import Feature
 from cdna.vmm.vhost_user.features import OFFERED_PROTOCOL, SUPPORTED
@@ -58,7 +59,7 @@ ALL_PACKED = features(Feature.VHOST_F_LOG_ALL)
 LEGACY = features(PACKED, Feature.VIRTIO_F_VERSION_1, MRG_RXBUF, Feature.VHOST_F_LOG_ALL)
 
 
-class Frontend:
+class Frontend(Closing):
     """One end of a vhost-user socket. Replies are waited for; what is sent is not checked."""
 
     def __init__(self, sock: socket.socket, memory: GuestMemory | None = None) -> None:
@@ -83,12 +84,6 @@ class Frontend:
         self.sock.close()
         if self._owns_memory:
             self.memory.close()
-
-    def __enter__(self) -> Frontend:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     # --- messages -----------------------------------------------------------------------------------------
 
@@ -356,7 +351,7 @@ class NetDriver:
             ring.close()
 
 
-class AttachedGuest:
+class AttachedGuest(Closing):
     """A driver behind a frontend, with the memory of both."""
 
     def __init__(self, frontend: Frontend, driver: NetDriver) -> None:
@@ -389,12 +384,6 @@ class AttachedGuest:
     def close(self) -> None:
         self.frontend.close()
         self.driver.close()
-
-    def __enter__(self) -> AttachedGuest:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def attach(

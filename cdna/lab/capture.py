@@ -15,6 +15,7 @@ import select
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from cdna.base.closing import Closing
 from cdna.errors import ConfigError, whole
 from cdna.lab.control import ControlClient, Session
 from cdna.nic.capture_file import NAP
@@ -23,8 +24,6 @@ from cdna.nic.capture_ring import DEFAULT_SIZE, MAX_SNAPLEN
 from cdna.vmm.capture import ALL, ContextCapture, context_name
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from cdna.machine import Machine
     from cdna.vmm.hypervisor import Context
 
@@ -85,7 +84,7 @@ def list_interfaces(socket: str | None = None) -> list[dict[str, Any]]:
     return listed
 
 
-class LabCapture:
+class LabCapture(Closing):
     """A capture of the lab at `socket`, read in this process; it lasts until `close` or the lab's end."""
 
     def __init__(
@@ -122,11 +121,3 @@ class LabCapture:
 
     def close(self) -> None:
         self._client.close()
-
-    def __enter__(self) -> LabCapture:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

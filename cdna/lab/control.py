@@ -19,14 +19,12 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cdna import logs
+from cdna.base.closing import Closing
 from cdna.errors import CdnaError, ConfigError, ResourceError
 from cdna.sockets import Door, listen, listener_pid, may_connect, peer, remove, timeout_until
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 log = logs.logger("cdna.lab")
 
@@ -78,7 +76,7 @@ class Session:
 Handler = Callable[[Request, Session], Mapping[str, Any]]
 
 
-class ControlServer:
+class ControlServer(Closing):
     """Answers requests at `path` until `close`. `handlers`: by command; more may be added at any time.
 
     A handler returns what the reply says beside "ok"; a `CdnaError` of it is the client's one line.
@@ -114,14 +112,6 @@ class ControlServer:
         self._epoll.close()
         os.close(self._wake_fd)
         self._wake_fd = -1
-
-    def __enter__(self) -> ControlServer:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _run(self) -> None:
         while True:
@@ -250,7 +240,7 @@ def _parsed(message: bytes) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-class ControlClient:
+class ControlClient(Closing):
     """A connection to the lab at `path`. ResourceError: none runs there, or it is not this user's."""
 
     def __init__(self, path: str | None = None) -> None:
@@ -297,14 +287,6 @@ class ControlClient:
 
     def close(self) -> None:
         self.sock.close()
-
-    def __enter__(self) -> ControlClient:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def check_free(path: str) -> None:

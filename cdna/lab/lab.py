@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from cdna import logs
+from cdna.base.closing import Closing
 from cdna.descriptors import make_room
 from cdna.errors import ConfigError
 from cdna.guest_driver.pump import Pump
@@ -35,8 +36,6 @@ from cdna.lab.rates import TOTALS, Rates, Traffic
 from cdna.machine import Machine
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from cdna.sandbox import Entered, Needs
 
 log = logs.logger("cdna.lab")
@@ -53,7 +52,7 @@ SPIN_US = {True: 1000.0, False: 50.0}
 OTHERS = 256  # descriptors of the rest: SPARE guests, wire, control sessions, programs' hosts files, modules
 
 
-class Lab:
+class Lab(Closing):
     """The lab of a plan, running until `close`. Errors: ConfigError, ResourceError; then nothing is left.
 
         with Lab(LabPlan(guests)) as lab:
@@ -362,14 +361,6 @@ class Lab:
             if not self._closed:
                 self._closed = True
                 self._undo.close()
-
-    def __enter__(self) -> Lab:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _identity(plan: LabPlan) -> str | None:

@@ -18,13 +18,13 @@ from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING
 
 from cdna import logs
+from cdna.base.closing import Closing
 from cdna.errors import ConfigError, ResourceError
 from cdna.lab.metrics import CONTENT_TYPE, metrics_text
 from cdna.sockets import Door, listen, remove, timeout_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
 
     from cdna.lab.lab import Lab
 
@@ -66,7 +66,7 @@ class _Connection:
         return True
 
 
-class MetricsServer:
+class MetricsServer(Closing):
     """Answers GET /metrics until `close`, on HOST:PORT or on a Unix socket (mode 0600) at a path.
 
     patience: seconds that a request may take. ConfigError: neither of the two addresses. ResourceError: it
@@ -106,14 +106,6 @@ class MetricsServer:
         self._epoll.close()
         os.close(self._wake_fd)
         self._wake_fd = -1
-
-    def __enter__(self) -> MetricsServer:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _run(self) -> None:
         while True:

@@ -24,14 +24,13 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cdna.base.closing import Closing
 from cdna.errors import ResourceError
 from cdna.lab import syscalls
 from cdna.lab.gro import GroSwitch
 from cdna.nic.device_drops import DeviceDrops
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from pyroute2 import IPRoute
 
 Interface = IPv4Interface | IPv6Interface
@@ -55,7 +54,7 @@ LINK_LOOKS, LINK_PAUSE = 50, 0.002  # until the kernel has heard that the cable 
 NO_IPV6 = (errno.EACCES, errno.EOPNOTSUPP, errno.EAFNOSUPPORT)  # how the kernel says that it is turned off
 
 
-class Namespace:
+class Namespace(Closing):
     """A network namespace with the tap "eth0", up, with these addresses. ResourceError: what was refused.
 
     mac: aa:bb:cc:dd:ee:ff. gateways: routers of the default routes, at most one of each family.
@@ -130,14 +129,6 @@ class Namespace:
             os.close(self.fd)
             self.drops.close()
             self.fd = self.tap_fd = -1
-
-    def __enter__(self) -> Namespace:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def in_thread(function: Callable[[], Result]) -> Result:

@@ -13,19 +13,18 @@ from ipaddress import ip_interface
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cdna.base.closing import Closing
 from cdna.errors import ResourceError
 from cdna.lab import syscalls
 from cdna.lab.namespace import configure, in_thread
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from pyroute2 import IPRoute
 
 BRIDGE = "br0"
 
 
-class HostNetwork:
+class HostNetwork(Closing):
     """A network namespace. ResourceError: it may not be made."""
 
     def __init__(self) -> None:
@@ -106,14 +105,6 @@ class HostNetwork:
     def close(self) -> None:
         """Gives it up. Closing twice is harmless."""
         self._undo.close()
-
-    def __enter__(self) -> HostNetwork:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _new_namespace() -> int:

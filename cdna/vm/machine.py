@@ -19,16 +19,13 @@ import socket
 import subprocess
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from cdna.base.closing import Closing
 from cdna.errors import ResourceError
 from cdna.vm.agent import BOOTED, Agent, Result
 from cdna.vm.image import QEMU, initrd, kernel
 from cdna.vm.network import Nic
 from cdna.vm.qmp import Qmp, QmpError
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 PORTS = 3  # root ports: places for network devices
 BOOT_SECONDS = 90.0  # some 4 when nothing else runs
@@ -48,7 +45,7 @@ class GuestError(ResourceError):
     """A guest did not do what it was told; the message ends with its console's last lines."""
 
 
-class VirtualMachine:
+class VirtualMachine(Closing):
     """A guest that boots when it is made; `wait_ready` or the first command waits until it has.
 
     memory: MiB. cpus: virtual ones. incoming: it doesn't boot but waits for another to migrate to it.
@@ -202,14 +199,6 @@ class VirtualMachine:
     def close(self) -> None:
         """Ends QEMU. Closing twice is harmless."""
         self._undo.close()
-
-    def __enter__(self) -> VirtualMachine:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _wait(self, number: int, what: str, seconds: float) -> Result:
         try:

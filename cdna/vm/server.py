@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cdna.base.closing import Closing
 from cdna.children import python
 from cdna.errors import ResourceError
 from cdna.vm.machine import die_with_parent
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from cdna.vm.host import HostNetwork
 
 READY_SECONDS = 60.0
@@ -29,7 +28,7 @@ def cdna(*arguments: str) -> list[str]:
     return python("cdna.cli", *arguments)
 
 
-class Server:
+class Server(Closing):
     """A `cdna serve` that is ready when this is made. ResourceError: it says what is wrong.
 
     contexts: what --context takes, each; wire: what --wire takes. The sockets of guests are files in
@@ -118,14 +117,6 @@ class Server:
     def close(self) -> None:
         """Ends it and removes its directory. Closing twice is harmless."""
         self._undo.close()
-
-    def __enter__(self) -> Server:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _reap(self) -> int:
         status = self._process.wait()

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cdna.base.closing import Closing
 from cdna.errors import CdnaError, ConfigError, ResourceError
 from cdna.nic.capture_file import Recording, create
 from cdna.nic.capture_reader import CaptureReader
@@ -90,7 +91,7 @@ def _check(vmm: Hypervisor, contexts: object) -> frozenset[str]:
     return frozenset(wanted)
 
 
-class FileCapture:
+class FileCapture(Closing):
     """A capture that a thread writes to a pcapng file. `Machine.capture` makes it; `with` closes it."""
 
     def __init__(
@@ -150,9 +151,6 @@ class FileCapture:
                 f"{self.path}: this capture ends after {self.frames} frames: {reason.lower()};"
                 " give a file with room for them"
             )
-
-    def __enter__(self) -> FileCapture:
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

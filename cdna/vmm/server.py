@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from cdna import logs
 from cdna.abi import ContextState, Protection
+from cdna.base.closing import Closing
 from cdna.errors import CdnaError, ConfigError, ResourceError
 from cdna.sockets import Door, listen, may_connect, peer, remove, timeout_until
 from cdna.vmm.control_time import Clock, ControlTime
@@ -35,8 +36,6 @@ from cdna.vmm.hypercall import HypercallBuffer, Malformed, Served
 from cdna.vmm.policy import REQUEST_BYTES, VERSION, Policy, Request, parse_request
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from cdna.vmm.hypervisor import Context, Guest, Hypervisor
 
 log = logs.logger("cdna.vmm")
@@ -62,7 +61,7 @@ class _Connection:
         return f"{name} (process {self.pid}, user {self.uid})"
 
 
-class Server:
+class Server(Closing):
     """Serves guests of other processes on a socket at `path`, until `close`. `Hypervisor.serve` makes it.
 
     clock, cost: those of `ControlTime`.
@@ -112,14 +111,6 @@ class Server:
         self._listener.close()
         self._epoll.close()
         os.close(self._wake_fd)
-
-    def __enter__(self) -> Server:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     # --- the loop -----------------------------------------------------------------------------------------
 

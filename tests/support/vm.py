@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from cdna.base.closing import Closing
 from cdna.lab.privilege import is_privileged
 from cdna.vm import image
 from cdna.vm.host import HostNetwork
@@ -41,7 +42,7 @@ def lacking() -> list[str]:
 needs_vm = pytest.mark.skipif(bool(lacking()), reason=f"virtual machines need {', '.join(lacking())}")
 
 
-class Lan:
+class Lan(Closing):
     """One `cdna serve` between guests and the tap of its wire, in a namespace of the host's."""
 
     def __init__(self, *contexts: str, number: int = 1, host: HostNetwork | None = None) -> None:
@@ -104,12 +105,6 @@ class Lan:
         with self._undo:
             for guest, nic in self._plugged:
                 guest.unplug(nic)
-
-    def __enter__(self) -> Lan:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def wait_for(condition: Callable[[], object], what: str, seconds: float = DEADLINE) -> None:

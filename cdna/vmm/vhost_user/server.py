@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from cdna import logs
 from cdna.abi import Protection
+from cdna.base.closing import Closing
 from cdna.errors import ConfigError, whole
 from cdna.nic.virtio_device import VirtioDevice
 from cdna.sockets import timeout_until
@@ -31,8 +32,6 @@ from cdna.vmm.vhost_user.handlers import MIN_MTU
 from cdna.vmm.vhost_user.messages import ProtocolFeature
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from cdna.vmm.hypervisor import Hypervisor
 
 log = logs.logger("cdna.vhost_user")
@@ -42,7 +41,7 @@ GUEST_MEMORY = 4096  # bytes: the VMM gives such a guest one page that it never 
 MAX_MTU = 65535
 
 
-class VhostUserServer:
+class VhostUserServer(Closing):
     """Serves virtual machines and DPDK programs, a socket each, until `close`.
 
     control_share: of the time, that the requests of one guest may take. clock, cost: those of `ControlTime`.
@@ -161,14 +160,6 @@ class VhostUserServer:
             self.remove(guest)
         self._epoll.close()
         os.close(self._wake_fd)
-
-    def __enter__(self) -> VhostUserServer:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     # --- for guests -----------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from cdna import ContextSettings, Machine, RemoteDriver
+from cdna.base.closing import Closing
 from cdna.errors import CdnaError
 from cdna.guest_driver.driver import Driver
 from cdna.guest_driver.vhost_frontend import ALL_PACKED, SPLIT, AttachedGuest, attach
@@ -83,7 +84,7 @@ def frontend(steps: Steps, board: Board, path: str, to: str, packed: bool) -> No
 # --- those who stay -----------------------------------------------------------------------------------------
 
 
-class Host:
+class Host(Closing):
     """A machine whose engine runs, both servers, two neighbours, and the nursery of those who die."""
 
     def __init__(self, folder: Path) -> None:
@@ -111,12 +112,6 @@ class Host:
         self.nursery.close()
         self.server.close()
         self.machine.close()
-
-    def __enter__(self) -> Host:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     # --- the neighbours -------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cdna import ContextSettings, Machine
+from cdna.base.closing import Closing
 from cdna.guest_driver.pump import Pump
 from cdna.guest_driver.vhost_frontend import ALL_PACKED, SPLIT, AttachedGuest, attach
 from cdna.vmm.vhost_user import VhostUserServer
@@ -46,7 +47,7 @@ def server(steps: Steps, board: Board, folder: str) -> None:
     signal.pause()
 
 
-class Frontends:
+class Frontends(Closing):
     """Four guests whose memory and rings outlive every server."""
 
     def __init__(self, folder: Path, packed: bool) -> None:
@@ -74,12 +75,6 @@ class Frontends:
             guest.close()
         self.nursery.kill()
         self.nursery.close()
-
-    def __enter__(self) -> Frontends:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def held(self) -> list[str]:
         """Of this process, which maps what the guests have, and lends it to each server."""

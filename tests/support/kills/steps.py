@@ -1,8 +1,8 @@
 """Counting the steps of a process, and dying at one of them.
 
 A step is a line of `cdna` that is about to run, in any thread, but for those that only read settings; in a
-test build also each point that compiled code has marked by `cdna_step` (`ext/cdna/checks.h`). The counts lie in a
-page that the process shares with whoever watches it, who may say at any time where it is to die.
+test build also each point that compiled code has marked by `cdna_step` (`ext/cdna/checks.h`). The counts lie
+in a page that the process shares with whoever watches it, who may say at any time where it is to die.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import numpy as np
 
 import cdna
 from cdna import checks
+from cdna.base.closing import Closing
 
 OURS = str(Path(cdna.__file__).parent)
 NOT_OURS = ("/settings.py", "/errors.py")
@@ -95,7 +96,7 @@ class Steps:
         return self._line
 
 
-class Points:
+class Points(Closing):
     """Those that compiled code of another process has passed, in a test build."""
 
     def __init__(self, pid: int) -> None:
@@ -104,12 +105,6 @@ class Points:
 
     def close(self) -> None:
         os.close(self._memory)
-
-    def __enter__(self) -> Points:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     @property
     def passed(self) -> int:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cdna import Machine, RemoteDriver
+from cdna.base.closing import Closing
 from cdna.errors import CdnaError
 from cdna.guest_driver.pump import Pump
 from tests.support.frames import frame
@@ -63,7 +64,7 @@ def work(machine: Machine) -> None:
     del drivers, memory
 
 
-class Guests:
+class Guests(Closing):
     """Two guests of other processes' VMMs, one after the other."""
 
     def __init__(self, folder: Path) -> None:
@@ -80,12 +81,6 @@ class Guests:
         self.leave()
         self.nursery.kill()
         self.nursery.close()
-
-    def __enter__(self) -> Guests:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def held(self) -> list[str]:
         lines = Path("/proc/self/maps").read_text().splitlines()
