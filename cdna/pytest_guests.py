@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Unpack
 
 from cdna.base.closing import Closing
+from cdna.base.units import parse_mac
 from cdna.guest_driver import stepping
 from cdna.guest_driver.misbehaviour import HostileGuest
 from cdna.guest_driver.shared_driver import Inbox, SharedDriver
@@ -75,7 +76,7 @@ class NicGuest:
 
     @property
     def mac_bytes(self) -> bytes:
-        return bytes.fromhex(self.mac.replace(":", ""))
+        return parse_mac(self.mac)
 
     @property
     def socket(self) -> ScapySocket:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Protocol
 
+from cdna.base.units import parse_mac
+
 ETHERTYPE = b"\x88\xb5"  # IEEE 802, for local experiments
 HEADER = 14
 SIZES = (60, 61, 64, 128, 590, 1514)
@@ -107,4 +109,4 @@ def drops_of(context: Any) -> Callable[[], dict[str, int]]:
 
 
 def mac(driver: Any) -> bytes:
-    return bytes.fromhex(driver.context.mac.replace(":", ""))
+    return parse_mac(driver.context.mac)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cdna import Machine
+from cdna.base.units import parse_mac
 from cdna.guest_driver.synthetic import SyntheticGuest
 from cdna.guest_driver.vhost_frontend import PACKED, SPLIT, AttachedGuest, attach
 from cdna.guest_driver.vrings import GuestMemory
@@ -154,7 +155,7 @@ class Remotes(Part):
         told = self.process.stdout.readline().strip()
         if not told:
             raise Wrong("a guest of another process has not come")
-        self.mac, self.turns = bytes.fromhex(told.replace(":", "")), 0
+        self.mac, self.turns = parse_mac(told), 0
 
     def _drops(self) -> dict[str, int]:
         """On both ways."""
@@ -205,7 +206,7 @@ class VirtualMachines(Part):
             (self.peer, self.attached, self.guest.context),
         ]
         for sender, receiver, context in ends:
-            addresses = [bytes.fromhex(self.guest.context.mac.replace(":", "")), mac(self.peer)]
+            addresses = [parse_mac(self.guest.context.mac), mac(self.peer)]
             to, source = addresses if receiver is self.attached else addresses[::-1]
             exchange(
                 self.frames.make(BURST, to, source), sender, receiver, self.counts, drops=drops_of(context)

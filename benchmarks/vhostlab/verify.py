@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
+from cdna.base.units import parse_mac
 from cdna.errors import ResourceError
 
 from .backends import WIRE_MAC, Backend, CdnaServe, Role, Setup, mac, write_source
@@ -96,7 +97,7 @@ def write_random(file: Path, frames: int, to: str, source: str) -> list[bytes]:
     from scapy.utils import wrpcap
 
     chance = random.Random(frames)
-    addresses = bytes.fromhex((to + source).replace(":", "")) + b"\x88\xb5"
+    addresses = parse_mac(to) + parse_mac(source) + b"\x88\xb5"
     sent = [addresses + chance.randbytes(SIZES[i % len(SIZES)] - 14) for i in range(frames)]
     wrpcap(str(file), sent, linktype=1)
     return sent

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from cdna.compare.plan import PROTECTIONS, SIZES, check_each, check_seconds, check_size
+from cdna.base.units import PROTECTIONS
+from cdna.compare.plan import SIZES, check_each, check_seconds, check_size
 from cdna.compare.result import Ratio, ratio_of
 
 GUEST_TO_WIRE = "guest-to-wire"

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
 
+from cdna.base.units import parse_mac
 from cdna.bench import native
 from cdna.bench.result import (
     BARE_RING,
@@ -177,7 +178,7 @@ def _run(
 
 
 def _mac(driver: Driver) -> bytes:
-    return bytes.fromhex(driver.context.mac.replace(":", ""))
+    return parse_mac(driver.context.mac)
 
 
 # --- rows -------------------------------------------------------------------------------------------------

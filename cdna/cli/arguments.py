@@ -3,17 +3,15 @@
 import os
 from collections.abc import Callable
 
+from cdna.base.units import PROTECTIONS, STRATEGIES, parse_rate
 from cdna.compare.plan import (
     LINE_RATES,
-    PROTECTIONS,
     SIZES,
-    STRATEGIES,
     BadSetting,
     check_line_rate,
     check_seconds,
 )
 
-_UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 # pcapng's section header, then pcap with microseconds and nanoseconds, in either byte order.
 _CAPTURE_MAGIC = {bytes.fromhex(m) for m in ("0a0d0d0a", "a1b2c3d4", "d4c3b2a1", "a1b23c4d", "4d3cb2a1")}
 
@@ -47,10 +45,8 @@ def seconds(text: str) -> float:
 
 def line_rate(text: str) -> float:
     """Bits a second, with K, M, G or T. Raises `BadSetting`."""
-    word = text.strip().upper()
-    unit = word[-1:] if word[-1:] in ("K", "M", "G", "T") else ""
     try:
-        rate = float(word.removesuffix(unit)) * _UNITS[unit]
+        rate = parse_rate(text)
     except ValueError:
         raise BadSetting("line_rate", text, f"not a rate; {LINE_RATES}") from None
     return _as_given(check_line_rate, rate, text)

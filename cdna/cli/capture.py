@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cdna.base.units import MAX_SECONDS, MIB
 from cdna.cli import output
 from cdna.cli.exits import DONE
 from cdna.cli.stopping import stop_signals
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from cdna.nic.capture_file import Recording
 
 PROGRAM = "cdna capture"
-MIB = 1 << 20
 SHOW_EVERY = 0.2  # seconds, on a terminal
 MAX_SNAPLEN = 262144  # what tcpdump and dumpcap take; no frame here is as long
 MAX_BUFFER_MIB = 1024
@@ -82,7 +82,7 @@ def _check(
         raise ConfigError(f"-s {snaplen}: give 1 to {MAX_SNAPLEN} bytes, or 0 for whole frames")
     if not 0 <= count < 1 << 63:
         raise ConfigError(f"-c {count}: give a number of frames, or 0 for no end")
-    if seconds is not None and not 0 < seconds <= 1e9:
+    if seconds is not None and not 0 < seconds <= MAX_SECONDS:
         raise ConfigError(f"--for {seconds:g}: give a time above 0 seconds")
     if not 1 <= buffer <= MAX_BUFFER_MIB:
         raise ConfigError(f"-B {buffer}: give 1 to {MAX_BUFFER_MIB} MiB")

@@ -7,11 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
+from cdna.base.units import PROTECTIONS
 from cdna.cli import arguments, output
 from cdna.cli.exits import DONE, LOST, stop, until_stopped
 from cdna.cli.progress import Display
 from cdna.cli.runners import Runners
-from cdna.compare.plan import DOMAINS, MAX_GUESTS, PROTECTIONS, BadSetting, Plan
+from cdna.compare.plan import DOMAINS, MAX_GUESTS, BadSetting, Plan
 from cdna.compare.result import Comparison, Run
 from cdna.compare.vm.plan import LOADS, VmPlan
 from cdna.compare.vm.result import VmRun

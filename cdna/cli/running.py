@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cdna.base.units import MAX_SECONDS
 from cdna.cli import output
 from cdna.cli.live import Live
 from cdna.cli.notify import notify
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from cdna.sandbox import Needs
 
 INTERVAL = 1.0  # seconds between two looks at the counters
-MAX_SECONDS = 1e9
 GRACE = 10.0  # seconds that the devices of a lab that was killed have to go
 
 _Text = str | None

@@ -4,12 +4,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cdna.base.units import MAX_RATE, PROTECTIONS
 from cdna.errors import ConfigError
 
 DIRECTIONS = ("tx", "rx")
 PATHS = ("cdna", "bridge")
-STRATEGIES = ("single-use", "shared", "persistent", "direct-map")
-PROTECTIONS = ("validated", "none", *(f"iommu:{strategy}" for strategy in STRATEGIES))
 DOMAINS = ("process", "inline")
 RECEIVES = ("flip", "copy")
 
@@ -17,7 +16,7 @@ MAX_GUESTS = 63  # the VMM schedules 64 domains, and one of them is the driver d
 MIN_SIZE = 60  # bytes: Ethernet's minimum without the FCS
 MAX_SIZE = 9018  # bytes: 9000 behind an Ethernet header and a VLAN tag
 MAX_SECONDS = 3600.0
-MIN_LINE_RATE, MAX_LINE_RATE = 1e6, 1e12  # bits a second
+MIN_LINE_RATE = 1e6  # bits a second
 
 # Xen 3 lets its driver domain tell the NIC any machine address.
 BRIDGE_PROTECTION = "none"
@@ -182,5 +181,5 @@ def check_seconds(seconds: float) -> None:
 
 def check_line_rate(line_rate: float) -> None:
     """Raises `BadSetting` for a rate that no wire has."""
-    if not (line_rate == 0 or MIN_LINE_RATE <= line_rate <= MAX_LINE_RATE):
+    if not (line_rate == 0 or MIN_LINE_RATE <= line_rate <= MAX_RATE):
         raise BadSetting("line_rate", line_rate, LINE_RATES)

@@ -16,6 +16,7 @@ from typing import cast
 import numpy as np
 
 from cdna.abi import PAGE_BYTES, ContextState, Limits, Ring
+from cdna.base.units import parse_mac
 from cdna.fuzz.mutator import Mutator, Pattern
 from cdna.guest_driver.hostile import EOP, PRODUCER, RX, TX, Hostile
 from cdna.guest_driver.vhost_frontend import ALL_PACKED, SPLIT, NetDriver
@@ -155,7 +156,7 @@ def shrinking_buffers(deadline: float) -> Result:
     with machine_on("loopback") as machine:
         alice = machine.attach("alice")
         hostile = Hostile(machine, protection="iommu:direct-map")
-        source = bytes.fromhex(alice.context.mac.replace(":", ""))
+        source = parse_mac(alice.context.mac)
         while time.monotonic() < deadline:
             hostile.renew()
             ring = hostile.ring(RX)

@@ -21,6 +21,7 @@ from typing import Any
 
 from cdna import abi
 from cdna.abi import Mailbox, Protection, Refusal
+from cdna.base.units import parse_mac
 from cdna.fuzz.arguments import Step
 from cdna.vmm.hypercall import Hypercall
 
@@ -228,7 +229,7 @@ class Attacker:
         memory = self.maps.get("memory")
         if memory is None:
             return False
-        source = bytes.fromhex(self.told["mac"].replace(":", ""))
+        source = parse_mac(self.told["mac"])
         memory[0:14] = (source if to == "own" else bytes.fromhex(to)) + source + b"\x88\xb5"
         return True
 

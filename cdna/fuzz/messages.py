@@ -17,6 +17,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from cdna.base.units import parse_mac
 from cdna.fuzz.arguments import Step
 from cdna.fuzz.campaign import Breach, Case, Journal, Tally, no_journal
 from cdna.fuzz.message_steps import MEMORY, message_steps
@@ -160,7 +161,7 @@ class Attacker:
 
     def frames(self, count: int, size: int, to: str) -> None:
         if self._driver is not None:
-            source = bytes.fromhex(self._guest.context.mac.replace(":", ""))
+            source = parse_mac(self._guest.context.mac)
             frame = (bytes.fromhex(to) + source + b"\x88\xb5").ljust(size, b"\xbd")
             self._tally.descriptors += self._driver.send([frame] * count)
 

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from cdna import abi
+from cdna.base.units import parse_mac
 from cdna.fuzz.campaign import Tally
 from cdna.guest_driver.queues import memory_needed
 from cdna.machine import Machine
@@ -241,4 +242,4 @@ class Turns:
 
 
 def _mac(driver: Party) -> bytes:
-    return bytes.fromhex(driver.context.mac.replace(":", ""))
+    return parse_mac(driver.context.mac)

@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass, fields
 from itertools import count
 from typing import Any
 
+from cdna.base.units import MAX_SECONDS
 from cdna.compare.plan import BadSetting
 from cdna.fuzz.campaigns import ATTACK, CAMPAIGNS
 
-MAX_SECONDS = 1e9
 MAX_JOBS = 1024
 SLICE = 1.0  # seconds, at most
 

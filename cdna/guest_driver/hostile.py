@@ -16,6 +16,7 @@ import numpy as np
 
 from cdna import abi
 from cdna.abi import DescFlag, Mailbox, Refusal, Ring
+from cdna.base.units import parse_mac
 from cdna.errors import Refused
 from cdna.machine import Machine
 from cdna.vmm.hypervisor import Context, Guest
@@ -66,7 +67,7 @@ class Hostile:
 
     @property
     def mac(self) -> bytes:
-        return bytes.fromhex(self.context.mac.replace(":", ""))
+        return parse_mac(self.context.mac)
 
     # --- memory that it maps ------------------------------------------------------------------------------
 
@@ -123,7 +124,7 @@ class Hostile:
     def neighbours(self) -> list[bytes]:
         """MAC addresses of the others."""
         contexts = self.machine.vmm.contexts.values()
-        return [bytes.fromhex(c.mac.replace(":", "")) for c in contexts if c.guest is not self.guest]
+        return [parse_mac(c.mac) for c in contexts if c.guest is not self.guest]
 
     def frame(self, to: bytes, source: bytes | None = None, size: int = 60, page: int = 1) -> Desc:
         """Writes a frame into a page of its own; returns the descriptor for it. source: None for its own."""

@@ -15,6 +15,7 @@ from itertools import cycle
 from typing import TYPE_CHECKING, Unpack
 
 from cdna import abi
+from cdna.base.units import parse_mac
 from cdna.errors import ConfigError
 from cdna.guest_driver.hostile import EOP, PRODUCER, RX, TX, Desc, Hostile, HostileSettings
 
@@ -40,7 +41,7 @@ def _neighbours(hostile: Hostile) -> list[tuple[bytes, int]]:
     """Address and first machine page of every other guest's memory."""
     contexts = hostile.machine.vmm.contexts.values()
     return [
-        (bytes.fromhex(context.mac.replace(":", "")), context.guest.first_page)
+        (parse_mac(context.mac), context.guest.first_page)
         for context in contexts
         if context.guest is not hostile.guest
     ]

@@ -12,6 +12,8 @@ from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6ND_NS, ICMPv6NDOptDstLLAddr, I
 from scapy.layers.l2 import ARP, Ether
 from scapy.utils6 import in6_getnsma, in6_getnsmac, inet_ntop, inet_pton
 
+from cdna.base.units import parse_mac
+
 if TYPE_CHECKING:
     from cdna.guest_driver.scapy_socket import ScapySocket
     from cdna.guest_driver.shared_driver import SharedDriver
@@ -98,7 +100,7 @@ def _ask_v6(sock: ScapySocket, address: str) -> str:
 
 def link_local(mac: str) -> str:
     """The link-local address of a MAC address (RFC 4291, appendix A)."""
-    raw = bytes.fromhex(mac.replace(":", ""))
+    raw = parse_mac(mac)
     return str(inet_ntop(10, b"\xfe\x80" + bytes(6) + bytes([raw[0] ^ 2]) + raw[1:3] + b"\xff\xfe" + raw[3:]))
 
 

@@ -17,12 +17,12 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from cdna.base.units import MIB
 from cdna.cli import extcap, output, streams
 from cdna.errors import CdnaError, ConfigError, ResourceError
 
 PROGRAM = "cdna-extcap"
 PREFIX = "cdna-"
-MIB = 1 << 20
 PERSONAL = Path("~/.local/lib/wireshark/extcap")  # of Wireshark 4.2 and later
 _PLAIN = re.compile(r"[\w.-]+", re.ASCII)
 

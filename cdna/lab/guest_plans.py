@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_interface
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from cdna.base.units import MAX_MTU
 from cdna.errors import ConfigError
 from cdna.lab import values
 
@@ -65,7 +66,7 @@ class SyntheticPlan(GuestPlan):
 
     kind: ClassVar[str] = SYNTHETIC
 
-    mtu: int = values.MAX_MTU  # it takes frames of any size
+    mtu: int = MAX_MTU  # it takes frames of any size
     to: str | None = None
     size: int = 64  # bytes of a frame, without the FCS
 

@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 from xml.etree import ElementTree
 
+from cdna.base.units import parse_mebibytes
 from cdna.errors import ConfigError
 
 Version = tuple[int, int]
@@ -22,7 +23,6 @@ RECONNECT_MS: Version = (9, 2)  # from here on the chardev's reconnect-ms, in pl
 TCG_VECTORS: Version = (11, 1)
 RING = 1024  # descriptors: the most that QEMU takes
 MTU = 1500  # a machine's, unless it is told
-UNITS = {"M": 1, "G": 1 << 10, "T": 1 << 20}  # MiB
 
 
 def qemu_arguments(
@@ -119,10 +119,10 @@ def _escaped(path: str) -> str:
 
 def parse_size(where: str, text: str) -> int:
     """MiB, of a text such as 512M or 4G."""
-    found = re.fullmatch("([1-9][0-9]{0,6})([MGT])", text.strip(), re.ASCII | re.IGNORECASE)
-    if not found:
+    mebibytes = parse_mebibytes(text)
+    if mebibytes is None:
         raise ConfigError(f"{where} {text!r:.40}: give a size such as 512M or 4G")
-    return int(found[1]) * UNITS[found[2].upper()]
+    return mebibytes
 
 
 def parse_version(where: str, text: str) -> Version:

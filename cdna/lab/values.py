@@ -13,7 +13,7 @@ import re
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface, ip_network
 from typing import TYPE_CHECKING
 
-from cdna.compare.plan import PROTECTIONS
+from cdna.base import units
 from cdna.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,16 +23,12 @@ if TYPE_CHECKING:
 
 Network = IPv4Network | IPv6Network
 
-MAX_RATE = 1e12  # bits a second
-MAX_WEIGHT = 1000
-MAX_VLAN = 4094
-MIN_MTU, MAX_MTU = 1280, 9000  # IPv6's least (RFC 8200), and what a frame of 9018 bytes holds
+MIN_MTU = 1280  # IPv6's least (RFC 8200)
 MAX_QUEUES = 8  # pairs of a vhost-user guest
 MAX_PATH = 107  # bytes: sun_path of unix(7) less its zero
 MIN_SIZE, MAX_SIZE = 60, 9014  # of a synthetic frame, without the FCS
-UNITS = {"K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 # Single-use I/O pages are for buffers of up to 12 KiB (guest_driver/queues.pxd); a large segment needs 64.
-LAB_PROTECTIONS = tuple(mode for mode in PROTECTIONS if mode != "iommu:single-use")
+LAB_PROTECTIONS = tuple(mode for mode in units.PROTECTIONS if mode != "iommu:single-use")
 # Names that mean something else inside a lab, or in many a hosts file.
 RESERVED = (
     "localhost",
@@ -49,7 +45,6 @@ RESERVED = (
 MAX_SERVERS = 3  # MAXNS of resolv.h: name servers beyond are ignored
 
 _NAME = re.compile("[a-z]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII | re.IGNORECASE)
-_MAC = re.compile("[0-9a-f]{2}(:[0-9a-f]{2}){5}", re.ASCII | re.IGNORECASE)
 
 
 def bad(where: str, value: object, advice: str) -> ConfigError:
@@ -87,21 +82,20 @@ def text(where: str, value: object) -> str:
 
 
 def weight(where: str, value: object) -> int:
-    return whole(where, value, 1, MAX_WEIGHT)
+    return whole(where, value, 1, units.MAX_WEIGHT)
 
 
 def mtu(where: str, value: object) -> int:
-    return whole(where, value, MIN_MTU, MAX_MTU)
+    return whole(where, value, MIN_MTU, units.MAX_MTU)
 
 
 def vlan(where: str, value: object) -> int | str:
-    if value == "trunk":
-        return "trunk"
+    if value == units.TRUNK:
+        return units.TRUNK
     try:
-        return whole(where, value, 0, MAX_VLAN)
+        return whole(where, value, 0, units.MAX_VLAN)
     except ConfigError:
-        advice = f"give 1 to {MAX_VLAN}, 0 for untagged frames, or trunk for any tag"
-        raise bad(where, value, advice) from None
+        raise bad(where, value, units.VLAN_ADVICE.format(units.TRUNK)) from None
 
 
 def rate(where: str, value: object) -> float:
@@ -109,17 +103,15 @@ def rate(where: str, value: object) -> float:
     advice = "give bits a second such as 100M or 1.5G, at most 1T, or 0 for no limit"
     number: float
     if isinstance(value, str):
-        text = value.strip().upper()
-        unit = UNITS.get(text[-1:], 1.0)
         try:
-            number = float(text[:-1] if text[-1:] in UNITS else text) * unit
+            number = units.parse_rate(value)
         except ValueError:
             raise bad(where, value, advice) from None
     elif isinstance(value, int | float) and not isinstance(value, bool):
-        number = float(value) if abs(value) < MAX_RATE * 10 else math.inf
+        number = float(value) if abs(value) < units.MAX_RATE * 10 else math.inf
     else:
         raise bad(where, value, advice)
-    if not 0 <= number <= MAX_RATE:
+    if not 0 <= number <= units.MAX_RATE:
         raise bad(where, value, advice)
     return number
 
@@ -182,7 +174,7 @@ def users(where: str, value: object) -> tuple[int, ...]:
 
 def destination(where: str, value: object) -> str:
     """Where frames are sent to: a MAC address, or the name of a guest."""
-    if isinstance(value, str) and _MAC.fullmatch(value):
+    if units.is_mac(value):
         return value.lower()
     return name(where, value)
 
@@ -194,10 +186,10 @@ def protection(where: str, value: object) -> str:
 
 
 def mac(where: str, value: object) -> str:
-    if not isinstance(value, str) or not _MAC.fullmatch(value):
-        raise bad(where, value, "give six bytes in hexadecimal, for example 02:00:00:00:00:01")
-    first = int(value[:2], 16)
-    if first & 1 or not int(value.replace(":", ""), 16):
+    if not units.is_mac(value):
+        raise bad(where, value, units.MAC_ADVICE)
+    address = units.parse_mac(value)
+    if address[0] & 1 or not any(address):
         raise bad(where, value, "this names no single device; give an even first byte, such as 02")
     return value.lower()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cdna.base.units import MAX_RATE, parse_rate
 from cdna.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ KNOWN = (
     "tap:NAME[,queues=N][,vnet=off]",
     "packet:INTERFACE[,vnet=off]",
 )
-_UNITS = {"K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 PCAP_SETTINGS = ("read", "write", "speed", "loop")
 
 
@@ -58,11 +58,13 @@ def make_wire(text: str) -> Wire:
 
 def _rate(text: str, rate: str) -> float:
     """Bits a second, with K, M, G or T."""
-    unit = rate[-1:].upper()
-    number = rate[:-1] if unit and unit in _UNITS else rate
-    if not number.replace(".", "", 1).isdecimal() or not number.isascii() or not 0 < float(number) < 1e15:
+    try:
+        number = parse_rate(rate)
+    except ValueError:
+        number = 0.0
+    if not 0 < number <= MAX_RATE:
         raise ConfigError(f"wire {text!r}: rate={rate}: give bits a second, such as 1G or 100M")
-    return float(number) * _UNITS.get(unit, 1)
+    return number
 
 
 def _make_pcap(text: str, rest: str) -> Wire:

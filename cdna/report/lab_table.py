@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
+from cdna.base.units import rate_text
 from cdna.lab.rates import Traffic
 from cdna.report.style import Column, Style
 
@@ -177,11 +178,3 @@ def counters_table(counters: Mapping[str, int], style: Style) -> Table:
     for name, value in counters.items():
         table.add_row(name, str(value))
     return table
-
-
-def rate_text(rate: float) -> str:
-    """Bits a second as an option takes them: 100M, 1.5G."""
-    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("K", 1e3)):
-        if rate >= size:
-            return f"{rate / size:g}{unit}"
-    return f"{rate:g}"

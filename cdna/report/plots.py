@@ -18,7 +18,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from cdna.compare.plan import PROTECTIONS, RECEIVES
+from cdna.base.units import PROTECTIONS
+from cdna.compare.plan import RECEIVES
 from cdna.compare.result import Run, quartiles
 from cdna.report.table import profile
 

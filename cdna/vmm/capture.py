@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cdna.base.closing import Closing
+from cdna.base.units import parse_mac
 from cdna.errors import CdnaError, ConfigError, ResourceError
 from cdna.nic.capture_file import Recording, create
 from cdna.nic.capture_reader import CaptureReader
@@ -66,7 +67,7 @@ class ContextCapture:
     def _look_at(self, context: Context) -> None:
         """A context that is there, or that starts, or that has another address."""
         if self.contexts & _names(context):
-            self.ring.add(context.index, context_name(context), bytes.fromhex(context.mac.replace(":", "")))
+            self.ring.add(context.index, context_name(context), parse_mac(context.mac))
         else:
             self.ring.remove(context.index)
 

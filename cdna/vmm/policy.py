@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 from cdna.abi import IommuStrategy, Protection
+from cdna.base.units import PROTECTIONS
 from cdna.errors import ConfigError
 from cdna.vmm.control_time import SHARE
 from cdna.vmm.hypercall import Malformed
-from cdna.vmm.settings import PROTECTIONS, ContextSettings, parse_protection
+from cdna.vmm.settings import ContextSettings, parse_protection
 
 VERSION = 1
 REQUEST_BYTES = 4096

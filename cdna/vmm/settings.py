@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from numbers import Real
@@ -10,68 +9,55 @@ from operator import index
 from typing import SupportsIndex, TypedDict, Unpack
 
 from cdna.abi import IommuStrategy, Protection, Takes
+from cdna.base import units
 from cdna.errors import ConfigError, known, switch, whole
 
 VLAN_TRUNK = 0xFFFF
-MAX_MTU = 9000  # bytes
-MAX_RATE = 1e15  # bits a second: no wire's, and far from where the arithmetic ends
 
 TAKES_TCP = Takes.TAKES_CSUM | Takes.TAKES_TSO4 | Takes.TAKES_TSO6 | Takes.TAKES_ECN
 
-STRATEGIES = {
-    "single-use": IommuStrategy.IOMMU_SINGLE_USE,
-    "shared": IommuStrategy.IOMMU_SHARED,
-    "persistent": IommuStrategy.IOMMU_PERSISTENT,
-    "direct-map": IommuStrategy.IOMMU_DIRECT_MAP,
-}
-_MAC = re.compile("[0-9a-f]{2}(:[0-9a-f]{2}){5}", re.ASCII | re.IGNORECASE)
 TABLE = "table"  # the guest's own memory table: of virtio guests, see cdna.nic.virtio_device
-PROTECTIONS = ("validated", "none", *(f"iommu:{name}" for name in STRATEGIES))
 
 
 def parse_protection(text: str) -> tuple[Protection, IommuStrategy]:
     """The mode and, for iommu, the strategy of e.g. "validated" or "iommu:shared"."""
     mode, _, strategy = text.partition(":") if isinstance(text, str) else ("", "", "")
-    if mode == "iommu" and strategy in STRATEGIES:
-        return Protection.PROTECTION_IOMMU, STRATEGIES[strategy]
+    if mode == "iommu" and strategy in units.STRATEGIES:
+        name = strategy.upper().replace("-", "_")
+        return Protection.PROTECTION_IOMMU, IommuStrategy[f"IOMMU_{name}"]
     if text == "validated":
         return Protection.PROTECTION_VALIDATED, IommuStrategy.IOMMU_SINGLE_USE
     if text == "none":
         return Protection.PROTECTION_NONE, IommuStrategy.IOMMU_SINGLE_USE
     if text == TABLE:
         return Protection.PROTECTION_TABLE, IommuStrategy.IOMMU_SINGLE_USE
-    raise ConfigError(f"protection {text!r}: give one of {', '.join(PROTECTIONS)}")
-
-
-def parse_mac(text: str) -> bytes:
-    """The six bytes of aa:bb:cc:dd:ee:ff."""
-    if not isinstance(text, str) or not _MAC.fullmatch(text):
-        raise ConfigError(
-            f"MAC address {text!r}: give six bytes in hexadecimal, for example 02:00:00:00:00:01"
-        )
-    return bytes.fromhex(text.replace(":", ""))
+    raise ConfigError(f"protection {text!r}: give one of {', '.join(units.PROTECTIONS)}")
 
 
 def _parse_vlan(value: object) -> int:
-    if value == "trunk":
+    if value == units.TRUNK:
         return VLAN_TRUNK
-    if isinstance(value, SupportsIndex) and not isinstance(value, bool) and 0 <= index(value) <= 4094:
+    if (
+        isinstance(value, SupportsIndex)
+        and not isinstance(value, bool)
+        and 0 <= index(value) <= units.MAX_VLAN
+    ):
         return index(value)
-    raise ConfigError(f"VLAN {value!r}: give 1 to 4094, 0 for untagged frames, or 'trunk' for any tag")
+    raise ConfigError(f"VLAN {value!r}: {units.VLAN_ADVICE.format(repr(units.TRUNK))}")
 
 
 def _parse_rate(value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, Real):  # which numpy's numbers are, too
         raise ConfigError(f"rate {value!r}: give a number of bits a second, or 0 for no limit")
-    if not value <= MAX_RATE:
-        raise ConfigError(f"rate {value!r}: give up to {MAX_RATE:.0e} bits a second, or 0 for no limit")
+    if not value <= units.MAX_RATE:
+        raise ConfigError(f"rate {value!r}: give up to {units.MAX_RATE:.0e} bits a second, or 0 for no limit")
     return value
 
 
 def _parse_addresses(value: object) -> list[bytes]:
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise ConfigError(f"multicast {value!r:.80}: give a sequence of MAC addresses")
-    return [parse_mac(address) for address in value]
+    return [units.parse_mac(address) for address in value]
 
 
 class Settings(TypedDict, total=False):
@@ -150,7 +136,7 @@ class ContextSettings:
 
     @property
     def mac_bytes(self) -> bytes | None:
-        return parse_mac(self.mac) if self.mac is not None else None
+        return units.parse_mac(self.mac) if self.mac is not None else None
 
     def options(self) -> dict[str, object]:
         """The settings that can change while the context runs, as `Nic.set_option` takes them."""
@@ -167,20 +153,20 @@ class ContextSettings:
             if name == "vlan":
                 parsed[name] = _parse_vlan(value)
             elif name == "mac":
-                parsed[name] = parse_mac(value)  # type: ignore[arg-type]
+                parsed[name] = units.parse_mac(value)
             elif name == "multicast":
                 parsed[name] = _parse_addresses(value)
             elif name == "coalesce":
                 if value is not None:
                     parsed[name] = value
             elif name == "weight":
-                parsed[name] = whole(name, value, 1, 1000)
+                parsed[name] = whole(name, value, 1, units.MAX_WEIGHT)
             elif name == "rate":
                 parsed[name] = _parse_rate(value)
             elif name == "takes":
                 parsed[name] = value
             elif name == "mtu":
-                parsed[name] = whole(name, value or 0, 0, MAX_MTU)
+                parsed[name] = whole(name, value or 0, 0, units.MAX_MTU)
             else:
                 parsed[name] = switch(name, value)
         return parsed

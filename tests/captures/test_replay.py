@@ -11,11 +11,11 @@ import pytest
 
 import cdna
 from cdna.abi import Limits
+from cdna.base.units import PROTECTIONS
 from cdna.nic.capture import read_capture
 from cdna.nic.loopback_wire import LoopbackWire
 from cdna.nic.pcap_wire import PcapWire
 from cdna.nic.queue_wire import QueueWire
-from cdna.vmm.settings import PROTECTIONS
 from tests.captures.corpus import ALICE, BOB, FILE
 from tests.captures.replay import (
     ELSEWHERE,

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from cdna.base.units import parse_mac
 from cdna.guest_driver.vhost_frontend import ALL_PACKED, AttachedGuest, Frontend, attach
 from cdna.guest_driver.vrings import Buffer
 from cdna.virtio import Feature
@@ -25,7 +26,7 @@ A, B = "02:00:00:00:00:0a", "02:00:00:00:00:0b"
 
 
 def address(text: str) -> bytes:
-    return bytes.fromhex(text.replace(":", ""))
+    return parse_mac(text)
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cdna.abi import CompletionFlag
+from cdna.base.units import PROTECTIONS
 from cdna.errors import ConfigError, Refused
 from cdna.guest_driver.driver import Driver
 from cdna.machine import Machine
 from cdna.nic.queue_wire import QueueWire
-from cdna.vmm.settings import PROTECTIONS
 from tests.support.frames import OUTSIDE, frame, mac, receive_all
 
 EOP = CompletionFlag.COMPLETION_F_EOP

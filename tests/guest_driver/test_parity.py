@@ -4,13 +4,13 @@ import pytest
 
 from cdna import ConfigError, ContextFault, Machine, Refused, RemoteDriver
 from cdna.abi import Refusal
-from cdna.vmm.settings import PROTECTIONS
+from cdna.base.units import PROTECTIONS, parse_mac
 
 ETHERTYPE = b"\x88\xb5"
 
 
 def mac_of(driver):
-    return bytes.fromhex(driver.context.mac.replace(":", ""))
+    return parse_mac(driver.context.mac)
 
 
 def frame_between(source, to, size=100, fill=0):

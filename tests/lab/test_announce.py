@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from cdna.base.units import parse_mac
 from cdna.lab.kinds.namespace import NamespaceMember
 from cdna.lab.lab import Lab
 from cdna.lab.namespace import in_thread
@@ -51,7 +52,7 @@ def listen(lab: Lab, guest: str, ethertype: int) -> socket.socket:
 
 def hears(sock: socket.socket, mac: str, *words: bytes) -> None:
     """Waits for a frame of this source address that contains these bytes."""
-    source = bytes.fromhex(mac.replace(":", ""))
+    source = parse_mac(mac)
     while True:
         frame = sock.recv(2000)
         if frame[6:12] == source and all(word in frame for word in words):

@@ -4,10 +4,11 @@ from ipaddress import ip_interface
 
 import pytest
 
+from cdna.base.units import rate_text
 from cdna.lab import values
 from cdna.lab.hosts import hosts_text
 from cdna.lab.rates import Rates
-from cdna.report.lab_table import guests_table, rate_text
+from cdna.report.lab_table import guests_table
 from cdna.report.style import Style
 
 COUNTERS = {

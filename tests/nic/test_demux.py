@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from cdna.base.units import parse_mac
 from cdna.errors import ConfigError
 from tests.support.frames import BROADCAST, OUTSIDE, frame, receive_all, vlan_tag
 from tests.support.lan import Lan
@@ -274,7 +275,7 @@ def test_sixteen_groups_and_no_more():
     groups = [f"01:00:5e:00:00:{i:02x}" for i in range(17)]
     lan["b"].context.set(multicast=groups[:16])
     for i in range(17):
-        data = frame(bytes.fromhex(groups[i].replace(":", "")), lan.addr("a"), i)
+        data = frame(parse_mac(groups[i]), lan.addr("a"), i)
         assert ("b" in lan.send(data, "a")) == (i < 16)
     with pytest.raises(ConfigError, match="a context has 16 filters; set all_multicast for more"):
         lan["b"].context.set(multicast=groups)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from cdna.base.units import parse_mac
 from cdna.machine import Machine
 from cdna.nic.queue_wire import QueueWire
 from tests.support.frames import BROADCAST, OUTSIDE, frame, vlan_tag
@@ -152,7 +153,7 @@ def test_a_frame_that_waits_for_the_wire_is_counted_once():
     wire = QueueWire(1)
     machine = Machine(4 << 20, wire=wire, contexts=4)
     a, router = machine.attach("a"), machine.attach("router", anti_spoof=False)
-    own = bytes.fromhex(a.context.mac.replace(":", ""))
+    own = parse_mac(a.context.mac)
     sent = [frame(OUTSIDE, own, i) for i in range(2)]
     assert router.send(sent) == 2
     machine.step(20)

@@ -3,6 +3,7 @@
 import pytest
 
 from cdna import Machine
+from cdna.base.units import parse_mac
 from cdna.errors import ConfigError
 from cdna.nic.generator import GeneratorWire
 from cdna.nic.traffic import FrameError, Load
@@ -17,7 +18,7 @@ def wired(load, flows_of, *, buffer_size=2048, window=1 << 30):
     drivers = []
     for number, flows in enumerate(flows_of):
         driver = machine.attach(f"guest{number}", rx_ring=16, buffer_size=buffer_size)
-        mac = bytes.fromhex(driver.context.mac.replace(":", ""))
+        mac = parse_mac(driver.context.mac)
         for _ in range(flows):
             wire.add_flow(mac, PEER, window=window, context=driver.context.index, buffer_size=buffer_size)
         drivers.append(driver)

@@ -6,7 +6,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from cdna.compare.plan import PROTECTIONS, Plan
+from cdna.base.units import PROTECTIONS
+from cdna.compare.plan import Plan
 from cdna.compare.result import Comparison
 from cdna.report.html import report
 from tests.support.synthetic import HOST, synthetic_comparison, synthetic_vm_comparison

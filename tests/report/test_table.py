@@ -2,7 +2,8 @@
 
 import pytest
 
-from cdna.compare.plan import PROTECTIONS, Case, Plan
+from cdna.base.units import PROTECTIONS
+from cdna.compare.plan import Case, Plan
 from cdna.compare.result import Comparison
 from cdna.report import table
 from cdna.report.style import Style

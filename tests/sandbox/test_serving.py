@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from cdna.base.units import parse_mac
 from cdna.errors import CdnaError
 from cdna.guest_driver.vhost_frontend import AttachedGuest, Frontend, attach
 from cdna.guest_driver.vrings import Buffer
@@ -42,7 +43,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def address(text: str) -> bytes:
-    return bytes.fromhex(text.replace(":", ""))
+    return parse_mac(text)
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from cdna.abi import Fault
+from cdna.base.units import parse_mac
 from cdna.guest_driver.hostile import EOP, RX, TX
 from cdna.guest_driver.vhost_frontend import ALL_PACKED, SPLIT
 from cdna.guest_driver.vrings import Buffer
@@ -118,7 +119,7 @@ def test_a_frame_to_oneself_over_the_frame_behind_it(native, protection):
     scene = native(protection)
     mallory, alice = scene.mallory, scene.neighbours.alice
     base = 0 if protection.startswith("iommu") else mallory.maddr()
-    source = bytes.fromhex(alice.context.mac.replace(":", ""))
+    source = parse_mac(alice.context.mac)
     innocent = frame(OUTSIDE, mallory.mac, 0, 100)
     spoofed = frame(OUTSIDE, source, 0, 100)
     mallory.write((mallory.mac * 2 + b"\x88\xb5").ljust(100, b"\0") + spoofed, 1)

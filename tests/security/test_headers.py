@@ -6,6 +6,7 @@ import pytest
 
 from cdna import abi
 from cdna.abi import DescFlag, Fault, VnetFlag, VnetGso
+from cdna.base.units import parse_mac
 from cdna.guest_driver.hostile import EOP, RX, TX
 from cdna.guest_driver.vhost_frontend import ALL_PACKED, LEGACY, SPLIT
 from cdna.guest_driver.vrings import Buffer
@@ -362,7 +363,7 @@ def test_a_tag_that_makes_a_frame_too_long(native):
     sender = machine.attach("sender", vlan=5, tx_ring=8, rx_ring=8)
     mallory.memory[:] = PATTERN
     mallory.post(RX, [(mallory.maddr(), 1514, 0)])
-    source = bytes.fromhex(sender.context.mac.replace(":", ""))
+    source = parse_mac(sender.context.mac)
     assert sender.send([frame(mallory.mac, source, 0, 1514)] * 2) == 2
     scene.step()
     assert mallory.context.stats()["rx_drop_no_buffer"] == 2
@@ -409,7 +410,7 @@ def test_a_completion_has_no_byte_of_the_nics(native):
     mallory, alice = scene.mallory, scene.neighbours.alice
     mallory.completions.view("u1")[:] = 0xFF
     mallory.post(RX, [(mallory.maddr(), 2048, 0)])
-    source = bytes.fromhex(alice.context.mac.replace(":", ""))
+    source = parse_mac(alice.context.mac)
     alice.send([frame(mallory.mac, source, 0, 60)])
     scene.step()
     entry = mallory.completions[0]

@@ -6,6 +6,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
+from cdna.base.units import parse_mac
 from cdna.guest_driver.driver import Driver
 from cdna.machine import Machine
 
@@ -14,7 +15,7 @@ BROADCAST = b"\xff" * 6
 
 
 def mac(driver: Driver) -> bytes:
-    return bytes.fromhex(driver.context.mac.replace(":", ""))
+    return parse_mac(driver.context.mac)
 
 
 def frame(to: bytes, source: bytes, number: int = 0, size: int = 60, tag: bytes = b"") -> bytes:

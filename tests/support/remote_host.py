@@ -9,11 +9,11 @@ import os
 import socket
 
 from cdna import Machine
-from cdna.vmm.settings import PROTECTIONS
+from cdna.base.units import PROTECTIONS, parse_mac
 
 
 def mac_of(context):
-    return bytes.fromhex(context.mac.replace(":", ""))
+    return parse_mac(context.mac)
 
 
 def frame_between(source, to, size=100):

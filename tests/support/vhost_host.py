@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cdna import ContextSettings, Machine
+from cdna.base.units import parse_mac
 from cdna.guest_driver.vhost_frontend import SPLIT, AttachedGuest, Frontend, NetDriver, attach
 from cdna.guest_driver.vrings import MAPPED, GuestMemory
 from cdna.nic.queue_wire import QueueWire
@@ -141,7 +142,7 @@ class VhostHost:
 
 
 def mac(guest: VhostUserGuest) -> bytes:
-    return bytes.fromhex(guest.context.mac.replace(":", ""))
+    return parse_mac(guest.context.mac)
 
 
 def outgoing(guest: VhostUserGuest, count: int = 10, size: int = 60, start: int = 0) -> list[bytes]:

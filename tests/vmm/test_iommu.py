@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from cdna.abi import ContextState, Fault
+from cdna.base.units import STRATEGIES
 from cdna.guest_driver.driver import Driver
 from cdna.guest_driver.hostile import EOP, RX, TX, Hostile
 from cdna.machine import Machine
-from cdna.vmm.settings import STRATEGIES
 from tests.support.frames import Neighbours, frame, mac, receive_all
 
 PAGE = 4096

@@ -10,7 +10,7 @@ import signal
 import pytest
 
 from cdna.abi import ContextState, Fault, Refusal, Ring
-from cdna.vmm.settings import PROTECTIONS
+from cdna.base.units import PROTECTIONS
 from tests.support.guest_process import GuestEnded
 from tests.support.remote_host import frame_between
 

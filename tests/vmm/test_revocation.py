@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from cdna.abi import ContextState
+from cdna.base.units import PROTECTIONS
 from cdna.errors import CdnaError
 from cdna.guest_driver.driver import Driver
 from cdna.guest_driver.hostile import TX, Hostile
 from cdna.machine import Machine
 from cdna.nic.queue_wire import QueueWire
 from cdna.vmm.hypervisor import Guest
-from cdna.vmm.settings import PROTECTIONS
 from tests.support.frames import OUTSIDE, frame, mac, receive_all
 
 FRAMES = 12

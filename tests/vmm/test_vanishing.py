@@ -5,7 +5,7 @@ import random
 import pytest
 
 from cdna.abi import ContextState
-from cdna.vmm.settings import PROTECTIONS
+from cdna.base.units import PROTECTIONS
 from tests.support.remote_host import frame_between
 
 STEPS = {

@@ -13,6 +13,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from cdna.base.units import parse_mac
 from cdna.errors import ConfigError
 from cdna.guest_driver.driver import Driver
 from cdna.guest_driver.queues import memory_needed
@@ -20,7 +21,6 @@ from cdna.guest_driver.synthetic import SyntheticGuest
 from cdna.lab.guest_plans import SyntheticPlan
 from cdna.lab.kinds.base import Member, Shared
 from cdna.nic.traffic import Load
-from cdna.vmm.settings import parse_mac
 
 if TYPE_CHECKING:
     from cdna.nic.device import Nic

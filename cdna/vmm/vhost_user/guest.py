@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from cdna import logs
 from cdna.abi import ContextState
+from cdna.base.units import parse_mac
 from cdna.sockets import may_connect
 from cdna.virtio import Feature
 from cdna.vmm.control_time import ControlTime
@@ -128,7 +129,7 @@ class VhostUserGuest:
         return "waiting" if self.link_up else "link down"
 
     def config_space(self) -> bytes:
-        mac = bytes.fromhex(self.context.mac.replace(":", ""))
+        mac = parse_mac(self.context.mac)
         announce = self.control is not None and self.control.net.announcing
         return net_config(mac, self.link_up, announce, self.pairs, self.mtu)
 
@@ -160,7 +161,7 @@ class VhostUserGuest:
         """Tells where the guest is, by RARP, and has it say so itself at the next look at its link."""
         if self._backend is None or not self._backend.rings.any_running:
             return
-        self.device.announce(bytes.fromhex(self.context.mac.replace(":", "")))
+        self.device.announce(parse_mac(self.context.mac))
         if self.control is not None:
             self.control.ask_to_announce()
 

@@ -23,6 +23,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cdna import logs
+from cdna.base.units import parse_mac
 from cdna.errors import CdnaError
 from cdna.nic.flow_hash import HashType
 from cdna.nic.options import MAX_MULTICAST
@@ -217,7 +218,7 @@ class NetControl:
             raise
 
     def _address(self) -> bytes:
-        return bytes.fromhex(self.context.mac.replace(":", ""))
+        return parse_mac(self.context.mac)
 
     def _filter(self) -> None:
         granted = self.context.options

@@ -16,10 +16,10 @@ import numpy as np
 
 from cdna import ContextSettings, Machine, RemoteDriver
 from cdna.base.closing import Closing
+from cdna.base.units import PROTECTIONS
 from cdna.errors import CdnaError
 from cdna.guest_driver.driver import Driver
 from cdna.guest_driver.vhost_frontend import ALL_PACKED, SPLIT, AttachedGuest, attach
-from cdna.vmm.settings import PROTECTIONS
 from cdna.vmm.vhost_user import VhostUserServer
 from cdna.vmm.vhost_user.messages import Request
 from tests.support.frames import frame, mac

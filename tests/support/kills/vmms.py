@@ -14,6 +14,7 @@ from pathlib import Path
 
 from cdna import Machine, RemoteDriver
 from cdna.base.closing import Closing
+from cdna.base.units import parse_mac
 from cdna.errors import CdnaError
 from cdna.guest_driver.pump import Pump
 from tests.support.frames import frame
@@ -53,7 +54,7 @@ def work(machine: Machine) -> None:
     ]
     three, four = machine.guest("three"), machine.guest("four")
     for driver, to in (drivers, reversed(drivers)):
-        driver.send([frame(bytes.fromhex(to.context.mac.replace(":", "")), b"\x02" * 6, 0, 100)])
+        driver.send([frame(parse_mac(to.context.mac), b"\x02" * 6, 0, 100)])
     spare, other = vmm.create_guest("spare", 16384), vmm.create_guest("other", 4096)
     vmm.transfer(range(spare.first_page, spare.first_page + 2), spare, other)
     context = vmm.assign(other)

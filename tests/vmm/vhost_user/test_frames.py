@@ -8,6 +8,7 @@ from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
+from cdna.base.units import parse_mac
 from cdna.guest_driver.vhost_frontend import ALL_PACKED, LEGACY, MRG_RXBUF, SPLIT
 from cdna.virtio import Feature
 from cdna.vmm.vhost_user.messages import Request
@@ -167,7 +168,7 @@ def test_beside_guests_of_other_kinds(host, guest):
     """A context is a context: a native guest and a virtio guest on one NIC."""
     native = host.machine.attach("native")
     attached = host.attach(guest)
-    address = bytes.fromhex(native.context.mac.replace(":", ""))
+    address = parse_mac(native.context.mac)
     there = [frame(mac(guest), address, i, 700) for i in range(10)]
     back = [frame(address, mac(guest), i, 700) for i in range(10)]
     native.send(there)
