@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from cdna.descriptors import readable
+from cdna.base.descriptors import readable
 from cdna.errors import CdnaError, ConfigError
 from cdna.guest_driver.driver import Driver
 from cdna.machine import Machine

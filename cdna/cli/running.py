@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cdna.base.sockets import is_left_over
 from cdna.base.units import MAX_SECONDS
 from cdna.cli import output
 from cdna.cli.live import Live
@@ -24,7 +25,6 @@ from cdna.lab import privilege
 from cdna.lab.control import ControlServer, check_free, default_path, make_directory
 from cdna.lab.host_end import tap_of, wait_until_gone
 from cdna.lab.plan import LabPlan
-from cdna.sockets import is_left_over
 
 if TYPE_CHECKING:
     from cdna.lab.lab import Lab

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from enum import Enum
 from types import FrameType
 
-from cdna.descriptors import readable
+from cdna.base.descriptors import readable
 from cdna.interrupts import interrupt
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -11,7 +11,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO, TextIO, cast
 
-from cdna.descriptors import write_patiently, write_whole
+from cdna.base.descriptors import write_patiently, write_whole
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer

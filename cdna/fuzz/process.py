@@ -100,7 +100,7 @@ class ProcessCampaign:
     def _settle(self) -> None:
         """Returns when the guest has been taken back."""
         until = time.monotonic() + PATIENCE
-        while "mallory" in self._scene.machine.vmm.guests or self._server._connections:
+        while "mallory" in self._scene.machine.vmm.guests or self._server.sessions:
             if time.monotonic() > until:
                 raise Harm("pin", f"a guest that has ended was not taken back in {PATIENCE:g} s")
             time.sleep(0.0005)

@@ -17,8 +17,8 @@ import traceback
 from typing import Any
 
 from cdna.base.closing import Closing
+from cdna.base.descriptors import readable
 from cdna.children import python, worker_environment
-from cdna.descriptors import readable
 from cdna.errors import CdnaError, ConfigError, ResourceError
 from cdna.fuzz.campaign import Breach, Case
 from cdna.fuzz.campaigns import campaign_class

@@ -6,7 +6,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from cdna.descriptors import readable
+from cdna.base.descriptors import readable
 from cdna.errors import ConfigError, ContextFault
 from cdna.guest_driver.local import LocalQueues
 

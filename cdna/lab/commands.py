@@ -21,7 +21,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING, Any
 
-from cdna.descriptors import readable
+from cdna.base.descriptors import readable
 from cdna.errors import ConfigError
 from cdna.lab.kinds.namespace import NamespaceMember
 from cdna.lab.metrics import metrics_text

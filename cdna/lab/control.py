@@ -13,18 +13,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import socket
 import stat
-import threading
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from cdna import logs
+from cdna.base import loop
 from cdna.base.closing import Closing
+from cdna.base.sockets import listen, listener_pid, may_connect, peer
 from cdna.errors import CdnaError, ConfigError, ResourceError
-from cdna.sockets import Door, listen, listener_pid, may_connect, peer, remove, timeout_until
 
 log = logs.logger("cdna.lab")
 
@@ -38,7 +36,7 @@ Request = dict[str, Any]
 Reply = dict[str, Any]
 
 
-class Session:
+class Session(loop.Session):
     """One client's connection, as a handler sees it.
 
     fds: descriptors to send with the reply, which stay the handler's, but for those that are also in
@@ -46,13 +44,16 @@ class Session:
     duplicates what it wants to keep.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
+    def __init__(self, sock: socket.socket, deadline: float) -> None:
+        super().__init__(sock, deadline)
         self.pid, self.uid = peer(sock)
         self.fds: list[int] = []
         self.close_behind: list[int] = []
         self.received: list[int] = []
         self._callbacks: list[Callable[[], None]] = []
+
+    def __str__(self) -> str:
+        return f"control session of process {self.pid}"
 
     def on_close(self, callback: Callable[[], None]) -> None:
         """Has `callback` called, in the control thread, when the client has gone or the lab ends."""
@@ -64,7 +65,7 @@ class Session:
         return bool(self._callbacks)
 
     def close(self) -> None:
-        self.sock.close()
+        super().close()
         for callback in self._callbacks:
             try:
                 callback()
@@ -76,11 +77,11 @@ class Session:
 Handler = Callable[[Request, Session], Mapping[str, Any]]
 
 
-class ControlServer(Closing):
+class ControlServer(loop.SessionServer[Session]):
     """Answers requests at `path` until `close`. `handlers`: by command; more may be added at any time.
 
     A handler returns what the reply says beside "ok"; a `CdnaError` of it is the client's one line.
-    patience: seconds from a connection to its first request.
+    patience: seconds from a connection to its first request. Sessions: the longest idle comes first.
     """
 
     def __init__(self, path: str, handlers: dict[str, Handler], *, patience: float = PATIENCE) -> None:
@@ -88,110 +89,39 @@ class ControlServer(Closing):
         self.handlers = handlers
         self._patience = patience
         check_free(path)
-        self._listener = listen(path)
-        self._inode = os.stat(path).st_ino
-        self._sessions: dict[int, Session] = {}  # the one that has been idle longest comes first
-        self._silent: dict[int, float] = {}  # deadlines of those that have not made a request yet
-        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._epoll = select.epoll()
-        self._door = Door(self._listener, self._epoll)
-        self._epoll.register(self._wake_fd, select.EPOLLIN)
-        self._thread = threading.Thread(target=self._run, name="cdna-control", daemon=True)
-        self._thread.start()
+        super().__init__("cdna-control", log, listen(path), path, "no control session")
+        self.begin()
 
-    def close(self) -> None:
-        """Ends the sessions and removes the socket. Closing twice is harmless."""
-        if self._wake_fd < 0:
-            return
-        os.eventfd_write(self._wake_fd, 1)
-        self._thread.join()
-        for fd in list(self._sessions):
-            self._end(fd)
-        remove(self.path, self._inode)
-        self._listener.close()
-        self._epoll.close()
-        os.close(self._wake_fd)
-        self._wake_fd = -1
-
-    def _run(self) -> None:
-        while True:
-            due = min((at for at in (self._door.due, *self._silent.values()) if at is not None), default=None)
-            ready = self._epoll.poll(timeout_until(due, time.monotonic()))
-            now = time.monotonic()
-            for fd, _ in ready:
-                if fd == self._wake_fd:
-                    return
-                if fd == self._door.fd:
-                    self._accept(now)
-                elif fd in self._sessions:
-                    self._turn(fd)
-            for fd in [fd for fd, at in self._silent.items() if now >= at]:
-                self._end(fd)
-            self._door.go_on(now)
-
-    def _accept(self, now: float) -> None:
-        try:
-            sock = self._door.take(now)
-        except OSError as error:
-            log.warning("no control session for now: %s", error)
-            return
-        if sock is None:
-            return
-        session = Session(sock)
+    def admit(self, sock: socket.socket, now: float) -> Session | None:
+        session = Session(sock, now + self._patience)
         if not may_connect(session.uid):
             log.warning("process %d of user %d refused: not this lab's user", session.pid, session.uid)
-            sock.close()
-            return
-        if len(self._sessions) >= SESSIONS and not self._make_room():
-            self._refuse(session)
-            return
+            return None
+        if len(self.sessions) >= SESSIONS and not self._make_room():
+            _refuse(session)
+            return None
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MESSAGE_BYTES)
-        self._sessions[sock.fileno()] = session
-        self._silent[sock.fileno()] = now + self._patience
+        return session
 
     def _make_room(self) -> bool:
         """Ends the session that has been idle longest. False: each holds something, such as a capture."""
-        idle = next((fd for fd, session in self._sessions.items() if not session.holds), None)
+        idle = next((session for session in self.sessions.values() if not session.holds), None)
         if idle is None:
             return False
-        log.warning("process %d disconnected: %d sessions are open", self._sessions[idle].pid, SESSIONS)
-        self._end(idle)
+        log.warning("process %d disconnected: %d sessions are open", idle.pid, SESSIONS)
+        self.finish(idle)
         return True
 
-    def _refuse(self, session: Session) -> None:
-        """Tells a client that there is no room for it."""
-        reply = {"error": f"{SESSIONS} sessions are open, each with a capture; end one of them"}
-        with contextlib.suppress(OSError):
-            session.sock.send(json.dumps(reply).encode(), socket.MSG_NOSIGNAL)
-            session.sock.recv(MESSAGE_BYTES)  # closed with something unread, the reply would be lost
-        session.close()
-
-    def _end(self, fd: int) -> None:
-        session = self._sessions.pop(fd)
-        self._silent.pop(fd, None)
-        self._epoll.unregister(fd)
-        session.close()
-
-    def _turn(self, fd: int) -> None:
-        """Answers a session's next request, which makes it the one that was active last."""
-        session = self._sessions[fd] = self._sessions.pop(fd)
-        try:
-            goes_on = self._answer(session)
-        except Exception:  # ends this session and no other
-            log.exception("process %d: internal error in its control session", session.pid)
-            goes_on = False
-        if not goes_on:
-            self._end(fd)
-
-    def _answer(self, session: Session) -> bool:
+    def serve(self, session: Session, now: float) -> bool:
         """Answers the next request. False: the client has gone, or is no client of ours."""
+        self.sessions[session.fd] = self.sessions.pop(session.fd)
         try:
             message, session.received, flags, _ = socket.recv_fds(session.sock, MESSAGE_BYTES, MAX_FDS)
         except BlockingIOError:
             return True
         except OSError:
             return False
-        self._silent.pop(session.sock.fileno(), None)
+        session.deadline = None
         session.fds, session.close_behind = [], []
         try:
             if not message or flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
@@ -229,6 +159,14 @@ class ControlServer(Closing):
             session.fds = []
             log.exception("%s: internal error", command)
             return {"error": f"{command}: internal error, see the log: {error!r}"}
+
+
+def _refuse(session: Session) -> None:
+    """Tells a client that there is no room for it."""
+    reply = {"error": f"{SESSIONS} sessions are open, each with a capture; end one of them"}
+    with contextlib.suppress(OSError):
+        session.sock.send(json.dumps(reply).encode(), socket.MSG_NOSIGNAL)
+        session.sock.recv(MESSAGE_BYTES)  # closed with something unread, the reply would be lost
 
 
 def _parsed(message: bytes) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cdna import logs
 from cdna.base.closing import Closing
-from cdna.descriptors import make_room
+from cdna.base.descriptors import make_room
 from cdna.errors import ConfigError
 from cdna.guest_driver.pump import Pump
 from cdna.interrupts import held

@@ -12,16 +12,15 @@ import os
 import re
 import select
 import socket
-import threading
 import time
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING
 
 from cdna import logs
-from cdna.base.closing import Closing
+from cdna.base.loop import Session, SessionServer
+from cdna.base.sockets import listen
 from cdna.errors import ConfigError, ResourceError
 from cdna.lab.metrics import CONTENT_TYPE, metrics_text
-from cdna.sockets import Door, listen, remove, timeout_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,14 +39,16 @@ SHARE = 0.1  # of a core, for making the text: the last one serves until then
 _END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
 
 
-class _Connection:
+class _Connection(Session):
     """A client: its request as far as it has come, then what is left of its answer."""
 
     def __init__(self, sock: socket.socket, deadline: float) -> None:
-        self.sock = sock
-        self.deadline = deadline
+        super().__init__(sock, deadline)
         self.request = bytearray()
         self.answer: list[memoryview] = []
+
+    def __str__(self) -> str:
+        return "metrics"
 
     def receive(self) -> bool:
         """Reads what has come. True: the request is whole, or too long. Raises OSError."""
@@ -66,113 +67,60 @@ class _Connection:
         return True
 
 
-class MetricsServer(Closing):
+class MetricsServer(SessionServer[_Connection]):
     """Answers GET /metrics until `close`, on HOST:PORT or on a Unix socket (mode 0600) at a path.
 
     patience: seconds that a request may take. ConfigError: neither of the two addresses. ResourceError: it
-    cannot listen there.
+    cannot listen there. Sessions: the oldest comes first.
     """
 
     def __init__(self, address: str, lab: Lab, *, patience: float = PATIENCE) -> None:
-        self._path: str | None = None
-        if "/" in address:
-            self._path = os.path.abspath(address)
-            self._listener = listen(self._path, kind=socket.SOCK_STREAM)
-            self._inode = os.stat(self._path).st_ino
-        else:
-            self._listener = _listen_tcp(address)
-        self.address = self._path or _text(self._listener)
+        path = os.path.abspath(address) if "/" in address else None
+        listener = _listen_tcp(address) if path is None else listen(path, kind=socket.SOCK_STREAM)
+        self.address = path or _text(listener)
         self._patience = patience
         self._text = _Text(lab)
-        self._connections: dict[int, _Connection] = {}  # the oldest comes first
-        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._epoll = select.epoll()
-        self._door = Door(self._listener, self._epoll)
-        self._epoll.register(self._wake_fd, select.EPOLLIN)
-        self._thread = threading.Thread(target=self._run, name="cdna-metrics", daemon=True)
-        self._thread.start()
+        super().__init__("cdna-metrics", log, listener, path, "metrics: no connection")
+        self.begin()
 
-    def close(self) -> None:
-        """Closing twice is harmless."""
-        if self._wake_fd < 0:
-            return
-        os.eventfd_write(self._wake_fd, 1)
-        self._thread.join()
-        for fd in list(self._connections):
-            self._end(fd)
-        if self._path is not None:
-            remove(self._path, self._inode)
-        self._listener.close()
-        self._epoll.close()
-        os.close(self._wake_fd)
-        self._wake_fd = -1
+    def admit(self, sock: socket.socket, now: float) -> _Connection:
+        if len(self.sessions) >= CONNECTIONS:
+            self.finish(next(iter(self.sessions.values())))
+        return _Connection(sock, now + self._patience)
 
-    def _run(self) -> None:
-        while True:
-            deadlines = [connection.deadline for connection in self._connections.values()]
-            if self._door.due is not None:
-                deadlines.append(self._door.due)
-            ready = self._epoll.poll(timeout_until(min(deadlines, default=None), time.monotonic()))
-            now = time.monotonic()
-            for fd, _ in ready:
-                if fd == self._wake_fd:
-                    return
-                if fd == self._door.fd:
-                    self._accept(now)
-                elif fd in self._connections:
-                    self._turn(fd, now)
-            for fd in [fd for fd, there in self._connections.items() if now >= there.deadline]:
-                self._end(fd)
-            self._door.go_on(now)
+    def accept(self, now: float) -> _Connection | None:
+        """Serves at once: a request that is there already is answered however many others come."""
+        connection = super().accept(now)
+        if connection is not None:
+            self._go_on(self.serve, connection, now)
+        return connection
 
-    def _accept(self, now: float) -> None:
+    def serve(self, session: _Connection, now: float) -> bool:
         try:
-            sock = self._door.take(now)
-        except OSError as error:
-            log.warning("metrics: no connection for now: %s", error)
-            return
-        if sock is None:
-            return
-        if len(self._connections) >= CONNECTIONS:
-            self._end(next(iter(self._connections)))
-        fd = sock.fileno()
-        self._connections[fd] = _Connection(sock, now + self._patience)
-        self._turn(fd, now)  # its request may be there: it is answered however many others come
-
-    def _turn(self, fd: int, now: float) -> None:
-        """Goes on with a connection. Whatever fails ends this connection alone."""
-        connection = self._connections[fd]
-        try:
-            if not connection.answer:
-                if not connection.receive():
-                    return
-                connection.answer = self._answer(bytes(connection.request))
-                connection.deadline = now + ANSWER_PATIENCE
-            connection.send()
-            connection.sock.shutdown(socket.SHUT_WR)
+            if not session.answer:
+                if not session.receive():
+                    return True
+                session.answer = self._answer(bytes(session.request))
+                session.deadline = now + ANSWER_PATIENCE
+            session.send()
+            session.sock.shutdown(socket.SHUT_WR)
         except BlockingIOError:
-            if connection.answer:
-                self._epoll.modify(fd, select.EPOLLOUT)
+            if session.answer:
+                self.hear(session, select.EPOLLOUT)
                 self._bound_answers()
-            return
+            return True
         except OSError:  # a client that left before its answer
             pass
-        except Exception:  # ends this connection and no other
-            log.exception("metrics: an internal error")
-        self._end(fd)
+        return False
 
     def _bound_answers(self) -> None:
-        answered = [fd for fd, connection in self._connections.items() if connection.answer]
+        answered = [connection for connection in self.sessions.values() if connection.answer]
         if len(answered) > ANSWERS:
-            self._end(answered[0])
+            self.finish(answered[0])
 
     def _answer(self, request: bytes) -> list[memoryview]:
         handler = _Handler(request, self._text)
         return [memoryview(part) for part in (handler.wfile.getvalue(), handler.body) if part]
-
-    def _end(self, fd: int) -> None:
-        self._epoll.unregister(fd)
-        self._connections.pop(fd).sock.close()
 
 
 class _Text:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from scapy.utils import RawPcapWriter
 
-from cdna.descriptors import write_patiently
+from cdna.base.descriptors import write_patiently
 from cdna.errors import CdnaError, ConfigError
 from cdna.nic.capture_file import BlockFile, create
 from cdna.nic.capture_walk import CaptureWalk

@@ -8,7 +8,7 @@ import stat
 import time
 from collections.abc import Callable
 
-from cdna.descriptors import write_patiently, write_whole
+from cdna.base.descriptors import write_patiently, write_whole
 from cdna.errors import ResourceError
 from cdna.nic.capture_reader import CaptureReader
 from cdna.nic.pcapng import PcapngWriter, whole_blocks

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
+from cdna.base.loop import Clock
 from cdna.errors import ConfigError
 
 SHARE = 0.1  # of the time
 BURST = 0.5  # seconds at once, after a pause: a virtual machine that starts has many requests
 REST = 2.0  # seconds, at most: one request may take long, such as to give back much memory
-
-Clock = Callable[[], float]
 
 
 class ControlTime:

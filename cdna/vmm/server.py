@@ -19,19 +19,17 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import socket
-import threading
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from cdna import logs
 from cdna.abi import ContextState, Protection
-from cdna.base.closing import Closing
+from cdna.base.loop import Clock, Session, SessionServer
+from cdna.base.sockets import listen, may_connect, peer
 from cdna.errors import CdnaError, ConfigError, ResourceError
-from cdna.sockets import Door, listen, may_connect, peer, remove, timeout_until
-from cdna.vmm.control_time import Clock, ControlTime
+from cdna.vmm.control_time import ControlTime
 from cdna.vmm.hypercall import HypercallBuffer, Malformed, Served
 from cdna.vmm.policy import REQUEST_BYTES, VERSION, Policy, Request, parse_request
 
@@ -44,24 +42,36 @@ WAITING = 32  # connections beside those of the guests: they have not made their
 PATIENCE = 10.0  # seconds from a connection to its request
 
 
-class _Connection:
-    """A guest's socket, and what was given to it."""
+class _Connection(Session):
+    """A guest's socket, and what was given to it. The deadline is its request's, or the end of its rest."""
 
-    def __init__(self, sock: socket.socket, until: float) -> None:
-        self.sock = sock
-        self.until = until  # its request has to have come
-        self.fd = sock.fileno()
+    def __init__(self, sock: socket.socket, deadline: float) -> None:
+        super().__init__(sock, deadline)
         self.pid, self.uid = peer(sock)
         self.guest: Guest | None = None
         self.context: Context | None = None
-        self.rests_until: float | None = None  # not read before; None: it has its turns
+        self.rests = False  # not read until the deadline
 
     def __str__(self) -> str:
         name = f"guest {self.guest.name!r}" if self.guest else "a guest to be"
         return f"{name} (process {self.pid}, user {self.uid})"
 
+    def take_back(self) -> None:
+        """Destroys the guest: what its process still maps is nobody else's memory."""
+        if self.context is not None:
+            self.context.on_revoke = None
+        if self.guest is not None:
+            self.guest.vmm.destroy_guest(self.guest)
+        self.context = self.guest = None
 
-class Server(Closing):
+    def close(self) -> None:
+        try:
+            self.take_back()
+        finally:
+            super().close()
+
+
+class Server(SessionServer[_Connection]):
     """Serves guests of other processes on a socket at `path`, until `close`. `Hypervisor.serve` makes it.
 
     clock, cost: those of `ControlTime`.
@@ -79,92 +89,46 @@ class Server(Closing):
         self.vmm = vmm
         self.path = os.fspath(path)
         self.policy = policy
-        self._clock = clock
         self._cost = cost
-        self._connections: dict[int, _Connection] = {}
         self._times: dict[int, ControlTime] = {}  # by user: of those that may connect
         self._buffer = HypercallBuffer(vmm.tables)
-        self._listener = listen(self.path, bool(policy.uids))
-        self._inode = os.stat(self.path).st_ino
-        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._epoll = select.epoll()
-        self._door = Door(self._listener, self._epoll)
-        self._epoll.register(self._wake_fd, select.EPOLLIN)
-        self._thread = threading.Thread(target=self._run, name="cdna-serve", daemon=True)
-        self._thread.start()
+        listener = listen(self.path, bool(policy.uids))
+        super().__init__("cdna-serve", log, listener, self.path, f"no more guests on {self.path}", clock)
+        self.begin()
 
     @property
     def guests(self) -> list[Guest]:
         """The guests that are connected."""
-        connections = list(self._connections.values())
-        return [c.guest for c in connections if c.guest is not None]
-
-    def close(self) -> None:
-        """Ends every connection and destroys its guest, removes the socket."""
-        if not self._thread.is_alive():
-            return
-        os.eventfd_write(self._wake_fd, 1)
-        self._thread.join()
-        for connection in list(self._connections.values()):
-            self._end(connection)
-        remove(self.path, self._inode)
-        self._listener.close()
-        self._epoll.close()
-        os.close(self._wake_fd)
+        return [c.guest for c in list(self.sessions.values()) if c.guest is not None]
 
     # --- the loop -----------------------------------------------------------------------------------------
 
-    def _run(self) -> None:
-        while True:
-            ready = self._epoll.poll(self._timeout(self._clock()))
-            self._go_on(self._clock())
-            for fd, _ in ready:
-                if fd == self._wake_fd:
-                    return
-                if fd == self._door.fd:
-                    self._accept()
-                elif fd in self._connections:
-                    self._turn(self._connections[fd])
-
-    def _timeout(self, now: float) -> float | None:
-        """Seconds until something is due; None: nothing is."""
-        due = [c.until if c.rests_until is None else c.rests_until for c in self._to_watch()]
-        if self._door.due is not None:
-            due.append(self._door.due)
-        return timeout_until(min(due, default=None), now)
-
-    def _to_watch(self) -> list[_Connection]:
-        """The connections for which something may be due: a rest ends, or patience."""
-        return [c for c in self._connections.values() if c.guest is None or c.rests_until is not None]
-
-    def _go_on(self, now: float) -> None:
-        """Does what is due: listens again, reads again, ends connections that make no request."""
-        self._door.go_on(now)
-        for connection in self._to_watch():
-            if connection.rests_until is None:
-                if now >= connection.until:
-                    log.warning("%s sent away: it made no request", connection)
-                    self._end(connection)
-            elif now >= connection.rests_until:
-                connection.rests_until = None
-                connection.until = max(connection.until, now + PATIENCE)
-                self._epoll.register(connection.fd, select.EPOLLIN)
-
-    def _turn(self, connection: _Connection) -> None:
-        """The next message of a connection; whatever goes wrong ends this one and no other."""
+    def serve(self, session: _Connection, now: float) -> bool:
+        """Handles a connection's next message; whatever goes wrong ends this one and no other."""
         try:
-            if not self._message(connection):
-                log.info("%s has gone", connection)
-                self._end(connection)
+            if self._message(session):
+                return True
+            log.info("%s has gone", session)
         except Malformed as error:
-            log.warning("%s sent away: %s", connection, error)
-            self._end(connection)
+            log.warning("%s sent away: %s", session, error)
         except OSError as error:
-            log.warning("%s lost: %s", connection, error)
-            self._end(connection)
-        except Exception:
-            log.exception("%s sent away by an internal error", connection)
-            self._end(connection)
+            log.warning("%s lost: %s", session, error)
+        return False
+
+    def expire(self, session: _Connection, now: float) -> bool:
+        """Reads again after a rest. False: it made no request."""
+        if not session.rests:
+            log.warning("%s sent away: it made no request", session)
+            return False
+        session.rests = False
+        session.deadline = now + PATIENCE
+        self.hear(session)
+        return True
+
+    def finish(self, session: _Connection) -> None:
+        """Ends a connection; what it had goes back, at the cost of its user."""
+        with self._times[session.uid].spent():
+            super().finish(session)
 
     def _message(self, connection: _Connection) -> bool:
         """Handles one message, if there is one. False: the guest has gone."""
@@ -180,42 +144,27 @@ class Server(Closing):
 
     # --- connecting ---------------------------------------------------------------------------------------
 
-    def _accept(self) -> None:
-        try:
-            sock = self._door.take(self._clock())
-        except OSError as error:
-            log.warning("no more guests on %s for now: %s", self.path, error)
-            return
-        if sock is None:
-            return
-        try:
-            self._admit(sock)
-        except OSError as error:
-            log.warning("a guest to be lost: %s", error)
-            sock.close()
-
-    def _admit(self, sock: socket.socket) -> None:
+    def admit(self, sock: socket.socket, now: float) -> _Connection | None:
         """Checks who has connected, and listens to them from now on."""
-        connection = _Connection(sock, self._clock() + PATIENCE)
+        connection = _Connection(sock, now + PATIENCE)
         if not may_connect(connection.uid, self.policy.uids):
             log.warning("%s refused: this user may not connect to %s", connection, self.path)
-            sock.close()
-            return
+            return None
         if connection.uid not in self._times:
-            times = ControlTime(self.policy.control_share, clock=self._clock, cost=self._cost)
+            times = ControlTime(self.policy.control_share, clock=self.clock, cost=self._cost)
             self._times[connection.uid] = times
-        waiting = [c for c in self._connections.values() if c.guest is None]
+        waiting = [c for c in self.sessions.values() if c.guest is None]
         if len(waiting) >= WAITING:  # the one that has been idle longest makes room
             log.warning("%s sent away: it made no request, and others wait", waiting[0])
-            self._end(waiting[0])
-        self._connections[connection.fd] = connection
+            self.finish(waiting[0])
+        return connection
 
     def _request(self, connection: _Connection) -> bool:
         spending = self._times[connection.uid]
         due = spending.due()
         if due is not None:
-            connection.rests_until = due
-            self._epoll.unregister(connection.fd)
+            connection.rests, connection.deadline = True, due
+            self.unwatch(connection.fd)
             return True
         try:
             payload = connection.sock.recv(REQUEST_BYTES + 1)
@@ -226,12 +175,13 @@ class Server(Closing):
         try:
             with spending.spent():
                 self._attach(connection, parse_request(payload, self.policy))
+            connection.deadline = None
         except (CdnaError, OSError) as error:
             log.warning("%s refused: %.200s", connection, error)
-            self._take_back(connection)
+            connection.take_back()
             kind = "ConfigError" if isinstance(error, ConfigError) else "ResourceError"
             _send(connection, {"error": kind, "message": str(error)[:1000]})
-            self._end(connection)
+            self.finish(connection)
         return True
 
     def _attach(self, connection: _Connection, request: Request) -> None:
@@ -254,27 +204,6 @@ class Server(Closing):
             fds = [memory_fd, page_fd, rings_fd, theirs.fileno()]
             _send(connection, geometry(context), fds)
         log.info("%s: context %d, %s", connection, context.index, context.mac)
-
-    def _end(self, connection: _Connection) -> None:
-        """Ends a connection; what it had goes back."""
-        if self._connections.pop(connection.fd, None) is None:
-            return
-        if connection.rests_until is None:
-            self._epoll.unregister(connection.fd)
-        try:
-            with self._times[connection.uid].spent():
-                self._take_back(connection)
-        except Exception:  # the others are served whatever happens here
-            log.exception("%s was not taken back whole", connection)
-        connection.sock.close()
-
-    def _take_back(self, connection: _Connection) -> None:
-        """Destroys the guest of a connection: what its process still maps is nobody else's memory."""
-        if connection.context is not None:
-            connection.context.on_revoke = None
-        if connection.guest is not None:
-            self.vmm.destroy_guest(connection.guest)
-        connection.context = connection.guest = None
 
 
 def geometry(context: Context) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from cdna.base.sockets import listen
 from cdna.errors import CdnaError, ConfigError, ResourceError
 from cdna.lab.control import (
     SESSIONS,
@@ -24,7 +25,6 @@ from cdna.lab.control import (
     default_path,
     make_directory,
 )
-from cdna.sockets import listen
 from tests.support.lab import wait_for
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from cdna.base.sockets import may_connect
 from cdna.errors import ConfigError
 from cdna.lab.guest_plans import context_settings, guest_plan
 from cdna.lab.plan import NETS, LabPlan
@@ -19,7 +20,6 @@ from cdna.sandbox import Needs, landlock, needs_of
 from cdna.sandbox.calls import ALWAYS, NAMESPACES, PACKET, TAP
 from cdna.sandbox.landlock import Access
 from cdna.sandbox.privileges import Capability, user_of
-from cdna.sockets import may_connect
 
 NAMES = """
 import ctypes, json, os, threading

@@ -121,7 +121,7 @@ def test_a_guest_that_takes_anothers_default_address(machine, tmp_path):
 
 def test_out_of_descriptors_until_somebody_goes(machine, tmp_path, monkeypatch):
     """The server stops listening and takes it up again; nobody is turned away for good."""
-    monkeypatch.setattr("cdna.sockets.ACCEPT_AGAIN", 0.001)
+    monkeypatch.setattr("cdna.base.loop.ACCEPT_AGAIN", 0.001)
     with machine.serve(tmp_path / "vmm") as server:
         first = RemoteDriver(tmp_path / "vmm", name="first")
         listener = server._listener

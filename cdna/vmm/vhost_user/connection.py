@@ -9,7 +9,7 @@ from __future__ import annotations
 import select
 import socket
 
-from cdna.sockets import peer
+from cdna.base.sockets import peer
 from cdna.vmm.vhost_user.descriptors import Discard
 from cdna.vmm.vhost_user.messages import (
     FLAG_REPLY,

@@ -7,6 +7,7 @@ others wait in its ring.
 
 from __future__ import annotations
 
+import select
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -49,7 +50,7 @@ class ControlRing(ControlQueue):
     def set_kick(self, queue: int, fd: int) -> None:
         if fd >= 0:
             event_descriptor(fd, f"kick descriptor of queue {queue}")
-            self._server.watch(fd, self._turn, edge=True)
+            self._server.watch(fd, self._turn, select.EPOLLIN | select.EPOLLET)
         if self.kick_fd >= 0:
             self._server.unwatch(self.kick_fd)
         super().set_kick(queue, fd)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import socket
 
+from cdna.base.sockets import ACCEPT_AGAIN, listen, remove
 from cdna.errors import ResourceError
-from cdna.sockets import ACCEPT_AGAIN, listen, remove
 
 CONNECT_AGAIN = 0.5  # seconds between two attempts while nobody listens
 

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from cdna import logs
 from cdna.abi import ContextState
+from cdna.base.sockets import may_connect
 from cdna.base.units import parse_mac
-from cdna.sockets import may_connect
 from cdna.virtio import Feature
 from cdna.vmm.control_time import ControlTime
 from cdna.vmm.vhost_user.backend import Backend

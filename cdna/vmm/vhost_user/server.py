@@ -10,20 +10,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
-import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from cdna import logs
 from cdna.abi import Protection
-from cdna.base.closing import Closing
+from cdna.base.loop import Clock, Loop
 from cdna.errors import ConfigError, whole
 from cdna.nic.virtio_device import VirtioDevice
-from cdna.sockets import timeout_until
 from cdna.virtio import VirtioLimits
-from cdna.vmm.control_time import SHARE, Clock
+from cdna.vmm.control_time import SHARE
 from cdna.vmm.settings import ContextSettings
 from cdna.vmm.vhost_user.endpoint import Connecting, Listening
 from cdna.vmm.vhost_user.features import OFFERED, OFFERED_PROTOCOL, PAIRS, check_offer
@@ -41,7 +38,7 @@ GUEST_MEMORY = 4096  # bytes: the VMM gives such a guest one page that it never 
 MAX_MTU = 65535
 
 
-class VhostUserServer(Closing):
+class VhostUserServer(Loop):
     """Serves virtual machines and DPDK programs, a socket each, until `close`.
 
     control_share: of the time, that the requests of one guest may take. clock, cost: those of `ControlTime`.
@@ -55,19 +52,12 @@ class VhostUserServer(Closing):
         clock: Clock = time.monotonic,
         cost: Clock = time.thread_time,
     ) -> None:
+        super().__init__("cdna-vhost-user", log, clock)
         self.vmm = vmm
         self.control_share = control_share
-        self.clock = clock
         self.cost = cost
-        self.lock = threading.RLock()
         self._guests: list[VhostUserGuest] = []
-        self._ready: dict[int, Callable[[float], None]] = {}  # by descriptor: what to do when it is readable
-        self._closing = False
-        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._epoll = select.epoll()
-        self.watch(self._wake_fd, lambda now: self._drain())
-        self._thread = threading.Thread(target=self._run, name="cdna-vhost-user", daemon=True)
-        self._thread.start()
+        self.begin()
 
     @property
     def guests(self) -> list[VhostUserGuest]:
@@ -110,7 +100,7 @@ class VhostUserServer(Closing):
         path, uids = os.fspath(path), tuple(uids)
         endpoint = Connecting(path) if client else Listening(path, bool(uids))
         with self.lock:
-            if self._closing:
+            if self.closed:
                 raise ConfigError("this server was closed: make another")
             with contextlib.ExitStack() as undo:
                 domain = self.vmm.create_guest(name, GUEST_MEMORY)
@@ -148,63 +138,13 @@ class VhostUserServer(Closing):
             guest.device.close()
             self.vmm.destroy_guest(guest.context.guest)
 
-    def close(self) -> None:
-        """Removes all guests and ends the thread. Closing twice is harmless."""
-        with self.lock:
-            if self._closing:
-                return
-            self._closing = True
-        self.wake()
-        self._thread.join()
-        for guest in self.guests:
-            self.remove(guest)
-        self._epoll.close()
-        os.close(self._wake_fd)
-
-    # --- for guests -----------------------------------------------------------------------------------------
-
-    def watch(self, fd: int, act: Callable[[float], None], *, edge: bool = False) -> None:
-        """Calls `act` with the time, under the lock, whenever the descriptor is readable. Twice is once.
-
-        edge: when it becomes so, or is written again; nobody has to read it.
-        """
-        if fd not in self._ready:
-            self._epoll.register(fd, select.EPOLLIN | (select.EPOLLET if edge else 0))
-        self._ready[fd] = act
-
-    def unwatch(self, fd: int) -> None:
-        """To be called before the descriptor is closed; of one that is not watched it is harmless."""
-        if self._ready.pop(fd, None) is not None:
-            self._epoll.unregister(fd)
-
-    def wake(self) -> None:
-        """Has the thread look at its guests anew."""
-        with contextlib.suppress(OSError):
-            os.eventfd_write(self._wake_fd, 1)
-
     # --- the thread -----------------------------------------------------------------------------------------
 
-    def _run(self) -> None:
-        while True:
-            with self.lock:
-                if self._closing:
-                    return
-                timeout = self._timeout(self.clock())
-            ready = self._epoll.poll(timeout)
-            with self.lock:
-                self._turn([fd for fd, _ in ready])
+    def due(self) -> Iterable[float]:
+        return (at for guest in self._guests if (at := guest.due()) is not None)
 
-    def _turn(self, ready: list[int]) -> None:
-        now = self.clock()
-        for fd in ready:
-            act = self._ready.get(fd)  # none: an earlier one of this turn ended it
-            if act is not None:
-                try:
-                    act(now)
-                except Exception:  # the other guests go on
-                    log.exception("internal error: descriptor %d is heard no more", fd)
-                    self.unwatch(fd)
-        for guest in list(self._guests):
+    def tick(self, now: float) -> None:
+        for guest in self.guests:
             if guest.context.revoked:
                 log.warning("guest %r: its context was revoked", guest.name)
                 self.remove(guest)
@@ -215,11 +155,6 @@ class VhostUserServer(Closing):
                     log.exception("guest %r: internal error; it is removed", guest.name)
                     self.remove(guest)
 
-    def _timeout(self, now: float) -> float | None:
-        """Seconds until something is due; None: nothing is."""
-        due = [at for guest in self._guests if (at := guest.due()) is not None]
-        return timeout_until(min(due, default=None), now)
-
-    def _drain(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self._wake_fd)
+    def end(self) -> None:
+        for guest in self.guests:
+            self.remove(guest)

@@ -1,12 +1,10 @@
-"""Listening: at a path where an ended process may have left its socket, and with back-off."""
+"""Unix sockets: listening at a path where an ended process may have left its socket, and who connects."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import math
 import os
-import select
 import socket
 import stat
 import struct
@@ -56,51 +54,6 @@ def listen(path: str, others: bool = False, kind: socket.SocketKind = socket.SOC
             f"cannot listen on {path!r}: {error.strerror or error}; give another path"
         ) from None
     return listener
-
-
-class Door:
-    """A listening socket in an epoll loop. Out of descriptors, it is not watched for a while (back-off).
-
-    It would be ready all that time, and the loop spin. Connections wait in the kernel's queue meanwhile.
-    """
-
-    def __init__(self, listener: socket.socket, epoll: select.epoll) -> None:
-        self.fd = listener.fileno()
-        self.due: float | None = None  # when it is watched again; None: it is
-        self._listener = listener
-        self._epoll = epoll
-        epoll.register(listener, select.EPOLLIN)
-
-    def take(self, now: float) -> socket.socket | None:
-        """The next connection, nonblocking and watched for input by the loop; None: it has gone again.
-
-        OSError: out of descriptors or memory.
-        """
-        with contextlib.ExitStack() as undo:
-            try:
-                sock, _ = self._listener.accept()
-                undo.callback(sock.close)
-                self._epoll.register(sock, select.EPOLLIN)
-            except (BlockingIOError, ConnectionAbortedError):
-                return None
-            except OSError:
-                self._epoll.modify(self.fd, 0)
-                self.due = now + ACCEPT_AGAIN
-                raise
-            undo.pop_all()
-        sock.setblocking(False)
-        return sock
-
-    def go_on(self, now: float) -> None:
-        """Watches again, when that is due."""
-        if self.due is not None and now >= self.due:
-            self._epoll.modify(self.fd, select.EPOLLIN)
-            self.due = None
-
-
-def timeout_until(due: float | None, now: float) -> float | None:
-    """Seconds from `now` until `due`, rounded up to what epoll counts in; None: for ever."""
-    return None if due is None else math.ceil(max(0.0, due - now) * 1000) / 1000
 
 
 def remove(path: str, inode: int) -> None:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from cdna.descriptors import make_room, readable
+from cdna.base.descriptors import make_room, readable
 from cdna.errors import ResourceError
 
 
@@ -30,7 +30,7 @@ def test_a_descriptor_that_select_does_not_take():
 
 def test_too_few_for_so_many():
     code = (
-        "import resource, sys; from cdna.descriptors import make_room\n"
+        "import resource, sys; from cdna.base.descriptors import make_room\n"
         "from cdna.lab import syscalls\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 200))\n"
         "make_room(100, '30 guests'); print(resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 100)\n"

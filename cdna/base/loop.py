@@ -1,0 +1,257 @@
+"""The one loop of all servers: a thread that waits for descriptors, for times, and for no client.
+
+    Loop           descriptors with what to do when they are ready, times at which something is due, a wake-up
+    SessionServer  a loop with a listening socket: each connection is a session, perhaps with a deadline
+
+In a turn each descriptor that is ready is served once, so a client that floods its socket delays the others
+by no more than that. What other threads ask for happens between two turns, under `lock`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import select
+import threading
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from cdna.base.closing import Closing
+from cdna.base.sockets import ACCEPT_AGAIN, remove
+
+if TYPE_CHECKING:
+    import logging
+    import socket
+
+Clock = Callable[[], float]
+Act = Callable[[float], object]  # with the time, as the loop's clock counts
+
+
+class Loop(Closing):
+    """A thread that serves what it watches until `close`. A subclass calls `begin` when it is ready.
+
+    log: where internal errors go; each ends what it happened in, and nothing else.
+    """
+
+    def __init__(self, name: str, log: logging.Logger, clock: Clock = time.monotonic) -> None:
+        self.clock = clock
+        self.lock = threading.RLock()
+        self.log = log
+        self.closed = False
+        self._acts: dict[int, tuple[int, Act]] = {}  # by descriptor: for which events, and what to do
+        self._epoll = select.epoll()
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.watch(self._wake_fd, lambda now: os.eventfd_read(self._wake_fd))
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def begin(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ends the thread, then everything that it served. Closing twice is harmless."""
+        with self.lock:
+            if self.closed:
+                return
+            self.closed = True
+        self.wake()
+        self._thread.join()
+        self.end()
+        self._epoll.close()
+        fd, self._wake_fd = self._wake_fd, -1
+        os.close(fd)
+
+    def watch(self, fd: int, act: Act, events: int = select.EPOLLIN) -> None:
+        """Calls `act` under the lock whenever one of `events` is there. It replaces an earlier one."""
+        before, _ = self._acts.get(fd, (None, act))
+        if before is None:
+            self._epoll.register(fd, events)
+        elif before != events:
+            self._epoll.modify(fd, events)
+        self._acts[fd] = events, act
+
+    def unwatch(self, fd: int) -> None:
+        """To be called before the descriptor is closed; of one that is not watched it is harmless."""
+        if self._acts.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def wake(self) -> None:
+        """Has the thread take another turn, so that it asks anew what is due."""
+        with contextlib.suppress(ValueError):  # closed meanwhile, the descriptor is -1
+            os.eventfd_write(self._wake_fd, 1)
+
+    # --- of a subclass --------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def due(self) -> Iterable[float]:
+        """When `tick` has something to do."""
+
+    @abstractmethod
+    def tick(self, now: float) -> None:
+        """Does what is due. Called at the end of each turn."""
+
+    @abstractmethod
+    def end(self) -> None:
+        """Gives up what was served, once the thread has ended."""
+
+    # --- the thread -----------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            with self.lock:
+                if self.closed:
+                    return
+                timeout = timeout_until(min(self.due(), default=None), self.clock())
+            ready = self._epoll.poll(timeout)
+            with self.lock:
+                self._turn([fd for fd, _ in ready])
+
+    def _turn(self, ready: list[int]) -> None:
+        now = self.clock()
+        for fd in ready:
+            if fd in self._acts:  # else an earlier one of this turn ended it
+                try:
+                    self._acts[fd][1](now)
+                except Exception:
+                    self.log.exception("internal error: descriptor %d is heard no more", fd)
+                    self.unwatch(fd)
+        self.tick(now)
+
+
+class Session:
+    """A connection of a `SessionServer`, and until when it may go on as it does; None: for good."""
+
+    def __init__(self, sock: socket.socket, deadline: float | None) -> None:
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.deadline = deadline
+
+    def close(self) -> None:
+        self.sock.close()
+
+
+S = TypeVar("S", bound=Session)
+
+
+class SessionServer(Loop, Generic[S]):
+    """Serves the connections to `listener`, at `path` if it is a Unix socket's, which is removed at the end.
+
+    full: what cannot be had while this process is out of descriptors. Connections then wait in the kernel's
+    queue, and the listener is not watched for a while (back-off): it would be ready, and the loop would spin.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        log: logging.Logger,
+        listener: socket.socket,
+        path: str | None,
+        full: str,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        super().__init__(name, log, clock)
+        self.sessions: dict[int, S] = {}  # by descriptor
+        self._listener = listener
+        self._path = path
+        self._inode = os.stat(path).st_ino if path is not None else 0
+        self._full = full
+        self._listens_at: float | None = None  # again; None: it does
+        self.watch(listener.fileno(), self.accept)
+
+    # --- of a subclass --------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def admit(self, sock: socket.socket, now: float) -> S | None:
+        """The session of a new connection; None: it is refused. It may end others to make room."""
+
+    @abstractmethod
+    def serve(self, session: S, now: float) -> bool:
+        """Carries out the next message of a session. False: it has ended."""
+
+    def expire(self, session: S, now: float) -> bool:
+        """What happens at a session's deadline. False: it has ended."""
+        return False
+
+    # --- sessions -------------------------------------------------------------------------------------------
+
+    def hear(self, session: S, events: int = select.EPOLLIN) -> None:
+        """Has `serve` called when one of `events` is there."""
+        self.watch(session.fd, partial(self._go_on, self.serve, session), events)
+
+    def finish(self, session: S) -> None:
+        """Ends a session. Ending it twice is harmless."""
+        if self.sessions.pop(session.fd, None) is None:
+            return
+        self.unwatch(session.fd)
+        try:
+            session.close()
+        except Exception:  # the others go on
+            self.log.exception("%s was not ended whole", session)
+
+    def accept(self, now: float) -> S | None:
+        """Takes the next connection. The session that comes of it; None: none does."""
+        try:
+            sock, _ = self._listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return None
+        except OSError as error:
+            self._rest(error, now)
+            return None
+        sock.setblocking(False)
+        try:
+            session = self.admit(sock, now)
+        except OSError as error:
+            self.log.warning("a connection was lost: %s", error)
+            session = None
+        if session is None:
+            sock.close()
+            return None
+        self.sessions[session.fd] = session
+        try:
+            self.hear(session)
+        except OSError as error:
+            self.finish(session)
+            self._rest(error, now)
+            return None
+        return session
+
+    def due(self) -> Iterable[float]:
+        if self._listens_at is not None:
+            yield self._listens_at
+        yield from (s.deadline for s in self.sessions.values() if s.deadline is not None)
+
+    def tick(self, now: float) -> None:
+        for session in [s for s in self.sessions.values() if s.deadline is not None and now >= s.deadline]:
+            self._go_on(self.expire, session, now)
+        if self._listens_at is not None and now >= self._listens_at:
+            self._listens_at = None
+            self.watch(self._listener.fileno(), self.accept)
+
+    def end(self) -> None:
+        for session in list(self.sessions.values()):
+            self.finish(session)
+        if self._path is not None:
+            remove(self._path, self._inode)
+        self._listener.close()
+
+    def _rest(self, error: OSError, now: float) -> None:
+        self.log.warning("%s for now: %s", self._full, error)
+        self.watch(self._listener.fileno(), self.accept, events=0)
+        self._listens_at = now + ACCEPT_AGAIN
+
+    def _go_on(self, how: Callable[[S, float], bool], session: S, now: float) -> None:
+        try:
+            goes_on = how(session, now)
+        except Exception:  # ends this session and no other
+            self.log.exception("%s: internal error", session)
+            goes_on = False
+        if not goes_on:
+            self.finish(session)
+
+
+def timeout_until(due: float | None, now: float) -> float | None:
+    """Seconds from `now` until `due`, rounded up to what epoll counts in; None: for ever."""
+    return None if due is None else math.ceil(max(0.0, due - now) * 1000) / 1000
