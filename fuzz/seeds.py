@@ -114,10 +114,6 @@ def _virtio_desc(r: random.Random) -> bytes:
     return out + (_bytes(r, 1) if 0x80 <= kind < 0xC0 else b"") + (_bytes(r, 2) if kind >= 0xC0 else b"")
 
 
-def _virtio_descs(r: random.Random) -> bytes:
-    return b"".join(_virtio_desc(r) for _ in range(4))
-
-
 _VIRTIO: tuple[Callable[[random.Random], bytes], ...] = (
     lambda r: (
         bytes([0, r.choice((0, 1, 4, 5, 9, 13, 0x25, 0x24))]) + b"".join(_virtio_desc(r) for _ in range(4))

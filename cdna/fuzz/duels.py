@@ -181,7 +181,7 @@ def shrinking_buffers(deadline: float) -> Result:
 # --- virtio rings -----------------------------------------------------------------------------------------
 
 
-class Guest:
+class VirtioGuest:
     """A guest with a virtio device and no frontend, whose memory is mapped here as its driver maps it.
 
     Two regions adjoin in the guest and nowhere else; between the first one's end and that of its last page
@@ -241,16 +241,16 @@ class Guest:
 @contextmanager
 def virtio_guest(
     machine: Machine, queue: int = 1, number: int = 10, features: int = SPLIT
-) -> Iterator[Guest]:
+) -> Iterator[VirtioGuest]:
     """One of the two queues is served."""
-    guest = Guest(machine, number, (queue,), features)
+    guest = VirtioGuest(machine, number, (queue,), features)
     try:
         yield guest
     finally:
         guest.close()
 
 
-def sends(guest: Guest, machine: Machine, wire: QueueWire, head: int) -> list[bytes]:
+def sends(guest: VirtioGuest, machine: Machine, wire: QueueWire, head: int) -> list[bytes]:
     """The buffer at `head` some times over; what came out."""
     tx = guest.tx
     for _ in range(TRIES):

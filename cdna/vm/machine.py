@@ -192,10 +192,6 @@ class VirtualMachine(Closing):
         other._ready, other._ports = self._ready, {**self._ports}
         return float(told.get("downtime", 0)) / 1e3
 
-    def cpu_seconds(self) -> float:
-        """Time that QEMU has used so far, in user mode and in the kernel."""
-        return sum(cpu_times(self.pid))
-
     def close(self) -> None:
         """Ends QEMU. Closing twice is harmless."""
         self._undo.close()

@@ -28,7 +28,7 @@ def cdna(*arguments: str) -> list[str]:
     return python("cdna.cli", *arguments)
 
 
-class Server(Closing):
+class ServeProcess(Closing):
     """A `cdna serve` that is ready when this is made. ResourceError: it says what is wrong.
 
     contexts: what --context takes, each; wire: what --wire takes. The sockets of guests are files in

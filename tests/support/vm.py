@@ -25,7 +25,7 @@ from cdna.vm import image
 from cdna.vm.host import HostNetwork
 from cdna.vm.machine import VirtualMachine, die_with_parent
 from cdna.vm.network import Nic, VhostUser
-from cdna.vm.server import Server
+from cdna.vm.server import ServeProcess
 
 FILE_MIB = int(os.environ.get("CDNA_TEST_FILE_SIZE", "32"))
 DEADLINE = 90.0  # seconds, for what takes one or two
@@ -51,7 +51,7 @@ class Lan(Closing):
         self.host = host or self._undo.enter_context(HostNetwork())
         self.wire = f"{WIRE}{number}"
         self.server = self._undo.enter_context(
-            Server(self.host, [self._context(text) for text in contexts], wire=f"tap:{self.wire}")
+            ServeProcess(self.host, [self._context(text) for text in contexts], wire=f"tap:{self.wire}")
         )
         self._plugged: list[tuple[VirtualMachine, Nic]] = []
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from cdna.vm.host import HostNetwork
 from cdna.vm.machine import VirtualMachine
 from cdna.vm.network import Nic, Tap, VhostUser
-from cdna.vm.server import Server
+from cdna.vm.server import ServeProcess
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -79,7 +79,7 @@ class Cdna(Scene):
             f"vhost-user:{{place}}/{name},name={name},mac={self.mac(number)}"
             for number, name in enumerate(GUESTS)
         ]
-        self._server = self._undo.enter_context(Server(self.host, contexts))
+        self._server = self._undo.enter_context(ServeProcess(self.host, contexts))
         return [
             VhostUser("net0", self.mac(number), path=str(self._server.place / name))
             for number, name in enumerate(GUESTS)
