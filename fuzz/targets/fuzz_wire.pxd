@@ -7,7 +7,6 @@ from cdna.nic.wire cimport Wire
 
 cdef enum:
     WIRE_FRAMES = 8             # that can wait to be received
-    SENDERS = 16
 
 cdef struct fuzz_wire_t:
     uint32_t room               # frames that it takes until it is given more

@@ -50,7 +50,6 @@ from fuzz.targets.fuzz_wire import FuzzWire as _FuzzWire
 cdef enum:
     SCENES = 8
     REGIONS = 3
-    QUEUES = 4
     QUEUE_STRIDE = 0x200
     BUFFERS = 0x800             # in region 0
     NEIGHBOURS = 2

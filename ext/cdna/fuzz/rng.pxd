@@ -22,10 +22,3 @@ cdef inline uint32_t below(rng_t *rng, uint32_t n) noexcept nogil:
 
 cdef inline bint one_in(rng_t *rng, uint32_t n) noexcept nogil:
     return below(rng, n) == 0
-
-
-cdef inline uint64_t seeded(uint64_t seed, uint64_t number) noexcept nogil:
-    """The seed of the part `number` of what `seed` makes."""
-    cdef rng_t rng
-    rng.state = seed + number * <uint64_t>0xD6E8FEB86659FD93
-    return next_u64(&rng)
