@@ -1,7 +1,6 @@
 """`cdna ctl`: looks at a running lab, and changes it."""
 
 import json as json_format
-import os
 from contextvars import ContextVar
 from typing import Annotated, Any
 
@@ -11,9 +10,9 @@ from cdna.cli import output
 from cdna.cli.exits import DONE
 from cdna.cli.running import Socket
 from cdna.errors import ConfigError
-from cdna.lab import values
 from cdna.lab.control import ControlClient
 from cdna.lab.guest_plans import context_settings
+from cdna.lab.kinds import KINDS, remark_of
 
 app = typer.Typer(help="Look at a running lab, and change it.", add_completion=False)
 
@@ -51,11 +50,7 @@ def list_guests(json: Json = False, socket: Socket = None) -> int:
     faults = "".join(
         f"{guest['guest']} is stopped: {guest['fault']}\n" for guest in reply["guests"] if guest["fault"]
     )
-    faults += "".join(
-        f"{guest['guest']} has deleted its device: cdna ctl reset {guest['guest']} makes it anew\n"
-        for guest in reply["guests"]
-        if guest.get("device") is False
-    )
+    faults += "".join(f"{remark}\n" for guest in reply["guests"] if (remark := remark_of(guest)))
     host = f", the host has {' '.join(wire['host'])}" if wire["host"] else ""
     line = f"wire {wire['wire']}: link {wire['link']}{host}\n"
     output.show(style.render(guests_table(reply["guests"], style)) + faults + line)
@@ -140,10 +135,10 @@ def add(
         if len(given) > 1:
             raise ConfigError(f"{name:.60}: give its settings behind it, such as {name:.60},rate=1G")
         given = context_settings("context", name)
-        if "path" in given:
-            given["path"] = os.path.abspath(given["path"])  # of this directory, not the server's
-        if "user" in given:  # which the server, in its sandbox, has no file to look up in
-            given["user"] = [str(uid) for uid in values.users(f"{name:.60}: user", given["user"])]
+        for setting in KINDS[given["kind"]].settings:
+            if setting.local is not None and setting.name in given:
+                where = f"{name:.60}: {setting.name}"
+                given[setting.name] = setting.local(where, given[setting.name])
     guest = _ask(socket, "add", settings=given)["guest"]
     where = " ".join(guest["addresses"]) or guest.get("socket") or guest["kind"]
     output.show(f"{guest['guest']}: {where}, {guest['mac']}\n")

@@ -84,7 +84,6 @@ def up(
     run(
         replace(plan, **changes),
         _say,
-        namespaces=True,
         socket=socket,
         seconds=seconds_of(seconds),
         json_to=None if json is None else output.file_to_write("--json", json),

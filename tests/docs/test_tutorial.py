@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cdna.doctor.host import try_out
+from cdna.extend.host import try_out
+from cdna.nic.wires import tap_trial
 from tests.support.console import Shell, steps
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +22,7 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
     missing = [program for program in PROGRAMS if shutil.which(program) is None]
     if missing:
         pytest.skip(f"the tutorial needs {', '.join(missing)}")
-    tap = try_out("tap")
+    tap = try_out(tap_trial.tap)
     if not tap.works:
         pytest.skip(f"the tutorial needs a namespace with a tap: {tap.reason}")
     runtime, work = tmp_path / "runtime", tmp_path / "work"

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from cdna.abi import ContextState
-from cdna.lab.guest_plans import GuestPlan
+from cdna.errors import ConfigError
+from cdna.lab.kinds import CONTEXT, GuestPlan
 from cdna.vmm.settings import ContextSettings
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from cdna.vmm.vhost_user import VhostUserServer
 
 # What every context can change while it runs.
-LIVE_SETTINGS = ("vlan", "weight", "rate", "anti_spoof", "promiscuous")
+LIVE_SETTINGS = tuple(setting.name for setting in CONTEXT if setting.live)
 CLOSERS = 32  # threads
 
 Plan = TypeVar("Plan", bound=GuestPlan)
@@ -79,9 +80,6 @@ class Member(ABC, Generic[Plan]):
 
     Errors of making one: ConfigError, ResourceError; then nothing is left behind.
     """
-
-    # Of the plan, beside LIVE_SETTINGS: what `change` can take while the guest runs.
-    changeable: tuple[str, ...] = ()
 
     def __init__(self, shared: Shared, plan: Plan) -> None:
         self.shared = shared
@@ -162,6 +160,12 @@ class Member(ABC, Generic[Plan]):
         """Makes it as `plan` says, in which the settings `given` are new. An error changes nothing."""
         self.context.set(**{key: getattr(plan, key) for key in LIVE_SETTINGS if key in given})
         self.plan = plan
+
+    def enter(self) -> tuple[list[int], tuple[str, ...]]:
+        """The network namespace that programs run in, and its name servers. ConfigError: it has none."""
+        raise ConfigError(
+            f"guest {self.plan.name}: a {self.plan.kind} guest; programs run inside namespaces only"
+        )
 
     @abstractmethod
     def set_link(self, up: bool) -> None:
