@@ -1,6 +1,7 @@
 """`cdna ctl`: looks at a running lab, and changes it."""
 
 import json as json_format
+from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 from cdna.cli import output
 from cdna.cli.exits import DONE
 from cdna.cli.running import Socket
+from cdna.cli.settings import NONE, live_settings, with_settings
 from cdna.errors import ConfigError
 from cdna.lab.control import ControlClient
 from cdna.lab.guest_plans import context_settings
@@ -95,6 +97,7 @@ def stats(
 
 
 @app.command("add")
+@with_settings(shared=False)
 def add(
     name: Annotated[
         str,
@@ -102,35 +105,11 @@ def add(
             metavar="NAME|KIND:TARGET,...", help="The new guest's name; or a context as for cdna serve."
         ),
     ],
-    address: Annotated[
-        _Text, typer.Option(metavar="ADDRESS,...", help="Default: the next that is free.")
-    ] = None,
-    mac: Annotated[_Text, typer.Option(metavar="MAC", help="Default: the context's own.")] = None,
-    gateway: Annotated[_Text, typer.Option(metavar="ADDRESS,...", help="Default routes.")] = None,
-    dns: Annotated[_Text, typer.Option(metavar="ADDRESS,...", help="Its name servers.")] = None,
-    vlan: Annotated[_Text, typer.Option(metavar="ID|trunk", help="Its VLAN.")] = None,
-    rate: Annotated[_Text, typer.Option(metavar="RATE", help="Bits a second that it may send.")] = None,
-    weight: Annotated[_Text, typer.Option(metavar="N", help="Its share when guests compete.")] = None,
-    protection: Annotated[_Text, typer.Option(metavar="MODE", help="DMA protection.")] = None,
-    mtu: Annotated[_Text, typer.Option(metavar="BYTES", help="Largest packet.")] = None,
-    gro: Annotated[_Text, typer.Option(metavar="on|off", help="Join UDP datagrams on arrival.")] = None,
+    settings: Mapping[str, str] = NONE,
     socket: Socket = None,
 ) -> int:
     """Add a guest."""
-    settings = {
-        "name": name,
-        "address": address,
-        "mac": mac,
-        "gateway": gateway,
-        "dns": dns,
-        "vlan": vlan,
-        "rate": rate,
-        "weight": weight,
-        "protection": protection,
-        "mtu": mtu,
-        "gro": gro,
-    }
-    given: dict[str, Any] = {key: value for key, value in settings.items() if value is not None}
+    given: dict[str, Any] = {"name": name, **settings}
     if ":" in name:
         if len(given) > 1:
             raise ConfigError(f"{name:.60}: give its settings behind it, such as {name:.60},rate=1G")
@@ -170,9 +149,7 @@ def change(
     guest: Guest,
     settings: Annotated[
         list[str],
-        typer.Argument(
-            metavar="NAME=VALUE...", help="rate, weight, vlan, anti_spoof, promiscuous, protection, gro."
-        ),
+        typer.Argument(metavar="NAME=VALUE...", help=f"{live_settings()}."),
     ],
     socket: Socket = None,
 ) -> int:

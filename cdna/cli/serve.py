@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cdna.base import readers
 from cdna.cli import output
 from cdna.cli.exits import DONE
 from cdna.cli.running import Cpu, For, Identity, JsonFile, Metrics, Socket, Wire, check_alone, run, seconds_of
@@ -88,13 +89,13 @@ def serve(
         plan = _plan(context or [], wire, net, host)
     changes: dict[str, Any] = {"metrics": metrics} if metrics is not None else {}
     if identity is not None:
-        changes["identity"] = values.text("--identity", identity)
+        changes["identity"] = readers.text("--identity", identity)
     if cpu is not None:
         changes["cpu"] = values.cpu("--cpu", cpu)
     if poll is not None:
-        changes["poll"] = values.one_of("--poll", poll, POLLS)
+        changes["poll"] = readers.one_of("--poll", poll, POLLS)
     if sandbox is not None:
-        changes["sandbox"] = values.one_of("--sandbox", sandbox, SANDBOXES)
+        changes["sandbox"] = readers.one_of("--sandbox", sandbox, SANDBOXES)
     logging.basicConfig(format=f"{PROGRAM}: %(message)s", level=logging.INFO)
     run(
         replace(plan, **changes),

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from cdna.base import readers
 from cdna.errors import ConfigError
 from cdna.lab import values
 from cdna.lab.kinds import DEFAULT, KINDS, GuestKind, GuestPlan
@@ -19,7 +20,7 @@ def kind_named(where: str, name: object) -> GuestKind:
     """The kind of this name. ConfigError: there is none."""
     kind = KINDS.get(name) if isinstance(name, str) else None
     if kind is None:
-        raise values.bad(where, name, f"give one of {', '.join(KINDS.names())}")
+        raise readers.bad(where, name, f"give one of {', '.join(KINDS.names())}")
     return kind
 
 
@@ -68,7 +69,7 @@ def context_settings(where: str, text: str) -> dict[str, Any]:
     if not colon or known is None or not value:
         forms = ", ".join(map(form_of, KINDS.names()))
         raise ConfigError(f"{where} {text!r:.80}: give one of {forms}, settings such as rate=1G behind it")
-    several = [setting.name for setting in (*known.settings, *known.networked) if setting.several]
+    several = [setting.name for setting in known.all_settings if setting.several]
     settings: dict[str, Any] = {"kind": kind, known.target: value}
     key = ""
     for pair in pairs:

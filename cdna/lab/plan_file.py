@@ -34,6 +34,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cdna.base import readers
 from cdna.errors import ConfigError, ResourceError
 from cdna.lab import values
 from cdna.lab.guest_plans import guest_plan, kind_named
@@ -105,20 +106,20 @@ def plan_from(file: str, table: Mapping[str, Any]) -> LabPlan:
         for what, given in (("guest", _guests(file, table)), ("context", _contexts(file, table)))
         for i, settings in enumerate(given, 1)
     ]
-    wire = values.text(f"{file}: wire", table.get("wire", WIRE))
+    wire = readers.text(f"{file}: wire", table.get("wire", WIRE))
     host = host_addresses(net)
     if "host" in table:
         host = values.addresses(f"{file}: host", table["host"], net)
     elif "net" not in table and "context" in table and not has_addressed(guests):
         host = ()  # nobody here has addresses of ours
     texts = {
-        key: values.text(f"{file}: {key}", table[key])
+        key: readers.text(f"{file}: {key}", table[key])
         for key in ("socket", "metrics", "identity")
         if key in table
     }
-    poll = values.one_of(f"{file}: poll", table.get("poll", POLLS[0]), POLLS)
+    poll = readers.one_of(f"{file}: poll", table.get("poll", POLLS[0]), POLLS)
     cpu = values.cpu(f"{file}: cpu", table["cpu"]) if "cpu" in table else None
-    sandbox = values.one_of(f"{file}: sandbox", table.get("sandbox", SANDBOXES[0]), SANDBOXES)
+    sandbox = readers.one_of(f"{file}: sandbox", table.get("sandbox", SANDBOXES[0]), SANDBOXES)
     try:
         return LabPlan(
             tuple(with_addresses(guests, net, host)),
@@ -141,7 +142,7 @@ def _guests(file: str, table: Mapping[str, Any]) -> list[Mapping[str, Any]]:
             f"{file}: guests and [[guest]]: give a number of them or a table for each, not both"
         )
     if "guests" in table:
-        return list(plain_guests(values.whole(f"{file}: guests", table["guests"], 0, MAX_GUESTS)))
+        return list(plain_guests(readers.whole(f"{file}: guests", table["guests"], 0, MAX_GUESTS)))
     keys = KINDS[DEFAULT].keys
     tables = _tables(file, table, "guest")
     guests = [_table(f"{file}: [[guest]] {i}", guest, keys) for i, guest in enumerate(tables, 1)]

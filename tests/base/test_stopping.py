@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from cdna.base.descriptors import write_patiently
+from cdna.base.stopping import Stop, stop_signals
 from cdna.interrupts import held
 from cdna.nic.capture import CaptureWriter
-from cdna.base.stopping import Stop, stop_signals
 from tests.support.lab import CDNA, DEADLINE, needs_namespaces, wait_for
 
 

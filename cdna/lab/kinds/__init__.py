@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from cdna.extend.permits import Permits
 from cdna.extend.registry import Registry
 from cdna.extend.setting import Setting
-from cdna.lab import values
+from cdna.vmm.settings import SETTINGS, Declared
 
 if TYPE_CHECKING:
     from cdna.extend.host import Check
@@ -36,24 +36,14 @@ DEFAULT = "namespace"  # the kind of a guest that is given no kind
 
 
 @dataclass(frozen=True)
-class GuestPlan:
-    """What every guest has. mac: None gives it the context's own.
-
-    vlan, weight, rate, protection, mtu, anti_spoof, promiscuous: `ContextSettings`.
-    """
+class GuestPlan(Declared):
+    """What every guest has."""
 
     kind: ClassVar[str]
 
     name: str
-    mac: str | None = None
     addresses: tuple[Interface, ...] = ()
-    vlan: int | str = 0
-    weight: int = 1
-    rate: float = 0  # bits a second, 0: no limit
-    protection: str = "validated"
-    mtu: int = 1500
-    anti_spoof: bool = True
-    promiscuous: bool = False
+    mtu: int = field(default=1500, kw_only=True)
 
     def claims(self) -> Mapping[str, str]:
         """What no other guest of a lab can have as well, by what it is called: {"socket": path}."""
@@ -64,17 +54,9 @@ class GuestPlan:
         return Permits()
 
 
-# What every kind can be told, about its context.
-CONTEXT = (
-    Setting("mac", values.mac),
-    Setting("vlan", values.vlan, live=True, shared=True),
-    Setting("weight", values.weight, live=True, shared=True),
-    Setting("rate", values.rate, live=True, shared=True),
-    Setting("anti_spoof", values.switch, live=True),
-    Setting("promiscuous", values.switch, live=True),
-)
-PROTECTION = Setting("protection", values.protection, live=True, shared=True)
-MTU = Setting("mtu", values.mtu, shared=True)
+# What every kind can be told, about its context; and what some can.
+PROTECTION, MTU = SETTINGS["protection"], SETTINGS["mtu"]
+CONTEXT = tuple(setting for setting in SETTINGS.values() if setting not in (PROTECTION, MTU))
 
 Given = Mapping[str, tuple[str, object]]  # by setting: where it stood, and the value
 
@@ -127,7 +109,12 @@ class GuestKind:
     @property
     def keys(self) -> tuple[str, ...]:
         """The names of all settings of a guest of this kind, its kind aside."""
-        return ("name", *(setting.name for setting in (*self.settings, *self.networked)))
+        return ("name", *(setting.name for setting in self.all_settings))
+
+    @property
+    def all_settings(self) -> tuple[Setting, ...]:
+        """The settings of a guest of this kind beside its name."""
+        return (*self.settings, *self.networked)
 
     @property
     def live(self) -> tuple[str, ...]:

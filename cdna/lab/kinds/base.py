@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from cdna.abi import ContextState
 from cdna.errors import ConfigError
 from cdna.lab.kinds import CONTEXT, GuestPlan
-from cdna.vmm.settings import ContextSettings
+from cdna.vmm.settings import SETTINGS, ContextSettings
 
 if TYPE_CHECKING:
     from cdna.guest_driver.pump import Pump
@@ -93,19 +93,8 @@ class Member(ABC, Generic[Plan]):
         """The context that it has now."""
 
     def settings(self, **more: Any) -> ContextSettings:
-        """The context's settings, as the plan has them."""
-        plan = self.plan
-        return ContextSettings(
-            mac=plan.mac,
-            vlan=plan.vlan,
-            protection=plan.protection,
-            weight=plan.weight,
-            rate=plan.rate,
-            anti_spoof=plan.anti_spoof,
-            promiscuous=plan.promiscuous,
-            mtu=plan.mtu,
-            **more,
-        )
+        """The context's settings, as the plan has them, and what the kind asks for itself."""
+        return ContextSettings(**{**{name: getattr(self.plan, name) for name in SETTINGS}, **more})
 
     def describe(self) -> dict[str, Any]:
         """What it is, as JSON takes it."""
@@ -120,13 +109,7 @@ class Member(ABC, Generic[Plan]):
             "link": "up" if self.up else "down",
             "mac": context.mac,
             "addresses": [str(interface) for interface in plan.addresses],
-            "vlan": plan.vlan,
-            "weight": plan.weight,
-            "rate": plan.rate,
-            "protection": plan.protection,
-            "mtu": plan.mtu,
-            "anti_spoof": plan.anti_spoof,
-            "promiscuous": plan.promiscuous,
+            **{name: getattr(plan, name) for name in SETTINGS if name != "mac"},
             "peer": None,
         }
 

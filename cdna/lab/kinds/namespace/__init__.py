@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ipaddress import ip_interface
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from cdna.base import readers
 from cdna.extend import trial
 from cdna.extend.finding import Finding
 from cdna.extend.permits import TUN, Access, Call, Capability, Permits, one_of
@@ -157,6 +158,9 @@ def _stands_in_the_way(host: Host, path: str) -> bool:
     return value is not None and (value != 0) == path.endswith("restrict_unprivileged_userns")
 
 
+ADDRESS, GATEWAY = "Default: the next that is free.", "Default routes of a guest."
+DNS, GRO = "A guest's name servers. Default: the host's.", "Join UDP datagrams on arrival: off."
+
 KIND = GuestKind(
     "namespace",
     NamespacePlan,
@@ -164,13 +168,13 @@ KIND = GuestKind(
         *CONTEXT,
         PROTECTION,
         MTU,
-        Setting("dns", values.servers, shared=True, several=True),
-        Setting("gro", values.switch, live=True, shared=True),
+        Setting("dns", values.servers, "ADDRESS,...", DNS, shared=True, several=True),
+        Setting("gro", readers.switch, "on|off", GRO, live=True, shared=True),
     ),
     _member,
     networked=(
-        Setting("address", values.words, several=True),
-        Setting("gateway", values.words, shared=True, several=True),
+        Setting("address", readers.words, "ADDRESS,...", ADDRESS, several=True),
+        Setting("gateway", readers.words, "ADDRESS,...", GATEWAY, shared=True, several=True),
     ),
     read_networked=_networked,
     memory=_memory,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from cdna.base.units import MAX_MTU
@@ -22,7 +22,7 @@ class SyntheticPlan(GuestPlan):
 
     kind: ClassVar[str] = "synthetic"
 
-    mtu: int = MAX_MTU  # it takes frames of any size
+    mtu: int = field(default=MAX_MTU, kw_only=True)  # it takes frames of any size
     to: str | None = None
     size: int = 64  # bytes of a frame, without the FCS
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from cdna.base import readers
 from cdna.extend.permits import Capability, Permits
 from cdna.extend.setting import Setting
 from cdna.lab import values
@@ -24,7 +25,7 @@ class VhostUserPlan(GuestPlan):
 
     kind: ClassVar[str] = "vhost-user"
 
-    protection: str = "table"
+    protection: str = field(default="table", kw_only=True)
     path: str = ""
     client: bool = False
     queues: int = 1  # pairs
@@ -66,7 +67,7 @@ KIND = GuestKind(
         Setting("mode", values.client, field="client"),
         Setting("queues", values.queues),
         MTU,
-        Setting("packed", values.switch),
+        Setting("packed", readers.switch),
         Setting("features", values.features, several=True),
         Setting("user", values.users, field="users", several=True, local=_uids),
     ),
