@@ -34,10 +34,10 @@ def main(argv: Sequence[str] | None = None, runners: Runners | None = None) -> i
 
 
 def extcap() -> int:
-    """Does what Wireshark asks for (`cdna.lab.extcap`); returns the exit status."""
+    """Does what Wireshark asks for (`cdna.cli.wireshark`); returns the exit status."""
 
     def program(ready: Callable[[], None]) -> int:
-        from cdna.lab.extcap import main
+        from cdna.cli.wireshark import main
 
         return main(None, ready)
 

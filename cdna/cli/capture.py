@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cdna.base.stopping import stop_signals
 from cdna.base.units import MAX_SECONDS, MIB
 from cdna.cli import output
 from cdna.cli.exits import DONE
-from cdna.cli.stopping import stop_signals
 from cdna.cli.terminal import STDERR, Place, place
 from cdna.errors import ConfigError, ResourceError
 
@@ -56,7 +56,7 @@ def capture(
     cdna capture g1 -w g1.pcapng; cdna capture all -w - | tshark -r -
     """
     if install_extcap:
-        from cdna.lab.extcap import install
+        from cdna.cli.wireshark import install
 
         output.show(f"{PROGRAM}: {install()}\n")
         return DONE

@@ -1,7 +1,7 @@
 """`cdna ctl`: looks at a running lab, and changes it."""
 
 import json as json_format
-import os
+from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Annotated, Any
 
@@ -10,10 +10,11 @@ import typer
 from cdna.cli import output
 from cdna.cli.exits import DONE
 from cdna.cli.running import Socket
+from cdna.cli.settings import NONE, live_settings, with_settings
 from cdna.errors import ConfigError
-from cdna.lab import values
 from cdna.lab.control import ControlClient
 from cdna.lab.guest_plans import context_settings
+from cdna.lab.kinds import KINDS, remark_of
 
 app = typer.Typer(help="Look at a running lab, and change it.", add_completion=False)
 
@@ -51,11 +52,7 @@ def list_guests(json: Json = False, socket: Socket = None) -> int:
     faults = "".join(
         f"{guest['guest']} is stopped: {guest['fault']}\n" for guest in reply["guests"] if guest["fault"]
     )
-    faults += "".join(
-        f"{guest['guest']} has deleted its device: cdna ctl reset {guest['guest']} makes it anew\n"
-        for guest in reply["guests"]
-        if guest.get("device") is False
-    )
+    faults += "".join(f"{remark}\n" for guest in reply["guests"] if (remark := remark_of(guest)))
     host = f", the host has {' '.join(wire['host'])}" if wire["host"] else ""
     line = f"wire {wire['wire']}: link {wire['link']}{host}\n"
     output.show(style.render(guests_table(reply["guests"], style)) + faults + line)
@@ -100,6 +97,7 @@ def stats(
 
 
 @app.command("add")
+@with_settings(shared=False)
 def add(
     name: Annotated[
         str,
@@ -107,43 +105,19 @@ def add(
             metavar="NAME|KIND:TARGET,...", help="The new guest's name; or a context as for cdna serve."
         ),
     ],
-    address: Annotated[
-        _Text, typer.Option(metavar="ADDRESS,...", help="Default: the next that is free.")
-    ] = None,
-    mac: Annotated[_Text, typer.Option(metavar="MAC", help="Default: the context's own.")] = None,
-    gateway: Annotated[_Text, typer.Option(metavar="ADDRESS,...", help="Default routes.")] = None,
-    dns: Annotated[_Text, typer.Option(metavar="ADDRESS,...", help="Its name servers.")] = None,
-    vlan: Annotated[_Text, typer.Option(metavar="ID|trunk", help="Its VLAN.")] = None,
-    rate: Annotated[_Text, typer.Option(metavar="RATE", help="Bits a second that it may send.")] = None,
-    weight: Annotated[_Text, typer.Option(metavar="N", help="Its share when guests compete.")] = None,
-    protection: Annotated[_Text, typer.Option(metavar="MODE", help="DMA protection.")] = None,
-    mtu: Annotated[_Text, typer.Option(metavar="BYTES", help="Largest packet.")] = None,
-    gro: Annotated[_Text, typer.Option(metavar="on|off", help="Join UDP datagrams on arrival.")] = None,
+    settings: Mapping[str, str] = NONE,
     socket: Socket = None,
 ) -> int:
     """Add a guest."""
-    settings = {
-        "name": name,
-        "address": address,
-        "mac": mac,
-        "gateway": gateway,
-        "dns": dns,
-        "vlan": vlan,
-        "rate": rate,
-        "weight": weight,
-        "protection": protection,
-        "mtu": mtu,
-        "gro": gro,
-    }
-    given: dict[str, Any] = {key: value for key, value in settings.items() if value is not None}
+    given: dict[str, Any] = {"name": name, **settings}
     if ":" in name:
         if len(given) > 1:
             raise ConfigError(f"{name:.60}: give its settings behind it, such as {name:.60},rate=1G")
         given = context_settings("context", name)
-        if "path" in given:
-            given["path"] = os.path.abspath(given["path"])  # of this directory, not the server's
-        if "user" in given:  # which the server, in its sandbox, has no file to look up in
-            given["user"] = [str(uid) for uid in values.users(f"{name:.60}: user", given["user"])]
+        for setting in KINDS[given["kind"]].settings:
+            if setting.local is not None and setting.name in given:
+                where = f"{name:.60}: {setting.name}"
+                given[setting.name] = setting.local(where, given[setting.name])
     guest = _ask(socket, "add", settings=given)["guest"]
     where = " ".join(guest["addresses"]) or guest.get("socket") or guest["kind"]
     output.show(f"{guest['guest']}: {where}, {guest['mac']}\n")
@@ -175,9 +149,7 @@ def change(
     guest: Guest,
     settings: Annotated[
         list[str],
-        typer.Argument(
-            metavar="NAME=VALUE...", help="rate, weight, vlan, anti_spoof, promiscuous, protection, gro."
-        ),
+        typer.Argument(metavar="NAME=VALUE...", help=f"{live_settings()}."),
     ],
     socket: Socket = None,
 ) -> int:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cdna.base.stopping import stop_signals
 from cdna.cli import arguments, output
 from cdna.cli.exits import DONE, Interrupted
 from cdna.cli.live import Live
-from cdna.cli.stopping import stop_signals
 from cdna.compare.plan import BadSetting
 from cdna.errors import CdnaError
 from cdna.fuzz.campaigns import ATTACK, CAMPAIGNS

@@ -11,7 +11,13 @@ from cdna.cli.exits import DONE
 from cdna.cli.running import Socket
 from cdna.errors import ConfigError
 from cdna.lab.control import ControlClient
-from cdna.lab.qemu import installed_version, libvirt_xml, parse_size, parse_version, qemu_arguments
+from cdna.lab.kinds.vhost_user.qemu import (
+    installed_version,
+    libvirt_xml,
+    parse_size,
+    parse_version,
+    qemu_arguments,
+)
 
 
 def qemu(

@@ -1,37 +1,29 @@
-"""A lab or a server in this process, from its plan to its end: what `cdna up` and `cdna serve` share."""
+"""What `cdna up` and `cdna serve` share: options, the table of rates of a lab that runs, its totals."""
 
 import json as json_format
 import math
-import os
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.cells import cell_len
 
-from cdna.base.sockets import is_left_over
+from cdna.base.stopping import stop_signals
 from cdna.base.units import MAX_SECONDS
 from cdna.cli import output
 from cdna.cli.live import Live
-from cdna.cli.notify import notify
-from cdna.cli.stopping import Stop, stop_signals
 from cdna.errors import ConfigError
-from cdna.interrupts import held
-from cdna.lab import privilege
-from cdna.lab.control import ControlServer, check_free, default_path, make_directory
-from cdna.lab.host_end import tap_of, wait_until_gone
+from cdna.lab import life
 from cdna.lab.plan import LabPlan
+from cdna.lab.rates import Traffic
+from cdna.report.lab_table import drops_text, rates_table, totals_table
 
 if TYPE_CHECKING:
     from cdna.lab.lab import Lab
     from cdna.sandbox import Needs
-
-INTERVAL = 1.0  # seconds between two looks at the counters
-GRACE = 10.0  # seconds that the devices of a lab that was killed have to go
 
 _Text = str | None
 Socket = Annotated[_Text, typer.Option(metavar="PATH", help="The lab's control socket.")]
@@ -50,104 +42,42 @@ Identity = Annotated[
 JsonFile = Annotated[_Text, typer.Option(metavar="FILE", help="Write the final totals as JSON.")]
 
 Say = Callable[["Lab", str], None]
-# What a sandbox leaves to a lab, from its plan, where its control socket is and where its totals go.
-Confine = Callable[[LabPlan, str, Path | None], "Needs"]
+# What a sandbox leaves to a lab, from where its totals go, its plan, and where its control socket is.
+Confine = Callable[[Path | None, LabPlan, str], "Needs"]
 
 
 def run(
     plan: LabPlan,
     say: Say,
     *,
-    namespaces: bool,
     socket: _Text = None,
     seconds: float = math.inf,
     json_to: Path | None = None,
     confine: Confine | None = None,
 ) -> None:
-    """Runs a lab until it is told to end, then shows its totals. say: called when it is in service.
-
-    namespaces: whether it may have to make network namespaces, for which a user other than root enters a user
-    namespace. confine: with it, this process enters a sandbox when everything is open, and stays there.
-    """
-    with ExitStack() as undo:
-        stop = undo.enter_context(stop_signals())
-        path = socket or plan.socket or undo.enter_context(_default_socket())
-        sandbox = None if confine is None else partial(confine, plan, path, json_to)
-        result = _run(plan, say, namespaces, path, seconds, stop, sandbox)
+    """Runs a lab until it is told to end, then shows its totals (`cdna.lab.life`)."""
+    cell_len(output.style().dash)  # rich imports its table of widths with the first text that is not ASCII
+    needs = None if confine is None else partial(confine, json_to)
+    with stop_signals() as stop:
+        result = life.run(plan, stop, say, _watching, socket=socket, seconds=seconds, confine=needs)
         with stop.soon():
             _write(result, json_to)
 
 
-def _run(
-    plan: LabPlan,
-    say: Say,
-    namespaces: bool,
-    path: str,
-    seconds: float,
-    stop: Stop,
-    sandbox: "Callable[[], Needs] | None",
-) -> dict[str, Any]:
-    """Runs the lab until it is told to end. Returns the final totals."""
-    with ExitStack() as undo:
-        with stop.at_once():
-            lab = _start(plan, namespaces, path, sandbox, undo)
-        started = time.monotonic()
-        with stop.soon():
-            say(lab, path)
-            notify("READY=1")
-            _watch(lab, stop, started + seconds)
-        notify("STOPPING=1")
-        return {
-            "seconds": round(time.monotonic() - started, 3),
-            "guests": [t.as_dict() for t in lab.totals()],
-            "wire": lab.wire(),
-        }
-
-
-def _start(
-    plan: LabPlan, namespaces: bool, path: str, sandbox: "Callable[[], Needs] | None", undo: ExitStack
-) -> "Lab":
-    """A lab in service, which `undo` ends."""
-    check_free(path)
-    tap = tap_of(plan.wire)
-    if tap is not None and is_left_over(path):
-        wait_until_gone(tap, GRACE)
-    user_fd = privilege.gain_fd() if namespaces else None
-    from cdna.lab.capture import capture_handlers
-    from cdna.lab.commands import handlers
-    from cdna.lab.lab import Lab  # numpy among what it needs: not before the user namespace
-
-    needs = None if sandbox is None else sandbox()
-    lab = undo.enter_context(Lab(replace(plan, socket=path)))
-    with held():
-        if plan.metrics is not None:
-            from cdna.lab.metrics_server import MetricsServer
-
-            undo.enter_context(MetricsServer(plan.metrics, lab))
-        undo.enter_context(ControlServer(path, {**handlers(lab, user_fd), **capture_handlers(lab)}))
-        if needs is not None:
-            lab.confine(needs)
-    return lab
-
-
-def _watch(lab: "Lab", stop: Stop, until: float) -> None:
-    """Looks at the counters, and shows them on a terminal, until it is told to end or the time is over."""
-    from cdna.report.lab_table import rates_table
-
+@contextmanager
+def _watching() -> Iterator[life.Look]:
+    """Shows rates on a terminal."""
     with Live() as live:
-        while not stop.is_set() and time.monotonic() < until:
-            traffic = lab.sample()
+
+        def look(traffic: Sequence[Traffic]) -> None:
             if live.shows:
                 style = output.style()
                 live.show(rates_table(traffic, style), style)
-            stop.wait(min(INTERVAL, max(0.0, until - time.monotonic())))
-        lab.sample()
+
+        yield look
 
 
 def _write(result: dict[str, Any], json_to: Path | None) -> None:
-    from cdna.lab.rates import Traffic
-    from cdna.report.lab_table import drops_text, totals_table
-
     style = output.style()
     traffic = [Traffic(**row) for row in result["guests"]]
     table = style.render(totals_table(traffic, style)) + drops_text(traffic, result["wire"])
@@ -176,15 +106,3 @@ def check_alone(given: dict[str, object]) -> None:
     for name, value in given.items():
         if value is not None and value != []:
             raise ConfigError(f"--{name} and --config: the file says it all; give one of the two")
-
-
-@contextmanager
-def _default_socket() -> Iterator[str]:
-    """The default path, in a directory that goes again when it is empty."""
-    path = default_path()
-    make_directory(path)
-    try:
-        yield path
-    finally:
-        with suppress(OSError):
-            os.rmdir(os.path.dirname(path))

@@ -10,13 +10,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cdna.base import readers
 from cdna.cli import output
 from cdna.cli.exits import DONE
 from cdna.cli.running import Cpu, For, Identity, JsonFile, Metrics, Socket, Wire, check_alone, run, seconds_of
 from cdna.errors import ConfigError
 from cdna.lab import values
-from cdna.lab.guest_plans import NAMESPACE, context_settings, guest_plan
-from cdna.lab.plan import NETS, POLLS, SANDBOXES, WIRE, LabPlan, host_addresses, with_addresses
+from cdna.lab.guest_plans import context_settings, form_of, guest_plan
+from cdna.lab.kinds import KINDS
+from cdna.lab.plan import (
+    NETS,
+    POLLS,
+    SANDBOXES,
+    WIRE,
+    LabPlan,
+    has_addressed,
+    host_addresses,
+    with_addresses,
+)
 from cdna.lab.plan_file import read_plan
 
 if TYPE_CHECKING:
@@ -24,6 +35,7 @@ if TYPE_CHECKING:
     from cdna.sandbox import Needs
 
 PROGRAM = "cdna serve"
+FORMS = tuple(map(form_of, KINDS.own))
 
 _Text = str | None
 _Texts = list[str] | None
@@ -34,7 +46,7 @@ def serve(
         _Texts,
         typer.Option(
             metavar="KIND:TARGET,KEY=VALUE,...",
-            help="A guest's context: vhost-user:PATH, namespace:NAME or synthetic:NAME. Any number of times.",
+            help=f"A guest's context: {', '.join(FORMS)}. Any number of times.",
         ),
     ] = None,
     config: Annotated[
@@ -77,18 +89,17 @@ def serve(
         plan = _plan(context or [], wire, net, host)
     changes: dict[str, Any] = {"metrics": metrics} if metrics is not None else {}
     if identity is not None:
-        changes["identity"] = values.text("--identity", identity)
+        changes["identity"] = readers.text("--identity", identity)
     if cpu is not None:
         changes["cpu"] = values.cpu("--cpu", cpu)
     if poll is not None:
-        changes["poll"] = values.one_of("--poll", poll, POLLS)
+        changes["poll"] = readers.one_of("--poll", poll, POLLS)
     if sandbox is not None:
-        changes["sandbox"] = values.one_of("--sandbox", sandbox, SANDBOXES)
+        changes["sandbox"] = readers.one_of("--sandbox", sandbox, SANDBOXES)
     logging.basicConfig(format=f"{PROGRAM}: %(message)s", level=logging.INFO)
     run(
         replace(plan, **changes),
         _say,
-        namespaces=any(guest.kind == NAMESPACE for guest in plan.guests),
         socket=socket,
         seconds=seconds_of(seconds),
         json_to=None if json is None else output.file_to_write("--json", json),
@@ -98,7 +109,7 @@ def serve(
 
 
 def _confine(
-    user: _Text, paths: list[str], default: bool, plan: LabPlan, socket: str, json_to: Path | None
+    user: _Text, paths: list[str], default: bool, json_to: Path | None, plan: LabPlan, socket: str
 ) -> "Needs":
     """What the sandbox leaves this server."""
     from cdna.sandbox import needs_of
@@ -115,7 +126,7 @@ def _confine(
 
 def _plan(contexts: list[str], wire: _Text, net: _Text, host: _Text) -> LabPlan:
     if not contexts:
-        raise ConfigError("no contexts: give --context vhost-user:PATH, or --config FILE")
+        raise ConfigError(f"no contexts: give --context {FORMS[1]}, or --config FILE")
     nets = NETS if net is None else values.nets("--net", net)
     plans = []
     for text in contexts:
@@ -123,7 +134,7 @@ def _plan(contexts: list[str], wire: _Text, net: _Text, host: _Text) -> LabPlan:
         plans.append(guest_plan(f"--context {text.partition(',')[0]:.80}: ", settings, {}, nets))
     if host is not None:
         hosts = values.addresses("--host", host, nets)
-    elif net is not None or any(plan.kind == NAMESPACE for plan in plans):
+    elif net is not None or has_addressed(plans):
         hosts = host_addresses(nets)
     else:
         hosts = ()  # the machines behind the sockets choose theirs; the host's are for its user to choose

@@ -1,14 +1,17 @@
 """`cdna up`: a NIC, a wire and guests in which real programs run, until it is interrupted."""
 
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cdna.base import readers
 from cdna.cli import output
 from cdna.cli.exits import DONE
 from cdna.cli.running import Cpu, For, Identity, JsonFile, Metrics, Socket, Wire, check_alone, run, seconds_of
+from cdna.cli.settings import NONE, with_settings
 from cdna.errors import ConfigError
 from cdna.lab import values
 from cdna.lab.guest_plans import guest_plan
@@ -23,6 +26,7 @@ PROGRAM = "cdna up"
 _Text = str | None
 
 
+@with_settings(shared=True)
 def up(
     guests: Annotated[
         _Text, typer.Option(metavar="N|NAME,...", help="How many guests (g1, g2 and so on), or their names.")
@@ -38,20 +42,7 @@ def up(
         _Text,
         typer.Option(metavar="ADDRESS,...", help="The host's on the tap. Default: 10.77.0.254,fd77::fe."),
     ] = None,
-    vlan: Annotated[_Text, typer.Option(metavar="ID|trunk", help="Every guest's VLAN.")] = None,
-    rate: Annotated[
-        _Text, typer.Option(metavar="RATE", help="Bits a second that a guest may send, e.g. 100M.")
-    ] = None,
-    weight: Annotated[_Text, typer.Option(metavar="N", help="A guest's share when guests compete.")] = None,
-    protection: Annotated[_Text, typer.Option(metavar="MODE", help="DMA protection: validated.")] = None,
-    mtu: Annotated[_Text, typer.Option(metavar="BYTES", help="Largest packet: 1500.")] = None,
-    gro: Annotated[_Text, typer.Option(metavar="on|off", help="Join UDP datagrams on arrival: off.")] = None,
-    gateway: Annotated[
-        _Text, typer.Option(metavar="ADDRESS,...", help="Default routes of the guests.")
-    ] = None,
-    dns: Annotated[
-        _Text, typer.Option(metavar="ADDRESS,...", help="The guests' name servers. Default: the host's.")
-    ] = None,
+    settings: Mapping[str, str] = NONE,
     seconds: For = None,
     cpu: Cpu = None,
     socket: Socket = None,
@@ -60,31 +51,20 @@ def up(
     json: JsonFile = None,
 ) -> int:
     """Bring up a lab: guests that are network namespaces, each on a context of its own, and a wire."""
-    options = {
-        "vlan": vlan,
-        "rate": rate,
-        "weight": weight,
-        "protection": protection,
-        "mtu": mtu,
-        "gro": gro,
-        "gateway": gateway,
-        "dns": dns,
-    }
-    defaults = {name: (f"--{name}", value) for name, value in options.items() if value is not None}
+    defaults = {name: (f"--{name}", value) for name, value in settings.items()}
     if config is not None:
-        check_alone({"guests": guests, "wire": wire, "net": net, "host": host, **options})
+        check_alone({"guests": guests, "wire": wire, "net": net, "host": host, **settings})
         plan = read_plan(config)
     else:
         plan = _plan(guests, wire, net, host, defaults)
     changes: dict[str, Any] = {"metrics": metrics} if metrics is not None else {}
     if identity is not None:
-        changes["identity"] = values.text("--identity", identity)
+        changes["identity"] = readers.text("--identity", identity)
     if cpu is not None:
         changes["cpu"] = values.cpu("--cpu", cpu)
     run(
         replace(plan, **changes),
         _say,
-        namespaces=True,
         socket=socket,
         seconds=seconds_of(seconds),
         json_to=None if json is None else output.file_to_write("--json", json),
@@ -98,9 +78,9 @@ def _plan(guests: _Text, wire: _Text, net: _Text, host: _Text, defaults: dict[st
     nets = NETS if net is None else values.nets("--net", net)
     hosts = host_addresses(nets) if host is None else values.addresses("--host", host, nets)
     if guests.removeprefix("-").isdigit():
-        named = plain_guests(values.whole("--guests", guests, 0, MAX_GUESTS))
+        named = plain_guests(readers.whole("--guests", guests, 0, MAX_GUESTS))
     else:
-        named = [{"name": name} for name in values.words("--guests", guests) or [""]]
+        named = [{"name": name} for name in readers.words("--guests", guests) or [""]]
     plans = [guest_plan("--guests: ", settings, defaults, nets) for settings in named]
     return LabPlan(
         tuple(with_addresses(plans, nets, hosts)),

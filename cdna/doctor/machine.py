@@ -3,8 +3,9 @@
 import resource
 from importlib.machinery import EXTENSION_SUFFIXES
 
-from cdna.doctor.finding import Finding
-from cdna.doctor.host import Host, integers_of, ranges_of
+from cdna.doctor import trials
+from cdna.extend.finding import Finding
+from cdna.extend.host import Host, integers_of, ranges_of
 
 OLDEST_KERNEL = (5, 1)  # F_SEAL_FUTURE_WRITE, which keeps a guest of another process out of its rings
 SOCKET_BUFFER = 4 << 20  # bytes; holds a burst of a few thousand frames
@@ -128,7 +129,7 @@ def huge_pages(host: Host) -> Finding:
 
 
 def sealing(host: Host) -> Finding:
-    trial = host.trial("memfd-seal")
+    trial = host.trial(trials.memfd_seal)
     if trial.works:
         return Finding("memory sealing", "ok", "works", "guests may be processes of their own")
     return Finding(
@@ -141,7 +142,7 @@ def sealing(host: Host) -> Finding:
 
 def sandbox(host: Host) -> Finding:
     """What `cdna serve` confines itself with."""
-    library, landlock = host.trial("libseccomp"), host.trial("landlock")
+    library, landlock = host.trial(trials.libseccomp), host.trial(trials.landlock)
     kills = "kill_process" in (host.read("proc/sys/kernel/seccomp/actions_avail") or "")
     there = [
         name
@@ -164,7 +165,7 @@ def sandbox(host: Host) -> Finding:
 
 
 def io_uring(host: Host) -> Finding:
-    trial = host.trial("io-uring")
+    trial = host.trial(trials.io_uring)
     if trial.works:
         return Finding("io_uring", "ok", "works", "no wire uses it so far")
     disabled = (host.integer("proc/sys/kernel/io_uring_disabled") or 0) > 0

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 
 from cdna.base.descriptors import readable
 from cdna.errors import ConfigError
-from cdna.lab.kinds.namespace import NamespaceMember
 from cdna.lab.metrics import metrics_text
 
 if TYPE_CHECKING:
@@ -110,12 +109,9 @@ class Commands:
 
     def enter(self, request: Request, session: Session) -> Reply:
         member = self._lab.member(_guest(request))
-        if not isinstance(member, NamespaceMember):
-            raise ConfigError(
-                f"guest {member.plan.name}: a {member.plan.kind} guest; programs run inside namespaces only"
-            )
-        session.fds = [member.namespace.fd, *([] if self._user_fd is None else [self._user_fd])]
-        return {"guest": member.plan.name, "hosts": self._lab.hosts(), "dns": list(member.plan.dns)}
+        fds, dns = member.enter()
+        session.fds = [*fds, *([] if self._user_fd is None else [self._user_fd])]
+        return {"guest": member.plan.name, "hosts": self._lab.hosts(), "dns": list(dns)}
 
     def keep(self, request: Request, session: Session) -> Reply:
         if len(session.received) != 1:

@@ -7,21 +7,16 @@ from collections.abc import Mapping
 
 log = logging.getLogger("cdna.lab")
 
-LIVE_WIRES = ("tap", "packet")  # a file's frames, and those of a loopback, may well be our own
 MOST = 256  # addresses warned of; a guest that changes its address again and again fills no log
 COUNTER = "rx_own_source"
-
-
-def is_live(wire: str) -> bool:
-    """Whether other machines, or this one, may be on the wire of this name."""
-    return wire.partition(":")[0] in LIVE_WIRES
 
 
 class Duplicates:
     """Looks at the counters of frames that came from the wire with a guest's own source address."""
 
-    def __init__(self, wire: str) -> None:
-        self._live = is_live(wire)
+    def __init__(self, live: bool) -> None:
+        """live: whether other stations are on the wire; a file's frames, or a loopback's, may be our own."""
+        self._live = live
         self._seen: dict[str, int] = {}
         self._warned: set[str] = set()
 

@@ -1,4 +1,4 @@
-"""The host's end of the wire, where that is a tap: addresses by which host and guests reach each other."""
+"""The host's end of the wire, where that is a device: addresses by which host and guests reach each other."""
 
 from __future__ import annotations
 
@@ -15,12 +15,6 @@ if TYPE_CHECKING:
     from pyroute2 import IPRoute
 
 
-def tap_of(wire: str) -> str | None:
-    """The device that a wire by this name is the other side of; None: it is no tap."""
-    kind, _, rest = wire.partition(":")
-    return rest.partition(",")[0] if kind == "tap" else None
-
-
 def is_there(device: str) -> bool:
     """Whether this network namespace has such a device already."""
     try:
@@ -31,7 +25,7 @@ def is_there(device: str) -> bool:
 
 
 def wait_until_gone(device: str, seconds: float) -> None:
-    """Waits for a tap of a lab that was killed: the kernel takes a while to remove what many guests had."""
+    """Waits for the device of a lab that was killed: the kernel takes a while to remove many guests'."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and is_there(device) and not in_thread(lambda: _stays(device)):
         time.sleep(0.02)
@@ -49,7 +43,7 @@ def _stays(device: str) -> bool:
 
 
 def give_addresses(device: str, addresses: Sequence[Interface], mtu: int) -> None:
-    """Addresses and MTU for a tap that was made for this lab, and goes with it. ResourceError: one is in use.
+    """Addresses and MTU for a device that goes with this lab. ResourceError: an address is in use.
 
     Frames of the host's are kept to what a guest's buffer takes.
     """

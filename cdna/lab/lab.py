@@ -16,24 +16,17 @@ from cdna.base.descriptors import make_room
 from cdna.errors import ConfigError
 from cdna.guest_driver.pump import Pump
 from cdna.interrupts import held
-from cdna.lab import resolver
-from cdna.lab.duplicates import Duplicates, is_live
-from cdna.lab.guest_plans import (
-    NAMESPACE,
-    SYNTHETIC,
-    GuestPlan,
-    SyntheticPlan,
-    VhostUserPlan,
-    guest_plan,
-)
-from cdna.lab.host_end import addresses_of, give_addresses, is_there, tap_of
+from cdna.lab.duplicates import Duplicates
+from cdna.lab.guest_plans import guest_plan
+from cdna.lab.host_end import addresses_of, give_addresses, is_there
 from cdna.lab.hosts import hosts_text
-from cdna.lab.kinds.base import LIVE_SETTINGS, Member, Shared
-from cdna.lab.kinds.namespace import MEMORY, NamespaceMember
+from cdna.lab.kinds import DEFAULT, KINDS, GuestPlan, kind_of, kinds_of
+from cdna.lab.kinds.base import Member, Shared
 from cdna.lab.namespace import Interface
 from cdna.lab.plan import MAX_GUESTS, LabPlan, check_distinct, with_addresses
 from cdna.lab.rates import TOTALS, Rates, Traffic
 from cdna.machine import Machine
+from cdna.nic.wires import named_wire
 
 if TYPE_CHECKING:
     from cdna.sandbox import Entered, Needs
@@ -43,13 +36,8 @@ log = logs.logger("cdna.lab")
 DEFAULT_MTU = 1500  # bytes
 WIRE_DROPS = ("rx_drop_filter", "rx_drop_invalid")  # counters of the NIC that are about frames of the wire
 SPARE = 32  # contexts, and memory for them, beside those of the plan: guests that come later
-# Descriptors of a guest. A namespace: itself, its tap, two sockets inside, its interrupt. vhost-user: its
-# socket and connection, three of each ring, those of a memory table while it is taken over.
-DESCRIPTORS = {"namespace": 5, "synthetic": 3, "vhost-user": 160}
-# Microseconds, with namespace guests and without. The programs of a namespace give their core back when they
-# wait; a virtual machine's processors want theirs all the time, and a loop that spins takes it from them.
-SPIN_US = {True: 1000.0, False: 50.0}
-OTHERS = 256  # descriptors of the rest: SPARE guests, wire, control sessions, programs' hosts files, modules
+SPIN_US = 50.0  # how long an adaptive loop spins where no guest's kind asks for more
+OTHERS = 250  # descriptors of the rest: SPARE guests, control sessions, programs' hosts files, modules
 
 
 class Lab(Closing):
@@ -69,7 +57,8 @@ class Lab(Closing):
         self.notes: list[str] = []  # what the user should know and did not ask for
         self._lock = threading.RLock()
         self._rates = Rates()
-        self._duplicates = Duplicates(plan.wire)
+        wire, said = named_wire(plan.wire)
+        self._duplicates = Duplicates(wire.live)
         self._traffic: dict[str, Traffic] = {}
         self._gone: dict[str, Traffic] = {}
         self._known: dict[str, dict[str, int]] = {}  # counters as they were last
@@ -79,20 +68,23 @@ class Lab(Closing):
         self.sandbox: Entered | None = None  # what this process has given up, where it has
         contexts = min(len(plan.guests) + SPARE, MAX_GUESTS)
         number = len(plan.guests)
-        make_room(sum(DESCRIPTORS[guest.kind] for guest in plan.guests) + OTHERS, f"{number} guests")
-        tap = tap_of(plan.wire)
-        was_there = tap is not None and is_there(tap)
+        of_guests = sum(kind_of(guest).descriptors for guest in plan.guests)
+        make_room(of_guests + wire.descriptors(said) + OTHERS, f"{number} guests")
+        device = wire.host_device(said)
+        was_there = device is not None and is_there(device)
         with contextlib.ExitStack() as undo:
+            memory = max(kind.memory() for kind in (KINDS[DEFAULT], *kinds_of(plan.guests)))
             self.machine = Machine(
-                contexts * MEMORY, wire=plan.wire, contexts=contexts, identity=_identity(plan)
+                contexts * memory, wire=plan.wire, contexts=contexts, identity=_identity(plan)
             )
             undo.callback(self.machine.close)
-            if tap is not None:
-                self._set_up_host(tap, was_there)
+            if device is not None:
+                self._set_up_host(device, was_there)
             self._wire_mtu = self.machine.wire.mtu  # at the start: later, the sandbox may not let it be asked
             self._note_mtu(plan.guests)
-            self._note_resolver()
-            self._shared = Shared(self.machine, self._pump(spin_us), announces=is_live(plan.wire))
+            for kind in kinds_of(plan.guests):
+                self.notes += kind.notes([guest for guest in plan.guests if guest.kind == kind.name])
+            self._shared = Shared(self.machine, self._pump(spin_us), announces=wire.live)
             if self._shared.pump is not None:
                 undo.callback(self._shared.pump.close)
             undo.callback(self._shared.close)
@@ -110,41 +102,30 @@ class Lab(Closing):
             self._undo = undo.pop_all()
 
     def _pump(self, spin_us: float | None) -> Pump | None:
-        """The engine's loop: one that sleeps, one that drives namespaces, or None, the NIC's own."""
+        """The engine's loop: one that sleeps, one that drives guests, or None, the NIC's own."""
         busy = self.plan.poll == "busy"
-        namespaces = any(guest.kind == NAMESPACE for guest in self.plan.guests)
-        if busy and not namespaces:
+        kinds = kinds_of(self.plan.guests)
+        if busy and not any(kind.pumped for kind in kinds):
             return None
         if spin_us is None:
-            spin_us = SPIN_US[namespaces]
+            spin_us = max([SPIN_US, *(kind.spin_us for kind in kinds)])
         return Pump(self.machine.nic, spin_us=-1 if busy else spin_us)
 
-    def _note_resolver(self) -> None:
-        """Says so where guests have a way out, and names outside do not resolve for them."""
-        routed = [g for g in self.plan.guests if g.kind == NAMESPACE and g.gateways and not g.dns]
-        if routed and resolver.is_stub():
-            self.notes.append(
-                f"guests cannot reach this machine's name servers, which are on its loopback device "
-                f"({resolver.RESOLV_CONF}): give theirs, such as --dns {routed[0].gateways[0]}"
-            )
-
-    def _set_up_host(self, tap: str, was_there: bool) -> None:
+    def _set_up_host(self, device: str, was_there: bool) -> None:
         """Addresses of the host's end; a device that was there before is the user's, and stays as it is."""
         if not was_there:
-            planned = [guest.mtu for guest in self.plan.guests if guest.kind != SYNTHETIC]
-            mtu = min(planned, default=DEFAULT_MTU)
-            give_addresses(tap, self.plan.host, mtu)  # it is up, also without any
+            mtu = min((guest.mtu for guest in self.plan.guests if _has_mtu(guest)), default=DEFAULT_MTU)
+            give_addresses(device, self.plan.host, mtu)  # it is up, also without any
             self.host = self.plan.host
             return
-        self.host = tuple(addresses_of(tap))
+        self.host = tuple(addresses_of(device))
         shown = ", ".join(map(str, self.host)) or "none"
-        self.notes.append(f"{tap} was there before: its addresses are left as they are ({shown})")
+        self.notes.append(f"{device} was there before: its addresses are left as they are ({shown})")
 
     def _note_mtu(self, guests: Sequence[GuestPlan]) -> None:
         """Notes that the wire's device has a smaller MTU than some guests: longer frames are lost there."""
         limit = self._wire_mtu
-        above = [guest for guest in guests if limit is not None and guest.mtu > limit]
-        above = [guest for guest in above if guest.kind != SYNTHETIC]
+        above = [guest for guest in guests if _has_mtu(guest) and limit is not None and guest.mtu > limit]
         if not above:
             return
         names = ", ".join(guest.name for guest in above[:3]) + (", ..." if len(above) > 3 else "")
@@ -157,12 +138,13 @@ class Lab(Closing):
 
     def confine(self, needs: Needs) -> None:
         """Enters the sandbox that leaves this process `needs`, all threads of it. ResourceError: refused."""
+        from cdna.lab.metrics import metrics_text
         from cdna.sandbox import enter
-        from cdna.sandbox.preload import preload, rehearse
+        from cdna.sandbox.preload import preload
 
         if needs.mode != "off":
             preload(needs.parts)
-            rehearse(self)
+            metrics_text(self)  # opens all that a look at the counters reads
         with self._lock:
             if needs.user is not None:
                 for path in needs.listens:
@@ -190,7 +172,7 @@ class Lab(Closing):
             return plan
 
     def _add(self, plan: GuestPlan) -> None:
-        self.members[plan.name] = _member(self._shared, plan)
+        self.members[plan.name] = kind_of(plan).member(self._shared, plan)
 
     def remove(self, name: str) -> None:
         """Ends a guest. Programs that run inside a namespace go on, without a device."""
@@ -241,14 +223,14 @@ class Lab(Closing):
             self.member(name).reset()
 
     def change(self, name: str, settings: Mapping[str, Any], where: str = "") -> GuestPlan:
-        """Changes LIVE_SETTINGS or, of a namespace, gro and protection, which loses frames under way.
+        """Changes settings that are `live` for the guest's kind. Another protection loses frames under way.
 
-        Protection, be it the same, also starts a context again that the NIC has stopped.
+        Given at all, it also starts a context again that the NIC has stopped.
         """
         with self._lock:
             self._check_open()
             member = self.member(name)
-            allowed = (*LIVE_SETTINGS, *member.changeable)
+            allowed = kind_of(member.plan).live
             for key in settings:
                 if key not in allowed:
                     raise ConfigError(
@@ -370,14 +352,6 @@ def _identity(plan: LabPlan) -> str | None:
     return os.path.realpath(plan.socket)
 
 
-def _member(shared: Shared, plan: GuestPlan) -> Member[Any]:
-    """A guest of the plan's kind, attached. What a kind needs is imported with its first guest."""
-    if isinstance(plan, VhostUserPlan):
-        from cdna.lab.kinds.vhost_user import VhostUserMember
-
-        return VhostUserMember(shared, plan)
-    if isinstance(plan, SyntheticPlan):
-        from cdna.lab.kinds.synthetic import SyntheticMember
-
-        return SyntheticMember(shared, plan)
-    return NamespaceMember(shared, plan)
+def _has_mtu(plan: GuestPlan) -> bool:
+    """Whether a guest of this kind keeps to an MTU; others take frames of any size."""
+    return "mtu" in kind_of(plan).keys

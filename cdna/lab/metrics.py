@@ -14,6 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from cdna.lab.kinds import KINDS
+from cdna.nic.wires import named_wire
+
 if TYPE_CHECKING:
     from cdna.lab.lab import Lab
 
@@ -92,7 +95,7 @@ def metrics_text(lab: Lab) -> str:
     for guest in guests:
         _describe(metrics, guest)
     for guest in guests:
-        _count(metrics, guest["guest"], counters[guest["guest"]])
+        _count(metrics, guest, counters[guest["guest"]])
     _count_wire(metrics, lab.wire())
     for name, value in lab.machine.nic.counters.items():
         if name in NIC:
@@ -110,18 +113,17 @@ def _describe(metrics: Metrics, guest: Mapping[str, Any]) -> None:
         ("weight", "Its share when contexts compete.", guest["weight"]),
         ("rate_limit_bits", "Bits a second that it may send; 0: no limit.", guest["rate"]),
     ]
-    if "connected" in guest:
-        gauges.append(("connected", "Whether a frontend is connected.", guest["connected"]))
+    gauges += [(key, help, guest[key]) for key, help in KINDS[guest["kind"]].gauges.items()]
     for gauge, help, value in gauges:
         metrics.gauge(f"cdna_context_{gauge}", help, float(value), context=name)
 
 
-def _count(metrics: Metrics, name: str, counters: Mapping[str, int]) -> None:
+def _count(metrics: Metrics, guest: Mapping[str, Any], counters: Mapping[str, int]) -> None:
+    name, drops = guest["guest"], KINDS[guest["kind"]].drops
     for counter, value in counters.items():
         where, drop, reason = counter.partition("_drop_")
-        if drop and where == "tap":  # between context and namespace: the reason says which way
-            metrics.count(*DROPPED, value, context=name, direction=reason, reason="tap")
-        elif drop:
+        if drop:
+            where, reason = drops.get(counter, (where, reason))
             metrics.count(*DROPPED, value, context=name, direction=where, reason=reason)
         else:
             metric, help = CONTEXT.get(counter, (counter, f"Counter {counter} of the context."))
@@ -129,11 +131,12 @@ def _count(metrics: Metrics, name: str, counters: Mapping[str, int]) -> None:
 
 
 def _count_wire(metrics: Metrics, wire: Mapping[str, Any]) -> None:
-    labels = {"wire": wire["wire"]}
+    labels, helps = {"wire": wire["wire"]}, named_wire(wire["wire"])[0].counters
     metrics.gauge("cdna_wire_link_up", "Whether the wire is plugged in.", wire["link"] == "up", **labels)
     for name, value in wire.items():
         if isinstance(value, int) and not isinstance(value, bool) and name not in NIC:
-            metrics.count(f"cdna_wire_{name}", f"Counter {name} of the wire.", value, **labels)
+            help = helps.get(name, f"Counter {name} of the wire.")
+            metrics.count(f"cdna_wire_{name}", help, value, **labels)
 
 
 def _labels(labels: Labels) -> str:

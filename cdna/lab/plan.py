@@ -12,7 +12,7 @@ from itertools import chain, count
 from typing import TYPE_CHECKING, Any
 
 from cdna.errors import ConfigError
-from cdna.lab.guest_plans import NAMESPACE, GuestPlan, VhostUserPlan
+from cdna.lab.kinds import DEFAULT, KINDS, GuestPlan, kind_of
 
 if TYPE_CHECKING:
     from cdna.lab.namespace import Address, Interface
@@ -24,7 +24,17 @@ SANDBOXES = ("on", "log", "off")  # log: what it would end the process for is lo
 POLLS = ("adaptive", "busy")  # how the engine waits: it spins, then sleeps; or it never sleeps
 NETS: tuple[Network, ...] = (IPv4Network("10.77.0.0/24"), IPv6Network("fd77::/64"))
 HIGHEST = 0xFFFE  # the greatest number of an address that is given to somebody by default
-SHARED_KEYS = ("gateway", "dns", "vlan", "weight", "rate", "protection", "mtu", "gro")  # of [defaults]
+
+
+def shared_keys() -> tuple[str, ...]:
+    """The keys of [defaults]: settings of a guest of the default kind that are `shared`."""
+    kind = KINDS[DEFAULT]
+    return tuple(s.name for s in (*kind.networked, *kind.settings) if s.shared)
+
+
+def has_addressed(guests: Iterable[GuestPlan]) -> bool:
+    """Whether one of the guests has addresses of the lab's networks."""
+    return any(kind_of(guest).addressed for guest in guests)
 
 
 @dataclass(frozen=True)
@@ -62,8 +72,8 @@ def check_distinct(guests: Sequence[GuestPlan], host: Sequence[Interface] = ()) 
             _claim(owners, guest.mac, guest.name, "MAC address")
         for interface in guest.addresses:
             _claim(owners, interface.ip, guest.name, "address")
-        if isinstance(guest, VhostUserPlan):
-            _claim(owners, guest.path, guest.name, "socket")
+        for what, thing in guest.claims().items():
+            _claim(owners, thing, guest.name, what)
 
 
 def _claim(owners: dict[object, str], thing: object, guest: str, what: str) -> None:
@@ -91,18 +101,19 @@ def with_addresses(
     host: Sequence[Interface] = (),
     others: Sequence[GuestPlan] = (),
 ) -> list[GuestPlan]:
-    """The guests, with addresses for namespaces that have none: the first guest's end in 1, and so on.
+    """The guests, with addresses for those that have none: the first guest's end in 1, and so on.
 
-    Guests of other kinds look after their addresses themselves.
+    Guests of kinds that are not `addressed` look after their addresses themselves.
     """
     guests = list(guests)
     taken = {interface.ip for interface in host}
     taken |= {interface.ip for guest in (*guests, *others) for interface in guest.addresses}
     done = []
-    position = sum(guest.kind == NAMESPACE for guest in others)
+    position = sum(kind_of(guest).addressed for guest in others)
     for guest in guests:
-        position += guest.kind == NAMESPACE
-        if guest.kind == NAMESPACE and not guest.addresses and net:
+        addressed = kind_of(guest).addressed
+        position += addressed
+        if addressed and not guest.addresses and net:
             number = next(n for n in _numbers(position, net) if not _own(n, net) & taken)
             guest = replace(guest, addresses=tuple(_numbered(n, number) for n in net))
             taken |= {interface.ip for interface in guest.addresses}

@@ -34,19 +34,22 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cdna.base import readers
 from cdna.errors import ConfigError, ResourceError
 from cdna.lab import values
-from cdna.lab.guest_plans import KINDS, NAMESPACE, guest_plan, keys_of
+from cdna.lab.guest_plans import guest_plan, kind_named
+from cdna.lab.kinds import DEFAULT, KINDS
 from cdna.lab.plan import (
     MAX_GUESTS,
     NETS,
     POLLS,
     SANDBOXES,
-    SHARED_KEYS,
     WIRE,
     LabPlan,
+    has_addressed,
     host_addresses,
     plain_guests,
+    shared_keys,
     with_addresses,
 )
 
@@ -96,27 +99,27 @@ def plan_from(file: str, table: Mapping[str, Any]) -> LabPlan:
     """The lab of a parsed file; `file` is its name, for what is wrong with it."""
     _known(file, table, LAB_KEYS)
     net = values.nets(f"{file}: net", table["net"]) if "net" in table else NETS
-    shared = _table(f"{file}: [defaults]", table.get("defaults", {}), SHARED_KEYS)
+    shared = _table(f"{file}: [defaults]", table.get("defaults", {}), shared_keys())
     defaults = {key: (f"{file}: [defaults] {key}", value) for key, value in shared.items()}
     guests = [
         guest_plan(f"{file}: [[{what}]] {i}, ", settings, defaults, net)
         for what, given in (("guest", _guests(file, table)), ("context", _contexts(file, table)))
         for i, settings in enumerate(given, 1)
     ]
-    wire = values.text(f"{file}: wire", table.get("wire", WIRE))
+    wire = readers.text(f"{file}: wire", table.get("wire", WIRE))
     host = host_addresses(net)
     if "host" in table:
         host = values.addresses(f"{file}: host", table["host"], net)
-    elif "net" not in table and "context" in table and all(guest.kind != NAMESPACE for guest in guests):
+    elif "net" not in table and "context" in table and not has_addressed(guests):
         host = ()  # nobody here has addresses of ours
     texts = {
-        key: values.text(f"{file}: {key}", table[key])
+        key: readers.text(f"{file}: {key}", table[key])
         for key in ("socket", "metrics", "identity")
         if key in table
     }
-    poll = values.one_of(f"{file}: poll", table.get("poll", POLLS[0]), POLLS)
+    poll = readers.one_of(f"{file}: poll", table.get("poll", POLLS[0]), POLLS)
     cpu = values.cpu(f"{file}: cpu", table["cpu"]) if "cpu" in table else None
-    sandbox = values.one_of(f"{file}: sandbox", table.get("sandbox", SANDBOXES[0]), SANDBOXES)
+    sandbox = readers.one_of(f"{file}: sandbox", table.get("sandbox", SANDBOXES[0]), SANDBOXES)
     try:
         return LabPlan(
             tuple(with_addresses(guests, net, host)),
@@ -139,8 +142,8 @@ def _guests(file: str, table: Mapping[str, Any]) -> list[Mapping[str, Any]]:
             f"{file}: guests and [[guest]]: give a number of them or a table for each, not both"
         )
     if "guests" in table:
-        return list(plain_guests(values.whole(f"{file}: guests", table["guests"], 0, MAX_GUESTS)))
-    keys = keys_of(NAMESPACE)
+        return list(plain_guests(readers.whole(f"{file}: guests", table["guests"], 0, MAX_GUESTS)))
+    keys = KINDS[DEFAULT].keys
     tables = _tables(file, table, "guest")
     guests = [_table(f"{file}: [[guest]] {i}", guest, keys) for i, guest in enumerate(tables, 1)]
     for i, guest in enumerate(guests, 1):
@@ -154,9 +157,8 @@ def _contexts(file: str, table: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     for i, context in enumerate(tables, 1):
         where = f"{file}: [[context]] {i}"
         if not isinstance(context, dict) or "kind" not in context:
-            raise ConfigError(f"{where}: give it a kind, one of {', '.join(KINDS)}")
-        kind = values.one_of(f"{where}, kind", context["kind"], KINDS)
-        _known(where, context, ("kind", *keys_of(kind)))
+            raise ConfigError(f"{where}: give it a kind, one of {', '.join(KINDS.names())}")
+        _known(where, context, ("kind", *kind_named(f"{where}, kind", context["kind"]).keys))
     return tables
 
 

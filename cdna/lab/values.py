@@ -6,7 +6,6 @@ as TOML has it, and raises ConfigError in one line that names both and what woul
 
 from __future__ import annotations
 
-import math
 import os
 import pwd
 import re
@@ -14,6 +13,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface, ip_net
 from typing import TYPE_CHECKING
 
 from cdna.base import units
+from cdna.base.readers import bad, one_of, whole, words
 from cdna.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,12 +23,9 @@ if TYPE_CHECKING:
 
 Network = IPv4Network | IPv6Network
 
-MIN_MTU = 1280  # IPv6's least (RFC 8200)
 MAX_QUEUES = 8  # pairs of a vhost-user guest
 MAX_PATH = 107  # bytes: sun_path of unix(7) less its zero
 MIN_SIZE, MAX_SIZE = 60, 9014  # of a synthetic frame, without the FCS
-# Single-use I/O pages are for buffers of up to 12 KiB (guest_driver/queues.pxd); a large segment needs 64.
-LAB_PROTECTIONS = tuple(mode for mode in units.PROTECTIONS if mode != "iommu:single-use")
 # Names that mean something else inside a lab, or in many a hosts file.
 RESERVED = (
     "localhost",
@@ -47,15 +44,6 @@ MAX_SERVERS = 3  # MAXNS of resolv.h: name servers beyond are ignored
 _NAME = re.compile("[a-z]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII | re.IGNORECASE)
 
 
-def bad(where: str, value: object, advice: str) -> ConfigError:
-    return ConfigError(f"{where} {_quoted(value)}: {advice}")
-
-
-def _quoted(value: object) -> str:
-    text = value if isinstance(value, str) else repr(value)
-    return f"{text!r:.80}" if not text.isprintable() or not text.strip() else f"{text:.80}"
-
-
 def name(where: str, value: object) -> str:
     """A guest's name: a host name of one label (RFC 1123), which no resolver takes for a number."""
     if not isinstance(value, str) or not _NAME.fullmatch(value):
@@ -63,70 +51,6 @@ def name(where: str, value: object) -> str:
     if value.lower() in RESERVED:
         raise bad(where, value, f"has another meaning in a lab; {', '.join(RESERVED)} cannot be guests")
     return value
-
-
-def whole(where: str, value: object, least: int, most: int) -> int:
-    advice = f"give a whole number from {least} to {most}"
-    if isinstance(value, str) and re.fullmatch("-?[0-9]{1,18}", value, re.ASCII):
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise bad(where, value, advice)
-    return value
-
-
-def text(where: str, value: object) -> str:
-    """A text that says something."""
-    if not isinstance(value, str) or not value.strip() or "\0" in value:
-        raise bad(where, value, "give a text")
-    return value
-
-
-def weight(where: str, value: object) -> int:
-    return whole(where, value, 1, units.MAX_WEIGHT)
-
-
-def mtu(where: str, value: object) -> int:
-    return whole(where, value, MIN_MTU, units.MAX_MTU)
-
-
-def vlan(where: str, value: object) -> int | str:
-    if value == units.TRUNK:
-        return units.TRUNK
-    try:
-        return whole(where, value, 0, units.MAX_VLAN)
-    except ConfigError:
-        raise bad(where, value, units.VLAN_ADVICE.format(units.TRUNK)) from None
-
-
-def rate(where: str, value: object) -> float:
-    """Bits a second, also as text with K, M, G or T; 0 for no limit."""
-    advice = "give bits a second such as 100M or 1.5G, at most 1T, or 0 for no limit"
-    number: float
-    if isinstance(value, str):
-        try:
-            number = units.parse_rate(value)
-        except ValueError:
-            raise bad(where, value, advice) from None
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        number = float(value) if abs(value) < units.MAX_RATE * 10 else math.inf
-    else:
-        raise bad(where, value, advice)
-    if not 0 <= number <= units.MAX_RATE:
-        raise bad(where, value, advice)
-    return number
-
-
-def one_of(where: str, value: object, known: Sequence[str]) -> str:
-    if not isinstance(value, str) or value not in known:
-        raise bad(where, value, f"give one of {', '.join(known)}")
-    return value
-
-
-def switch(where: str, value: object) -> bool:
-    """On or off; true or false in a file."""
-    if isinstance(value, bool):
-        return value
-    return one_of(where, value, ("on", "off")) == "on"
 
 
 def queues(where: str, value: object) -> int:
@@ -177,30 +101,6 @@ def destination(where: str, value: object) -> str:
     if units.is_mac(value):
         return value.lower()
     return name(where, value)
-
-
-def protection(where: str, value: object) -> str:
-    if not isinstance(value, str) or value not in LAB_PROTECTIONS:
-        raise bad(where, value, f"give one of {', '.join(LAB_PROTECTIONS)}")
-    return value
-
-
-def mac(where: str, value: object) -> str:
-    if not units.is_mac(value):
-        raise bad(where, value, units.MAC_ADVICE)
-    address = units.parse_mac(value)
-    if address[0] & 1 or not any(address):
-        raise bad(where, value, "this names no single device; give an even first byte, such as 02")
-    return value.lower()
-
-
-def words(where: str, value: object) -> list[str]:
-    """A list of texts: TOML's, or one text with commas."""
-    if isinstance(value, str):
-        return [word.strip() for word in value.split(",")] if value.strip() else []
-    if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
-        raise bad(where, value, "give a text, or a list of texts")
-    return value
 
 
 def features(where: str, value: object) -> tuple[str, ...]:

@@ -11,7 +11,8 @@ import socket
 import struct
 
 from cdna.errors import ResourceError
-from cdna.nic.tap import OFFLOADS, check_device_name
+from cdna.extend.permits import Call, one_of, option
+from cdna.nic.tap import OFFLOADS, SIOCGIFINDEX, SIOCGIFMTU, check_device_name
 
 SOL_PACKET = 263  # linux/socket.h; the options below: linux/if_packet.h
 PACKET_ADD_MEMBERSHIP = 1
@@ -27,9 +28,26 @@ TPACKET_V2 = 1
 ETH_P_ALL = 3  # linux/if_ether.h
 ARPHRD_ETHER = 1  # linux/if_arp.h
 SO_SNDBUFFORCE = 32  # asm-generic/socket.h
-SIOCGIFFLAGS, SIOCGIFMTU = 0x8913, 0x8921  # linux/sockios.h
-SIOCGIFHWADDR, SIOCGIFINDEX = 0x8927, 0x8933
+SIOCGIFNAME, SIOCGIFFLAGS, SIOCGIFHWADDR = 0x8910, 0x8913, 0x8927  # linux/sockios.h
 IFF_UP, IFF_RUNNING = 0x1, 0x40  # linux/if.h
+# What a server still does with its socket in its sandbox.
+CALLS = (
+    Call(
+        "ioctl",
+        (
+            one_of(
+                1,
+                ("SIOCGIFNAME", SIOCGIFNAME),
+                ("SIOCGIFFLAGS", SIOCGIFFLAGS),
+                ("SIOCGIFHWADDR", SIOCGIFHWADDR),
+                ("SIOCGIFINDEX", SIOCGIFINDEX),
+                ("SIOCGIFMTU", SIOCGIFMTU),
+            ),
+        ),
+    ),
+    Call("getsockopt", option(SOL_PACKET, "PACKET_STATISTICS", PACKET_STATISTICS)),
+    Call("setsockopt", option(SOL_PACKET, "PACKET_ADD_MEMBERSHIP", PACKET_ADD_MEMBERSHIP)),
+)
 
 BLOCK = 1 << 20  # bytes of memory that the kernel allocates at a time; a frame does not cross it
 RX_FRAME = 65728  # bytes: headers, and a frame of MAX_TSO_FRAME; an odd number of cache lines

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from cdna.abi import Limits, Takes
 from cdna.errors import ConfigError, ResourceError, whole
+from cdna.extend.permits import ROUTE_NETLINK, Call, one_of, option
 
 TUNSETIFF = 0x400454CA  # linux/if_tun.h
 TUNSETOFFLOAD = 0x400454D0
@@ -36,7 +37,26 @@ SPEED, DUPLEX_FULL = 10000, 1  # Mbit/s: what a veth pair says of itself
 MAX_TAP_QUEUES = 256  # drivers/net/tun.c
 IFF_UP = 0x1  # linux/if.h
 IFNAMSIZ = 16
-SIOCGIFMTU = 0x8921  # linux/sockios.h
+SIOCGIFINDEX, SIOCGIFMTU = 0x8933, 0x8921  # linux/sockios.h
+# What a server still does with taps in its sandbox, netlink for their addresses among it.
+CALLS = (
+    Call(
+        "ioctl",
+        (
+            one_of(
+                1,
+                ("TUNSETIFF", TUNSETIFF),
+                ("TUNSETOFFLOAD", TUNSETOFFLOAD),
+                ("TUNSETVNETHDRSZ", TUNSETVNETHDRSZ),
+                ("TUNSETCARRIER", TUNSETCARRIER),
+                ("TUNGETIFF", TUNGETIFF),
+                ("SIOCGIFINDEX", SIOCGIFINDEX),
+            ),
+        ),
+    ),
+    Call("socket", ROUTE_NETLINK),
+    Call("setsockopt", option(socket.SOL_SOCKET, "SO_RCVBUF", socket.SO_RCVBUF)),
+)
 
 NEEDS = "CAP_NET_ADMIN is needed, or a tap made for you: sudo ip tuntap add dev {} mode tap{} user $USER"
 

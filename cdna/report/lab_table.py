@@ -6,6 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from cdna.base.units import rate_text
+from cdna.lab.kinds import DEFAULT, state_of
 from cdna.lab.rates import Traffic
 from cdna.report.style import Column, Style
 
@@ -54,8 +55,8 @@ def totals_table(traffic: Sequence[Traffic], style: Style) -> Table:
 
 
 def guests_table(guests: Sequence[Mapping[str, Any]], style: Style) -> Table:
-    """What the guests are: the rows of `Lab.describe`. Their kinds, unless all are namespaces."""
-    mixed = any(guest.get("kind", "namespace") != "namespace" for guest in guests)
+    """What the guests are: the rows of `Lab.describe`. Their kinds, unless all are of the default one."""
+    mixed = any(guest.get("kind", DEFAULT) != DEFAULT for guest in guests)
     table = style.table()
     for column in (
         "guest",
@@ -76,7 +77,7 @@ def guests_table(guests: Sequence[Mapping[str, Any]], style: Style) -> Table:
             guest["guest"],
             str(guest["context"]),
             *([guest["kind"], peer_text(guest, style)] if mixed else []),
-            state_text(guest),
+            state_of(guest),
             guest["link"],
             guest["mac"],
             " ".join(guest["addresses"]) or style.dash,
@@ -107,7 +108,7 @@ def live_table(guests: Sequence[Mapping[str, Any]], traffic: Sequence[Traffic], 
         [
             Column("guest", [guest["guest"] for guest in guests], text=True),
             Column("kind", [guest["kind"] for guest in guests], rank=8, text=True),
-            Column("state", [state_text(guest) for guest in guests], rank=2, text=True),
+            Column("state", [state_of(guest) for guest in guests], rank=2, text=True),
             Column("link", [guest["link"] for guest in guests], rank=4, text=True),
             Column("peer", [peer_text(guest, style) for guest in guests], rank=9, text=True),
             *_rates(shown),
@@ -126,16 +127,6 @@ def _rates(traffic: Sequence[Traffic]) -> list[Column]:
         Column("rx frames/s", [f"{t.rx_frames_s:.0f}" for t in traffic], rank=6),
         Column("rx Mbit/s", [f"{t.rx_bits_s / 1e6:.1f}" for t in traffic], rank=1),
     ]
-
-
-def state_text(guest: Mapping[str, Any]) -> str:
-    """The context's state; behind a socket, what the frontend makes of it: waiting, connected, running.
-
-    "no device": a program inside the namespace has deleted it.
-    """
-    if guest.get("device") is False and guest["state"] == "running":
-        return "no device"
-    return str(guest.get("frontend") or guest["state"])
 
 
 def peer_text(guest: Mapping[str, Any], style: Style) -> str:

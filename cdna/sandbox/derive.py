@@ -19,8 +19,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cdna.extend.permits import Call
 from cdna.sandbox import trace
-from cdna.sandbox.calls import CALLS, OWN_PID, Call
+from cdna.sandbox.calls import OWN_PID, calls_of
 
 TESTS = ("tests/sandbox/test_serving.py", "tests/cli/test_serve.py", "tests/interop")
 _LINE = re.compile(r"^\d+ +(\w+)\((.*)$")
@@ -41,7 +42,7 @@ class Needed:
     def surplus(self) -> list[str]:
         """What is in the list, was not needed, and has no reason to be there."""
         found = []
-        for call in CALLS:
+        for call in calls_of():
             values = [value for one in call.only for value in one.values if value.name]
             places = [(f"{call.name}: {value.name}", value.name, value.unseen) for value in values]
             for shown, place, unseen in places or [(call.name, "", "")]:
@@ -86,7 +87,7 @@ def _arguments(text: str) -> list[int]:
 
 
 def _count(needed: Needed, name: str, arguments: list[int], pid: int) -> None:
-    for call in CALLS:
+    for call in calls_of():
         if call.name == name and (places := _places(call, arguments, pid)) is not None:
             for place in places:
                 needed.used[(name, place)] += 1
@@ -107,7 +108,7 @@ def _places(call: Call, arguments: list[int], pid: int) -> list[str] | None:
 
 
 def report(needed: Needed) -> str:
-    lines = [f"{needed.servers} servers, {len(CALLS)} entries in the list"]
+    lines = [f"{needed.servers} servers, {len(calls_of())} entries in the list"]
     lines += [f"lacks      {count:7}  {what}" for what, count in sorted(needed.outside.items())]
     lines += [f"too many            {what}" for what in needed.surplus()]
     lines += [f"opened     {count:7}  {file}" for file, count in sorted(needed.files.items())]

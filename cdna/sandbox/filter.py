@@ -12,7 +12,8 @@ import os
 from collections.abc import Iterable, Set
 from typing import TYPE_CHECKING, Any
 
-from cdna.sandbox.calls import CALLS, OWN_PID, Call, Only
+from cdna.extend.permits import Only
+from cdna.sandbox.calls import OWN_PID, calls_of
 
 if TYPE_CHECKING:
     import pyseccomp
@@ -45,7 +46,7 @@ def make_filter(parts: Set[str], *, log: bool = False) -> pyseccomp.SyscallFilte
     # Kernels before 5.16 otherwise slow down all loads and stores of a process with a filter, as if it ran
     # programs of others inside it (SECCOMP_FILTER_FLAG_SPEC_ALLOW).
     made.set_attr(seccomp.Attr.CTL_SSB, 1)
-    for call in wanted(parts):
+    for call in calls_of(parts):
         number = seccomp.resolve_syscall(seccomp.Arch.NATIVE, call.name)
         if number == UNKNOWN:
             continue  # newer than libseccomp
@@ -57,14 +58,9 @@ def make_filter(parts: Set[str], *, log: bool = False) -> pyseccomp.SyscallFilte
     return made
 
 
-def wanted(parts: Set[str]) -> list[Call]:
-    """The calls of these parts of the list."""
-    return [call for call in CALLS if not parts.isdisjoint(call.parts)]
-
-
 def count(parts: Set[str]) -> int:
     """How many system calls these are, whatever their arguments."""
-    return len({call.name for call in wanted(parts) if not (call.instead_of or call.absent)})
+    return len({call.name for call in calls_of(parts) if not (call.instead_of or call.absent)})
 
 
 def alternatives(only: Iterable[Only]) -> list[tuple[tuple[int, int | None, int], ...]]:

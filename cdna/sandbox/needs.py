@@ -9,20 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cdna.errors import ConfigError
-from cdna.lab.guest_plans import NAMESPACE, GuestPlan, VhostUserPlan
-from cdna.sandbox import calls
-from cdna.sandbox.landlock import Access
-from cdna.sandbox.privileges import Capability, User
+from cdna.extend.permits import Access, Capability, Part, Permits
+from cdna.lab.kinds import GuestPlan, kind_of, kinds_of
+from cdna.nic.wires import named_wire
+from cdna.sandbox.privileges import User
 
 if TYPE_CHECKING:
     from cdna.lab.plan import LabPlan
 
-TUN = "/dev/net/tun"
 SOCKETS = Access.MAKE_SOCK | Access.REMOVE_FILE | Access.READ_DIR  # listening again, in a directory
-# Of the network namespace of the thread that looks. Landlock goes by inode, and all below, such as ipv4/conf,
-# are other inodes in another namespace: no narrower rule holds in a guest's.
-SYSCTLS = "/proc/sys/net"
-DEVICE = Access.READ_FILE | Access.WRITE_FILE | Access.IOCTL_DEV
 NEW_FILE = Access.MAKE_REG | Access.REMOVE_FILE | Access.READ_FILE | Access.WRITE_FILE
 
 
@@ -30,12 +25,13 @@ NEW_FILE = Access.MAKE_REG | Access.REMOVE_FILE | Access.READ_FILE | Access.WRIT
 class Needs:
     """What a server needs once it serves.
 
-    parts: of the list of system calls. allowed: what may be done beneath a path. keep: capabilities, of those
-    that there are. abstract: whether it speaks to a socket of the abstract name space. user: who it becomes.
+    parts: entries of registries, whose system calls and modules it needs. allowed: what may be done beneath a
+    path. keep: capabilities, of those that there are. abstract: whether it speaks to a socket of the abstract
+    name space. user: who it becomes.
     """
 
     mode: str = "on"
-    parts: set[str] = field(default_factory=lambda: {calls.ALWAYS})
+    parts: set[str] = field(default_factory=set)
     allowed: dict[str, Access] = field(default_factory=dict)
     keep: set[Capability] = field(default_factory=set)
     abstract: bool = False
@@ -61,15 +57,23 @@ class Needs:
         if found.st_uid != uid and (not found.st_mode & 0o002 or found.st_mode & 0o1000):
             self.keep.add(Capability.CAP_DAC_OVERRIDE)  # somebody else's, such as /run/libvirt
 
+    def add(self, permits: Permits) -> None:
+        """What a wire, a kind of guest or a guest permits."""
+        for path, access in permits.paths.items():
+            self.allow(path, access)
+        self.keep |= permits.keep
+        for path in permits.listens:
+            self.socket(path)
+
     def check(self, plan: GuestPlan) -> None:
         """ConfigError: a guest that comes later, for which there is no room in the sandbox."""
-        if plan.kind == NAMESPACE and calls.NAMESPACES not in self.parts:
+        kind = kind_of(plan)
+        if kind.part not in self.parts and kind.permits().calls:
             raise ConfigError(
-                f"guest {plan.name}: a namespace, for which this server's sandbox has no room; start it with "
-                "one, or with --sandbox off"
+                f"guest {plan.name}: a {kind.name}, for which this server's sandbox has no room; start it "
+                "with one, or with --sandbox off"
             )
-        if isinstance(plan, VhostUserPlan) and not plan.client:
-            directory = os.path.dirname(plan.path)
+        for directory in map(os.path.dirname, plan.permits().listens):
             if not any(self._covers(path, directory) for path in self.allowed):
                 raise ConfigError(
                     f"guest {plan.name}: {directory} is outside this server's sandbox; give a socket beside "
@@ -96,24 +100,13 @@ def needs_of(
     paths: directories for sockets of guests to come.
     """
     needs = Needs(mode=plan.sandbox, user=user)
-    kind = plan.wire.partition(":")[0]
-    if kind == "tap":
-        needs.parts.add(calls.TAP)
-    if kind == "packet":
-        needs.parts.add(calls.PACKET)
-    if any(guest.kind == NAMESPACE for guest in plan.guests):
-        needs.parts.add(calls.NAMESPACES)
-        needs.keep |= {Capability.CAP_SYS_ADMIN, Capability.CAP_NET_ADMIN}
-        needs.allow(SYSCTLS, Access.WRITE_FILE)
-    if kind == "tap" or calls.NAMESPACES in needs.parts:
-        needs.allow(TUN, DEVICE)
-        needs.keep.add(Capability.CAP_NET_ADMIN)
+    wire, _ = named_wire(plan.wire)
+    entries: list[Part] = [wire, *kinds_of(plan.guests)]
+    for entry in entries:
+        needs.parts.add(entry.part)
+        needs.add(entry.permits())
     for guest in plan.guests:
-        if isinstance(guest, VhostUserPlan):
-            if guest.client:
-                needs.keep.add(Capability.CAP_DAC_OVERRIDE)  # the socket is its frontend's
-            else:
-                needs.socket(guest.path)
+        needs.add(guest.permits())
     needs.socket(socket)
     if own_directory:
         needs.allow(os.path.dirname(os.path.dirname(socket)), Access.REMOVE_DIR)

@@ -11,22 +11,13 @@ import importlib
 import pwd
 import sys
 from collections.abc import Collection
-from typing import TYPE_CHECKING
 
-from cdna.sandbox import calls
-
-if TYPE_CHECKING:
-    from cdna.lab.lab import Lab
+from cdna.sandbox.calls import all_parts
 
 ALWAYS = (
-    "cdna.cli.output",
     "cdna.lab.capture",
-    "cdna.lab.kinds.synthetic",
-    "cdna.lab.kinds.vhost_user",
     "cdna.lab.metrics",
     "cdna.lab.rates",
-    "cdna.report.lab_table",
-    "cdna.vmm.vhost_user",
     "concurrent.futures.thread",
     "encodings.ascii",
     "encodings.idna",
@@ -34,21 +25,13 @@ ALWAYS = (
     "tempfile",
     "traceback",
 )
-BY_PART = {
-    calls.TAP: ("pyroute2",),
-    calls.NAMESPACES: (
-        "cdna.lab.kinds.namespace",
-        "cdna.nic.tap",
-        "pyroute2",
-        "pyroute2.netns",
-        "pyroute2.ethtool.ioctl",
-    ),
-}
 
 
 def preload(parts: Collection[str]) -> None:
-    """Imports what these parts of the list of system calls stand for."""
-    for module in (*ALWAYS, *(module for part in parts for module in BY_PART.get(part, ()))):
+    """Imports what these parts need later, and all entries that need no system calls of their own."""
+    entries = [(entry.part, entry.permits()) for entry in all_parts()]
+    of_parts = [permits.modules for part, permits in entries if part in parts or not permits.calls]
+    for module in (*ALWAYS, *(module for modules in of_parts for module in modules)):
         importlib.import_module(module)
     make_no_code()
     with contextlib.suppress(KeyError):
@@ -60,17 +43,3 @@ def make_no_code() -> None:
     stop = getattr(sys, "deactivate_stack_trampoline", None)
     if stop is not None:
         stop()
-
-
-def rehearse(lab: Lab) -> None:
-    """Does once what a server does later, so that what is made at the first use is made now."""
-    from cdna.cli import output
-    from cdna.lab.metrics import metrics_text
-    from cdna.report.lab_table import rates_table, totals_table
-
-    style = output.style()
-    style.render(totals_table(lab.totals(), style))
-    style.render(rates_table(lab.traffic(), style))
-    metrics_text(lab)
-    lab.describe()
-    lab.wire()

@@ -12,24 +12,16 @@ import pwd
 import resource
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import IntEnum
 from grp import getgrnam
 
 from cdna.errors import ConfigError
+from cdna.extend.permits import Capability
 from cdna.sandbox.threads import NUMBERS
 
 PR_SET_DUMPABLE, PR_SET_KEEPCAPS, PR_SET_NO_NEW_PRIVS = 4, 8, 38  # linux/prctl.h
 CAPABILITY_VERSION_3 = 0x20080522  # linux/capability.h
 
 Call = tuple[int, ...]
-
-
-class Capability(IntEnum):
-    """Those that a server may have a use for: linux/capability.h."""
-
-    CAP_DAC_OVERRIDE = 1
-    CAP_NET_ADMIN = 12
-    CAP_SYS_ADMIN = 21
 
 
 @dataclass(frozen=True)

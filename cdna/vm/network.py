@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
-from cdna.lab.qemu import RECONNECT_MS, installed_version
+from cdna.lab.kinds.vhost_user.qemu import RECONNECT_MS, installed_version
 
 # QEMU 7.2 under TCG dies of a segmentation fault when a vhost-user device has MSI-X: it asks for a KVM
 # irqfd. Without vectors the device interrupts by INTx. A tap gets none either, so that both have the same.

@@ -4,9 +4,8 @@ import pytest
 
 from cdna.base.units import MAX_RATE, is_mac, parse_mac, parse_mebibytes, parse_rate, rate_text
 from cdna.errors import ConfigError
-from cdna.lab import values
 from cdna.nic.wires import make_wire
-from cdna.vmm.settings import ContextSettings
+from cdna.vmm.settings import SETTINGS, ContextSettings
 
 
 @pytest.mark.parametrize(
@@ -30,12 +29,12 @@ def test_a_rate_as_text_comes_back(text: str) -> None:
 
 def test_one_limit_for_rates() -> None:
     ContextSettings(rate=MAX_RATE).options()
-    assert values.rate("--rate", "1T") == MAX_RATE
+    assert SETTINGS["rate"].read("--rate", "1T") == MAX_RATE
     make_wire("null:rate=1T").close()
     with pytest.raises(ConfigError, match="give up to"):
         ContextSettings(rate=1.1e12).options()
     with pytest.raises(ConfigError, match="at most 1T"):
-        values.rate("--rate", "1.1T")
+        SETTINGS["rate"].read("--rate", "1.1T")
     with pytest.raises(ConfigError, match="give bits a second"):
         make_wire("null:rate=1.1T")
 

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from cdna.errors import ConfigError
-from cdna.lab.qemu import libvirt_xml, parse_size, qemu_arguments
+from cdna.lab.kinds.vhost_user.qemu import libvirt_xml, parse_size, qemu_arguments
 from tests.support.lab import Serve, run, wait_for
 
 QEMU = "qemu-system-x86_64"

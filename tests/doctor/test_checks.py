@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from cdna.doctor import CHECKS, Finding, Host, examine, machine, network, programs
-from cdna.doctor.host import Trial, integers_of, ranges_of
+from cdna.extend.host import Trial, integers_of, ranges_of
+from cdna.lab.kinds import namespace
+from cdna.lab.kinds.vhost_user import checks as machines
+from cdna.nic.wires import packet, tap
 
 Make = Callable[..., Host]
 
@@ -38,7 +41,7 @@ def make(tmp_path: Path) -> Make:
             affinity=affinity,
             which=lambda name: f"/usr/bin/{name}" if name in (has or set()) | {"apt-get"} else None,
             output=lambda command: says,
-            trial=lambda name: (fails or {}).get(name, Trial()),
+            trial=lambda trial: (fails or {}).get(trial.__name__.replace("_", "-"), Trial()),
         )
 
     return host
@@ -49,7 +52,9 @@ DENIED = Trial(errno.EPERM, "opening it")
 
 def test_every_check_answers_on_an_empty_machine(make: Make) -> None:
     """No file, no program, and nothing that is tried works: still a report, and what is missing is mended."""
-    nothing = replace(make(), trial=lambda name: Trial(errno.ENOSYS, name), which=lambda name: None)
+    nothing = replace(
+        make(), trial=lambda trial: Trial(errno.ENOSYS, trial.__name__), which=lambda name: None
+    )
     parts = examine(nothing)
     assert list(parts) == list(CHECKS)
     findings = [finding for part in parts.values() for finding in part]
@@ -171,39 +176,39 @@ def test_locked_memory(make: Make, limit: int, uid: int, state: str) -> None:
 )
 def test_what_stands_in_the_way_of_user_namespaces(make: Make, name: str, value: str, mend: str) -> None:
     fails = {"user-namespace": DENIED}
-    assert network.user_namespaces(make(fails=fails)).mend is None
+    assert namespace.user_namespaces(make(fails=fails)).mend is None
     assert (
-        network.user_namespaces(make({f"proc/sys/{name}": value}, fails=fails)).mend
+        namespace.user_namespaces(make({f"proc/sys/{name}": value}, fails=fails)).mend
         == f"sudo sysctl -w {mend}"
     )
-    assert network.user_namespaces(make({f"proc/sys/{name}": value})).state == "ok"
+    assert namespace.user_namespaces(make({f"proc/sys/{name}": value})).state == "ok"
 
 
 def test_network_namespaces(make: Make) -> None:
     fails = {"network-namespace": DENIED}
-    assert network.network_namespaces(make(uid=0)).state == "ok"
-    assert network.network_namespaces(make(uid=0, fails=fails)).state == "missing"
-    assert network.network_namespaces(make(fails=fails)).state == "ok"  # they have user namespaces
+    assert namespace.network_namespaces(make(uid=0)).state == "ok"
+    assert namespace.network_namespaces(make(uid=0, fails=fails)).state == "missing"
+    assert namespace.network_namespaces(make(fails=fails)).state == "ok"  # they have user namespaces
 
 
 def test_taps(make: Make) -> None:
     def of(number: int, step: str) -> Finding:
-        return network.taps(make({"dev/net/tun": ""}, fails={"tap": Trial(number, step)}))
+        return tap.taps(make({"dev/net/tun": ""}, fails={"tap": Trial(number, step)}))
 
-    assert network.taps(make(fails={"tap": Trial(errno.ENOENT, "opening")})).mend == "sudo modprobe tun"
+    assert tap.taps(make(fails={"tap": Trial(errno.ENOENT, "opening")})).mend == "sudo modprobe tun"
     assert of(errno.ENODEV, "opening /dev/net/tun").mend == "sudo modprobe tun"
     assert of(errno.EACCES, "opening /dev/net/tun").mend == "sudo chmod 0666 /dev/net/tun"
     assert of(errno.EPERM, "making a tap").found == "making a tap: Operation not permitted"
-    assert network.tap_offloads(make(fails={"tap-offloads": DENIED})).state == "slower"
-    assert network.tap_offloads(make(fails={"tap-offloads": DENIED, "tap": DENIED})).state == "missing"
+    assert tap.tap_offloads(make(fails={"tap-offloads": DENIED})).state == "slower"
+    assert tap.tap_offloads(make(fails={"tap-offloads": DENIED, "tap": DENIED})).state == "missing"
 
 
 def test_packet_sockets(make: Make) -> None:
     none = {"af-packet": Trial(errno.EAFNOSUPPORT, "opening")}
-    assert network.af_packet(make()).state == "ok"
-    assert network.af_packet(make(fails={"af-packet": DENIED})).mend == "sudo -s"
-    assert network.af_packet(make(fails={"af-packet": DENIED}, uid=0)).mend is None
-    assert network.af_packet(make(fails=none)).mend == "sudo modprobe af_packet"
+    assert packet.af_packet(make()).state == "ok"
+    assert packet.af_packet(make(fails={"af-packet": DENIED})).mend == "sudo -s"
+    assert packet.af_packet(make(fails={"af-packet": DENIED}, uid=0)).mend is None
+    assert packet.af_packet(make(fails=none)).mend == "sudo modprobe af_packet"
 
 
 def test_af_xdp(make: Make) -> None:
@@ -214,34 +219,34 @@ def test_af_xdp(make: Make) -> None:
 
 
 def test_kvm(make: Make) -> None:
-    absent = programs.kvm(make({"proc/cpuinfo": "vendor_id : AuthenticAMD"}, fails={"kvm": DENIED}))
+    absent = machines.kvm(make({"proc/cpuinfo": "vendor_id : AuthenticAMD"}, fails={"kvm": DENIED}))
     assert absent.mend == "sudo modprobe kvm_amd"
-    assert programs.kvm(make({"dev/kvm": ""}, fails={"kvm": DENIED})).mend == "sudo usermod -aG kvm $USER"
-    assert programs.kvm(make()).state == "ok"
+    assert machines.kvm(make({"dev/kvm": ""}, fails={"kvm": DENIED})).mend == "sudo usermod -aG kvm $USER"
+    assert machines.kvm(make()).state == "ok"
 
 
 def test_programs(make: Make) -> None:
     missing = {finding.subject: finding.mend for finding in programs.tools(make())}
     assert missing["ping"] == "sudo apt-get install iputils-ping"
     assert set(missing) == {"ip", "ping", "iperf3", "curl", "tshark", "wireshark"}
-    there = programs.qemu(make(has={"qemu-system-x86_64"}, says="QEMU emulator version 7.2.9 (Debian)\n"))
+    there = machines.qemu(make(has={"qemu-system-x86_64"}, says="QEMU emulator version 7.2.9 (Debian)\n"))
     assert (there.state, there.found) == ("ok", "7.2.9")
-    assert programs.qemu(make()).mend == "sudo apt-get install qemu-system-x86"
+    assert machines.qemu(make()).mend == "sudo apt-get install qemu-system-x86"
 
 
 def test_another_package_manager(make: Make) -> None:
     def fedora(name: str) -> str | None:
         return "/usr/bin/dnf" if name == "dnf" else None
 
-    assert programs.qemu(replace(make(), which=fedora)).mend == "sudo dnf install qemu-system-x86-core"
-    assert "Debian calls dpdk-dev" in str(programs.testpmd(replace(make(), which=lambda name: None)).mend)
+    assert machines.qemu(replace(make(), which=fedora)).mend == "sudo dnf install qemu-system-x86-core"
+    assert "Debian calls dpdk-dev" in str(machines.testpmd(replace(make(), which=lambda name: None)).mend)
 
 
 def test_the_version_of_dpdk_is_that_of_its_library(make: Make) -> None:
-    assert programs.testpmd(make()).state == "missing"
-    assert programs.testpmd(make(has={"dpdk-testpmd"})).found == "dpdk-testpmd"
+    assert machines.testpmd(make()).state == "missing"
+    assert machines.testpmd(make(has={"dpdk-testpmd"})).found == "dpdk-testpmd"
     library = {"usr/lib/x86_64-linux-gnu/pkgconfig/libdpdk.pc": "Name: DPDK\nVersion: 22.11.3\n"}
-    assert programs.testpmd(make(library, has={"dpdk-testpmd"})).found == "22.11.3"
+    assert machines.testpmd(make(library, has={"dpdk-testpmd"})).found == "22.11.3"
 
 
 def test_a_program_without_a_version_is_there(make: Make) -> None:

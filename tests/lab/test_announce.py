@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from cdna.base.units import parse_mac
-from cdna.lab.kinds.namespace import NamespaceMember
+from cdna.lab.kinds.namespace.member import NamespaceMember
 from cdna.lab.lab import Lab
 from cdna.lab.namespace import in_thread
 from tests.lab.test_lab import plan, reaches

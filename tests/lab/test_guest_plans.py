@@ -6,15 +6,10 @@ from pathlib import Path
 import pytest
 
 from cdna.errors import ConfigError
-from cdna.lab.guest_plans import (
-    KINDS,
-    GuestPlan,
-    SyntheticPlan,
-    VhostUserPlan,
-    context_settings,
-    guest_plan,
-    keys_of,
-)
+from cdna.lab.guest_plans import context_settings, guest_plan
+from cdna.lab.kinds import KINDS, GuestPlan
+from cdna.lab.kinds.synthetic import SyntheticPlan
+from cdna.lab.kinds.vhost_user import VhostUserPlan
 from cdna.lab.plan import NETS, with_addresses
 from cdna.lab.plan_file import read_plan
 
@@ -90,10 +85,10 @@ def test_only_namespaces_are_given_addresses(tmp_path: Path) -> None:
     assert str(late.addresses[0].ip) == "10.77.0.3"
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", KINDS.own)
 def test_every_key_is_known_on_the_page(kind: str) -> None:
     page = (Path(__file__).parents[2] / "docs" / "serve.md").read_text()
-    assert [key for key in keys_of(kind) if f"`{key}" not in page] == []
+    assert [key for key in KINDS[kind].keys if f"`{key}" not in page] == []
 
 
 def test_a_file_with_contexts(tmp_path: Path) -> None:

@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 
 from cdna.errors import ConfigError
-from cdna.lab.guest_plans import GuestPlan, guest_plan
+from cdna.lab.guest_plans import guest_plan
+from cdna.lab.kinds.namespace import NamespacePlan
 from cdna.lab.plan import NETS, LabPlan, host_addresses, plain_guests, with_addresses
 
 
-def addresses(guest: GuestPlan) -> list[str]:
+def addresses(guest: NamespacePlan) -> list[str]:
     return [str(interface) for interface in guest.addresses]
 
 
@@ -29,8 +30,8 @@ def test_host_has_the_last_address() -> None:
 
 
 def test_an_address_that_somebody_chose_is_given_to_nobody_else() -> None:
-    chosen = GuestPlan("b", addresses=(ip_interface("10.77.0.1/24"),))
-    plans = with_addresses([GuestPlan("a"), chosen, GuestPlan("c")], NETS)
+    chosen = NamespacePlan("b", addresses=(ip_interface("10.77.0.1/24"),))
+    plans = with_addresses([NamespacePlan("a"), chosen, NamespacePlan("c")], NETS)
     assert addresses(plans[0]) == ["10.77.0.2/24", "fd77::2/64"]
     assert addresses(plans[1]) == ["10.77.0.1/24"]
     assert addresses(plans[2]) == ["10.77.0.3/24", "fd77::3/64"]
@@ -39,10 +40,10 @@ def test_an_address_that_somebody_chose_is_given_to_nobody_else() -> None:
 def test_a_network_is_used_to_its_last_address_and_no_further() -> None:
     net = [ip_network("10.0.0.0/29")]  # six addresses, one of them the host's
     host = host_addresses(net)
-    plans = with_addresses([GuestPlan(f"g{n}") for n in range(5)], net, host)
+    plans = with_addresses([NamespacePlan(f"g{n}") for n in range(5)], net, host)
     LabPlan(tuple(plans), net=tuple(net), host=host)
     with pytest.raises(ConfigError, match=r"no address is left in 10\.0\.0\.0/29"):
-        with_addresses([GuestPlan("late")], net, host, plans)
+        with_addresses([NamespacePlan("late")], net, host, plans)
 
 
 def test_settings_reach_the_plan() -> None:

@@ -7,6 +7,7 @@ import pytest
 from cdna.lab.duplicates import Duplicates
 from cdna.machine import Machine
 from cdna.nic.queue_wire import QueueWire
+from cdna.nic.wires import named_wire
 from tests.support.frames import BROADCAST, OUTSIDE, frame, mac, receive_all
 
 GROUP = bytes.fromhex("333300000001")
@@ -45,7 +46,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def test_each_address_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
-    duplicates = Duplicates("packet:eth0")
+    duplicates = Duplicates(live=True)
     macs = {"a": "02:00:00:00:00:0a", "b": "02:00:00:00:00:0b"}
     for a, b in ((0, 0), (1, 0), (900, 0), (901, 7), (902, 7)):
         duplicates.look({"a": {"rx_own_source": a}, "b": {"rx_own_source": b}}, macs)
@@ -60,13 +61,13 @@ def test_each_address_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> Non
 
 @pytest.mark.parametrize("wire", ["null", "loopback", "pcap:old.pcap"])
 def test_frames_of_a_file_or_a_loopback_may_be_our_own(wire: str, caplog: pytest.LogCaptureFixture) -> None:
-    duplicates = Duplicates(wire)
+    duplicates = Duplicates(named_wire(wire)[0].live)
     duplicates.look({"a": {"rx_own_source": 5}}, {"a": "02:00:00:00:00:0a"})
     assert not warnings(caplog)
 
 
 def test_a_guest_that_changes_its_address_fills_no_log(caplog: pytest.LogCaptureFixture) -> None:
-    duplicates = Duplicates("tap:x")
+    duplicates = Duplicates(live=True)
     for i in range(1, 1000):
         duplicates.look({"a": {"rx_own_source": i}}, {"a": f"02:00:00:00:{i >> 8:02x}:{i & 255:02x}"})
     assert 1 < len(warnings(caplog)) <= 256

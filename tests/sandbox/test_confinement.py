@@ -13,13 +13,12 @@ import pytest
 
 from cdna.base.sockets import may_connect
 from cdna.errors import ConfigError
+from cdna.extend.permits import Access, Capability
 from cdna.lab.guest_plans import context_settings, guest_plan
 from cdna.lab.plan import NETS, LabPlan
 from cdna.lab.plan_file import plan_from
 from cdna.sandbox import Needs, landlock, needs_of
-from cdna.sandbox.calls import ALWAYS, NAMESPACES, PACKET, TAP
-from cdna.sandbox.landlock import Access
-from cdna.sandbox.privileges import Capability, user_of
+from cdna.sandbox.privileges import user_of
 
 NAMES = """
 import ctypes, json, os, threading
@@ -40,8 +39,8 @@ print(json.dumps([found, refused]))
 """
 FILES = """
 import ctypes, json, os, socket, sys, threading
+from cdna.extend.permits import Access
 from cdna.sandbox import landlock
-from cdna.sandbox.landlock import Access
 from cdna.sandbox.threads import NUMBERS, every_thread
 inside, outside, version = *sys.argv[1:3], landlock.abi()[0]
 go, from_before = threading.Event(), []
@@ -128,25 +127,25 @@ def plan(*contexts: str, **settings: Any) -> LabPlan:
 def test_a_plan_needs_no_more_than_it_says(tmp_path: Path) -> None:
     needs = needs_of(plan(f"vhost-user:{tmp_path}/a.sock"), f"{tmp_path}/control")
     assert needs == Needs(
+        parts={"wire null", "guest vhost-user"},
         allowed={str(tmp_path): Access.MAKE_SOCK | Access.REMOVE_FILE | Access.READ_DIR},
         listens=[f"{tmp_path}/a.sock", f"{tmp_path}/control"],
     )
 
 
 @pytest.mark.parametrize(
-    ("contexts", "settings", "parts", "keep"),
+    ("context", "wire", "keep"),
     [
-        (["synthetic:s"], {"wire": "tap:x"}, {TAP}, {Capability.CAP_NET_ADMIN}),
-        (["synthetic:s"], {"wire": "packet:x"}, {PACKET}, set()),
-        (["namespace:n"], {}, {NAMESPACES}, {Capability.CAP_NET_ADMIN, Capability.CAP_SYS_ADMIN}),
-        (["vhost-user:/tmp/x.sock,mode=client"], {}, set(), {Capability.CAP_DAC_OVERRIDE}),
+        ("synthetic:s", "tap:x", {Capability.CAP_NET_ADMIN}),
+        ("synthetic:s", "packet:x", set()),
+        ("namespace:n", "null", {Capability.CAP_NET_ADMIN, Capability.CAP_SYS_ADMIN}),
+        ("vhost-user:/tmp/x.sock,mode=client", "null", {Capability.CAP_DAC_OVERRIDE}),
     ],
 )
-def test_what_a_wire_and_guests_need(
-    tmp_path: Path, contexts: list[str], settings: dict[str, Any], parts: set[str], keep: set[Capability]
-) -> None:
-    needs = needs_of(plan(*contexts, **settings), f"{tmp_path}/control")
-    assert (needs.parts, needs.keep) == ({ALWAYS, *parts}, keep)
+def test_what_a_wire_and_guests_need(tmp_path: Path, context: str, wire: str, keep: set[Capability]) -> None:
+    needs = needs_of(plan(context, wire=wire), f"{tmp_path}/control")
+    parts = {f"wire {wire.partition(':')[0]}", f"guest {context.partition(':')[0]}"}
+    assert (needs.parts, needs.keep) == (parts, keep)
 
 
 def test_guests_that_come_later(tmp_path: Path) -> None:

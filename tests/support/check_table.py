@@ -27,7 +27,9 @@ def rows(enumeration: str) -> str:
         elif entry := re.fullmatch(r" +(\w+) +# (.*)", line):
             lines.append(f"| `{entry[1]}` | {entry[2]} |")
         else:
-            raise ValueError(f"ext/cdna/checks.pxd: {line!r} is neither a heading nor a name with its meaning")
+            raise ValueError(
+                f"ext/cdna/checks.pxd: {line!r} is neither a heading nor a name with its meaning"
+            )
     return "\n".join(lines).strip()
 
 

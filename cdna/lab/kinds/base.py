@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from cdna.abi import ContextState
-from cdna.lab.guest_plans import GuestPlan
-from cdna.vmm.settings import ContextSettings
+from cdna.errors import ConfigError
+from cdna.lab.kinds import CONTEXT, GuestPlan
+from cdna.vmm.settings import SETTINGS, ContextSettings
 
 if TYPE_CHECKING:
     from cdna.guest_driver.pump import Pump
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from cdna.vmm.vhost_user import VhostUserServer
 
 # What every context can change while it runs.
-LIVE_SETTINGS = ("vlan", "weight", "rate", "anti_spoof", "promiscuous")
+LIVE_SETTINGS = tuple(setting.name for setting in CONTEXT if setting.live)
 CLOSERS = 32  # threads
 
 Plan = TypeVar("Plan", bound=GuestPlan)
@@ -80,9 +81,6 @@ class Member(ABC, Generic[Plan]):
     Errors of making one: ConfigError, ResourceError; then nothing is left behind.
     """
 
-    # Of the plan, beside LIVE_SETTINGS: what `change` can take while the guest runs.
-    changeable: tuple[str, ...] = ()
-
     def __init__(self, shared: Shared, plan: Plan) -> None:
         self.shared = shared
         self.plan = plan
@@ -95,19 +93,8 @@ class Member(ABC, Generic[Plan]):
         """The context that it has now."""
 
     def settings(self, **more: Any) -> ContextSettings:
-        """The context's settings, as the plan has them."""
-        plan = self.plan
-        return ContextSettings(
-            mac=plan.mac,
-            vlan=plan.vlan,
-            protection=plan.protection,
-            weight=plan.weight,
-            rate=plan.rate,
-            anti_spoof=plan.anti_spoof,
-            promiscuous=plan.promiscuous,
-            mtu=plan.mtu,
-            **more,
-        )
+        """The context's settings, as the plan has them, and what the kind asks for itself."""
+        return ContextSettings(**{**{name: getattr(self.plan, name) for name in SETTINGS}, **more})
 
     def describe(self) -> dict[str, Any]:
         """What it is, as JSON takes it."""
@@ -122,13 +109,7 @@ class Member(ABC, Generic[Plan]):
             "link": "up" if self.up else "down",
             "mac": context.mac,
             "addresses": [str(interface) for interface in plan.addresses],
-            "vlan": plan.vlan,
-            "weight": plan.weight,
-            "rate": plan.rate,
-            "protection": plan.protection,
-            "mtu": plan.mtu,
-            "anti_spoof": plan.anti_spoof,
-            "promiscuous": plan.promiscuous,
+            **{name: getattr(plan, name) for name in SETTINGS if name != "mac"},
             "peer": None,
         }
 
@@ -162,6 +143,12 @@ class Member(ABC, Generic[Plan]):
         """Makes it as `plan` says, in which the settings `given` are new. An error changes nothing."""
         self.context.set(**{key: getattr(plan, key) for key in LIVE_SETTINGS if key in given})
         self.plan = plan
+
+    def enter(self) -> tuple[list[int], tuple[str, ...]]:
+        """The network namespace that programs run in, and its name servers. ConfigError: it has none."""
+        raise ConfigError(
+            f"guest {self.plan.name}: a {self.plan.kind} guest; programs run inside namespaces only"
+        )
 
     @abstractmethod
     def set_link(self, up: bool) -> None:

@@ -1,6 +1,7 @@
 """The machine as the checks see it: its files, its programs, and things tried out. A test gives its own."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -8,8 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cdna.extend.finding import Finding
+
 TRIAL_SECONDS = 20.0
-_TRIAL = Path(__file__).with_name("trial.py")
+_HARNESS = Path(__file__).with_name("trial.py")
 
 
 @dataclass(frozen=True)
@@ -28,11 +31,12 @@ class Trial:
         return f"{self.step}: {os.strerror(self.errno)}"
 
 
-def try_out(name: str) -> Trial:
-    """Tries something out in a process of its own (`cdna.doctor.trial`), which takes all traces with it."""
+def try_out(trial: Callable[[], None]) -> Trial:
+    """Tries something out in a process of its own (`cdna.extend.trial`), which takes all traces with it."""
+    name = trial.__name__
     try:
         ended = subprocess.run(
-            [sys.executable, "-I", "-S", str(_TRIAL), name],
+            [sys.executable, "-I", "-S", str(_HARNESS), trial.__code__.co_filename, name],
             capture_output=True,
             text=True,
             timeout=TRIAL_SECONDS,
@@ -65,7 +69,7 @@ class Host:
     affinity: frozenset[int] = field(default_factory=lambda: frozenset(os.sched_getaffinity(0)))
     which: Callable[[str], str | None] = shutil.which
     output: Callable[[Sequence[str]], str | None] = output_of
-    trial: Callable[[str], Trial] = try_out
+    trial: Callable[[Callable[[], None]], Trial] = try_out
 
     def read(self, path: str) -> str | None:
         """The text of a file such as "proc/meminfo"; None if it cannot be read."""
@@ -92,6 +96,11 @@ class Host:
                 name = package if manager == "apt-get" else FEDORA.get(package, package)
                 return self.as_root(f"{manager} install {name}")
         return f"install the package that Debian calls {package}"
+
+    def version(self, program: str, option: str) -> str:
+        """The first thing in a program's answer to `option` that looks like a version."""
+        found = re.search(r"\d+(\.\d+)+[\w.-]*|\b\d{8}\b", self.output([program, option]) or "")
+        return found[0].rstrip(".-") if found else "there"
 
 
 FEDORA = {
@@ -122,3 +131,6 @@ def ranges_of(numbers: frozenset[int]) -> str:
         else:
             parts.append([number])
     return ",".join(str(p[0]) if len(p) == 1 else f"{p[0]}-{p[-1]}" for p in parts)
+
+
+Check = Callable[[Host], Finding | list[Finding]]

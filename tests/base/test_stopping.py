@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cdna.base.descriptors import write_patiently
-from cdna.cli.stopping import Stop, stop_signals
+from cdna.base.stopping import Stop, stop_signals
 from cdna.interrupts import held
 from cdna.nic.capture import CaptureWriter
 from tests.support.lab import CDNA, DEADLINE, needs_namespaces, wait_for

@@ -107,7 +107,7 @@ def _config() -> list[str]:
 
 
 def _capture(arguments: argparse.Namespace) -> None:
-    from cdna.cli.stopping import stop_signals
+    from cdna.base.stopping import stop_signals
     from cdna.lab.capture import LabCapture
     from cdna.nic.capture_file import Recording
 

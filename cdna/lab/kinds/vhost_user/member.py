@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cdna.errors import ConfigError
-from cdna.lab.guest_plans import VhostUserPlan
 from cdna.lab.kinds.base import Member, Shared
+from cdna.lab.kinds.vhost_user import VhostUserPlan
 from cdna.vmm.vhost_user.features import offer
 
 if TYPE_CHECKING:

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from cdna.cli import wireshark as extcap
 from cdna.errors import ResourceError
-from cdna.lab import extcap
 from tests.support.capture_lab import FakeLab
 from tests.support.pcapng import read_pcapng
 
 DEADLINE = 60  # seconds
-PROGRAM = [sys.executable, "-m", "cdna.lab.extcap"]
+PROGRAM = [sys.executable, "-m", "cdna.cli.wireshark"]
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def test_tshark_lists_the_contexts_and_captures(
     folder = tmp_path / "extcap"
     folder.mkdir()
     program = folder / "cdna-extcap"
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m cdna.lab.extcap "$@"\n')
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m cdna.cli.wireshark "$@"\n')
     program.chmod(0o755)
     listed = tshark(folder, environment, "-D").stdout
     for name in ("cdna-all", "cdna-alice.0", "cdna-bob.1"):

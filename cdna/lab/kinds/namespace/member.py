@@ -11,8 +11,8 @@ from cdna.abi import ContextState
 from cdna.errors import ConfigError, ResourceError
 from cdna.guest_driver.driver import Driver
 from cdna.guest_driver.queues import memory_needed
-from cdna.lab.guest_plans import GuestPlan
 from cdna.lab.kinds.base import Member, Shared
+from cdna.lab.kinds.namespace import NamespacePlan
 from cdna.lab.namespace import Namespace
 
 if TYPE_CHECKING:
@@ -25,10 +25,8 @@ TX_RING, RX_RING = 64, 64  # descriptors; larger rings only move more memory thr
 MEMORY = memory_needed(TX_RING, RX_RING, BUFFER_SIZE)
 
 
-class NamespaceMember(Member[GuestPlan]):
-    changeable = ("protection", "gro")
-
-    def __init__(self, shared: Shared, plan: GuestPlan) -> None:
+class NamespaceMember(Member[NamespacePlan]):
+    def __init__(self, shared: Shared, plan: NamespacePlan) -> None:
         super().__init__(shared, plan)
         if shared.pump is None:
             raise ConfigError(
@@ -57,7 +55,7 @@ class NamespaceMember(Member[GuestPlan]):
     def context(self) -> Context:
         return self.driver.context
 
-    def _attach(self, plan: GuestPlan, index: int | None = None) -> Driver:
+    def _attach(self, plan: NamespacePlan, index: int | None = None) -> Driver:
         """A driver for the guest, on the context of this index or on a free one."""
         self.plan = plan
         settings = self.settings(
@@ -112,7 +110,7 @@ class NamespaceMember(Member[GuestPlan]):
         counters = self._with_earlier({**self.context.stats(), **self._tap_counters()})
         return {**counters, "tx_drop_device": self.namespace.drops.count()}
 
-    def change(self, plan: GuestPlan, given: set[str]) -> None:
+    def change(self, plan: NamespacePlan, given: set[str]) -> None:
         """Another protection loses frames under way. Given at all, it starts a stopped context again."""
         if "gro" in given:
             self.namespace.set_gro(plan.gro)
@@ -129,7 +127,7 @@ class NamespaceMember(Member[GuestPlan]):
         self._reassign(plan)
         self.plan = plan
 
-    def _reassign(self, plan: GuestPlan) -> None:
+    def _reassign(self, plan: NamespacePlan) -> None:
         """Gives the guest a context and a driver anew: rings and protection are settled when it is assigned.
 
         The namespace, its device and the addresses stay. What was in the rings is lost. A device that a
@@ -154,7 +152,7 @@ class NamespaceMember(Member[GuestPlan]):
                 f"guest {self.plan.name}: its device was deleted inside, and there is no new one: {error}"
             ) from None
 
-    def _exchange(self, before: GuestPlan, plan: GuestPlan) -> None:
+    def _exchange(self, before: NamespacePlan, plan: NamespacePlan) -> None:
         """Puts a context as `plan` says, or as `before`, in the place of the one that it has."""
         planned, old, counters = self.plan, self.context, self.counters()
         with self._replacing() as index:
@@ -168,6 +166,9 @@ class NamespaceMember(Member[GuestPlan]):
                 self.plan = planned
                 if self.context is not old:
                     self.earlier, self._taps = Counter(counters), {}
+
+    def enter(self) -> tuple[list[int], tuple[str, ...]]:
+        return [self.namespace.fd], self.plan.dns
 
     def set_link(self, up: bool) -> None:
         if self.port is not None:

@@ -18,8 +18,8 @@ from cdna.errors import ConfigError
 from cdna.guest_driver.driver import Driver
 from cdna.guest_driver.queues import memory_needed
 from cdna.guest_driver.synthetic import SyntheticGuest
-from cdna.lab.guest_plans import SyntheticPlan
 from cdna.lab.kinds.base import Member, Shared
+from cdna.lab.kinds.synthetic import SyntheticPlan
 from cdna.nic.traffic import Load
 
 if TYPE_CHECKING:
@@ -32,8 +32,6 @@ NOBODY = bytes(6)  # a sink's peer
 
 
 class SyntheticMember(Member[SyntheticPlan]):
-    changeable = ("protection",)
-
     def __init__(self, shared: Shared, plan: SyntheticPlan) -> None:
         super().__init__(shared, plan)
         self._wakes = False

@@ -1,0 +1,82 @@
+"""Guests behind vhost-user sockets: QEMU machines with virtio-net, and DPDK programs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from cdna.base import readers
+from cdna.extend.permits import Capability, Permits
+from cdna.extend.setting import Setting
+from cdna.lab import values
+from cdna.lab.kinds import CONTEXT, MTU, GuestKind, GuestPlan
+from cdna.lab.kinds.vhost_user.checks import kvm, qemu, testpmd
+
+if TYPE_CHECKING:
+    from cdna.lab.kinds.base import Shared
+    from cdna.lab.kinds.vhost_user.member import VhostUserMember
+
+
+@dataclass(frozen=True)
+class VhostUserPlan(GuestPlan):
+    """A virtual machine or a DPDK program. client: we connect to `path`, and again when it is gone."""
+
+    kind: ClassVar[str] = "vhost-user"
+
+    protection: str = field(default="table", kw_only=True)
+    path: str = ""
+    client: bool = False
+    queues: int = 1  # pairs
+    packed: bool = True  # whether packed rings are offered
+    features: tuple[str, ...] = ()  # virtio features withheld (-rss) and added (+rss)
+    users: tuple[int, ...] = ()  # who may attach beside this process's user and root
+
+    def claims(self) -> Mapping[str, str]:
+        return {"socket": self.path}
+
+    def permits(self) -> Permits:
+        if self.client:  # the socket is its frontend's
+            return Permits(keep=frozenset({Capability.CAP_DAC_OVERRIDE}))
+        return Permits(listens=(self.path,))
+
+
+def _member(shared: Shared, plan: VhostUserPlan) -> VhostUserMember:
+    from cdna.lab.kinds.vhost_user.member import VhostUserMember
+
+    return VhostUserMember(shared, plan)
+
+
+def _state(guest: Mapping[str, Any]) -> str | None:
+    """What the frontend makes of the context: waiting, connected, running."""
+    return guest.get("frontend")
+
+
+def _uids(where: str, users: object) -> list[str]:
+    """Numbers of users: the server, in its sandbox, has no file to look them up in."""
+    return [str(uid) for uid in values.users(where, users)]
+
+
+KIND = GuestKind(
+    "vhost-user",
+    VhostUserPlan,
+    (
+        *CONTEXT,
+        Setting("path", values.socket_path, local=lambda where, path: os.path.abspath(path)),
+        Setting("mode", values.client, field="client"),
+        Setting("queues", values.queues),
+        MTU,
+        Setting("packed", readers.switch),
+        Setting("features", values.features, several=True),
+        Setting("user", values.users, field="users", several=True, local=_uids),
+    ),
+    _member,
+    target="path",
+    # Its socket and connection, three of each ring, those of a memory table while it is taken over.
+    descriptors=160,
+    permits=lambda: Permits(modules=("cdna.lab.kinds.vhost_user.member", "cdna.vmm.vhost_user")),
+    gauges={"connected": "Whether a frontend is connected."},
+    state=_state,
+    checks={"programs": (kvm, qemu, testpmd)},
+)
