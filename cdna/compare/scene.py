@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from cdna.baseline.xen import XenBridge
+from cdna.compare.paths.xen3.xen import XenBridge
 from cdna.compare.plan import Case
 from cdna.compare.slice import Slice
 from cdna.errors import WrongFrame

@@ -1,6 +1,6 @@
 from typing import Any
 
-from cdna.baseline.xen import XenBridge
+from cdna.compare.paths.xen3.xen import XenBridge
 from cdna.guest_driver.synthetic import SyntheticGuest
 from cdna.machine import Machine
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
-from cdna.baseline import public
-from cdna.baseline.xen import XenBridge
+from cdna.compare.paths.xen3 import public
+from cdna.compare.paths.xen3.xen import XenBridge
 from cdna.compare.slice import Slice
 from cdna.guest_driver.local import LocalQueues
 from cdna.guest_driver.queues import memory_needed

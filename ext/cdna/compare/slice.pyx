@@ -10,7 +10,7 @@ from dataclasses import asdict
 from libc.stdint cimport uint32_t, uint64_t
 from posix.mman cimport madvise
 
-from cdna.baseline.xen cimport XenBridge
+from cdna.compare.paths.xen3.xen cimport XenBridge
 from cdna.compare.cdna_guest cimport cdna_guest_t, run_receive, run_transmit, use_host
 from cdna.compare.host cimport (
     ACCOUNT_DRIVER_DOMAIN, ACCOUNT_GUESTS, ACCOUNT_IDLE, ACCOUNT_VMM, PHASE_STOP, domain_main, domain_t,
