@@ -78,10 +78,10 @@ def build_bench(
     )
     domain = machine.vmm.create_guest("driver domain", memory_needed(RING, RING, 2048))
     queues = LocalQueues(machine.vmm.assign(domain, settings), 2048)
-    slice_ = Slice(machine, direction == "rx", True)
+    slice_ = Slice(machine, True)
     bridge = XenBridge(
         machine.memory,
-        slice_.host_address,
+        slice_.host,
         queues,
         load,
         guests=guests,

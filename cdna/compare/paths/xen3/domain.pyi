@@ -1,8 +1,9 @@
+from cdna.compare.host import Host
 from cdna.memory import Memory
 
 class Hypervisor:
     memory: Memory
-    def __init__(self, memory: Memory, host: int = 0, heap_pages: int = 0) -> None: ...
+    def __init__(self, memory: Memory, host: Host | None = None, heap_pages: int = 0) -> None: ...
     def add_domain(
         self,
         domid: int,

@@ -2,6 +2,7 @@ from typing import Any
 
 import numpy as np
 
+from cdna.compare.host import Host
 from cdna.compare.paths.xen3.domain import Hypervisor
 from cdna.guest_driver.queues import Queues
 from cdna.memory import Memory
@@ -25,7 +26,7 @@ class XenBridge:
     def __init__(
         self,
         memory: Memory,
-        host: int,
+        host: Host,
         nic: Queues,
         load: Load,
         *,

@@ -9,7 +9,7 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from cdna.abi cimport PAGE_SHIFT
 from cdna.compare.paths.xen3.public cimport grant_entry_t, shared_info_t
-from cdna.compare.host cimport MAX_DOMAINS, host_t
+from cdna.compare.host cimport MAX_DOMAINS, Host, host_t
 from cdna.memory cimport Memory, SharedRegion, memory_t, page_t
 
 cdef enum:
@@ -95,6 +95,7 @@ cdef class Hypervisor:
     """The hypervisor's state and its domains, before anything runs."""
     cdef xen_t *c
     cdef readonly Memory memory
+    cdef Host _host
     cdef list _regions
     cdef void *share(self, size_t size) except NULL
     cdef xen_domain_t *domain(self, uint32_t index) except NULL

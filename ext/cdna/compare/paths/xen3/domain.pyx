@@ -5,6 +5,7 @@ from libc.string cimport memset
 
 from cdna.abi cimport PAGE_SIZE
 from cdna.compare.paths.xen3.public cimport DOMID_SELF, FOREIGN_FRAME, INVALID_MFN, PTE_PRESENT, PTE_WRITE
+from cdna.compare.host cimport Host
 from cdna.memory cimport DOMID_FREE, DOMID_VMM
 
 from cdna.errors import ConfigError, ResourceError
@@ -14,16 +15,17 @@ cdef class Hypervisor:
     """What Xen keeps: the domains, the heap of free pages, the M2P table.
 
     `memory` is the machine, `heap_pages` what the hypervisor keeps free for XENMEM_increase_reservation.
-    `host` is the address of the `host_t` of the comparison that the domains run in; 0: one of its own.
+    `host` is the host core of the comparison that the domains run on, or one of its own.
     """
 
-    def __cinit__(self, Memory memory not None, size_t host=0, uint32_t heap_pages=0):
+    def __cinit__(self, Memory memory not None, Host host=None, uint32_t heap_pages=0):
         cdef uint32_t i, first
         self.memory = memory
         self._regions = []
         self.c = <xen_t *>self.share(sizeof(xen_t))
         self.c.memory = memory.c
-        self.c.host = <host_t *>host if host else <host_t *>self.share(sizeof(host_t))
+        self._host = host or Host()
+        self.c.host = self._host.c
         memset(self.c.hash, 0xFF, sizeof(self.c.hash))
         self.c.m2p = <uint32_t *>self.share(memory.c.pages * sizeof(uint32_t))
         memset(self.c.m2p, 0xFF, memory.c.pages * sizeof(uint32_t))

@@ -16,7 +16,7 @@ from cdna.compare.paths.xen3.pseudo_physical cimport decrease_reservation, page_
 from cdna.compare.paths.xen3.public cimport (
     GNTMAP_host_map, GNTST_okay, INVALID_REF, gnttab_map_grant_ref_t, sring_t,
 )
-from cdna.compare.host cimport ACCOUNT_DRIVER_DOMAIN, ACCOUNT_GUESTS, domain_t, post_event
+from cdna.compare.host cimport ACCOUNT_DRIVER_DOMAIN, ACCOUNT_GUESTS, Host, domain_t
 from cdna.cpu cimport cycles
 from cdna.nic.generator cimport GeneratorWire
 from cdna.nic.wire cimport cycles_per_second
@@ -48,8 +48,8 @@ cdef class XenBridge:
 
     nic: the driver domain's queues (`LocalQueues`, nothing posted), its context assigned in protection mode
     `none`, promiscuous and without anti-spoof: frames carry the guests' addresses.
-    memory: the machine. host: the address of the comparison's `host_t`; domain 0 of it becomes the driver
-    domain, domains 1 to `guests` the guests, each with an event pending.
+    memory: the machine. host: the comparison's host core, still empty: its domain 0 becomes the driver
+    domain, domains 1 to `guests` the guests.
     domid: the domain id that owns the context.
     macs: the guests' addresses, peer: that of the other end of the wire; six bytes each.
     receive: "flip" or "copy". transmit: the guests send frames of `load` to `peer` while the host is in
@@ -59,7 +59,7 @@ cdef class XenBridge:
     that each guest expects instead of its own number.
     """
 
-    def __init__(self, Memory memory not None, size_t host, Queues nic not None, Load load not None, *,
+    def __init__(self, Memory memory not None, Host host not None, Queues nic not None, Load load not None, *,
                  int guests, list macs, bytes peer, uint32_t domid, bint transmit, str receive="flip",
                  uint32_t pending=1024, list targets=None, list rx_flows=None):
         cdef int i
@@ -82,7 +82,7 @@ cdef class XenBridge:
         self.load = load
         self.flip = receive == "flip"
         self._nic = nic
-        self._host = <host_t *>host
+        self._host = host
         self._domid = domid
         self._peer = mac_word(peer)
         self._macs = [mac_word(mac) for mac in macs]
@@ -222,26 +222,18 @@ cdef class XenBridge:
         bridge_learn(nb.bridge, nf.mac, i + 1, cycles())            # the guest's gratuitous ARP
 
     def _register(self):
-        cdef domain_t *d
+        """Adds the driver domain and the guests to the host, in the order of the hypervisor's domains."""
+        cdef domain_t *driver = self._host.add_domain(
+            self._domid, ACCOUNT_DRIVER_DOMAIN, netback_run, self._netback)
+        cdef netfront_t *nf
         cdef uint32_t i
-        self._host.domains = self.guests + 1
-        for i in range(self._host.domains):
-            d = &self._host.domain[i]
-            d.index = i
-            d.id = self.hypervisor.domain(i).domid
-            d.account = ACCOUNT_DRIVER_DOMAIN if i == 0 else ACCOUNT_GUESTS
-            d.run = netback_run if i == 0 else netfront_run
-            d.state = <void *>self._netback if i == 0 else <void *>&self._front[i - 1]
-            post_event(self._host, i)
-        self._host.context_domain[self._nic.c.context] = 0
+        self._host.own_context(self._nic.c.context, driver)
+        for i in range(self.guests):
+            nf = &self._front[i]
+            self._host.add_domain(nf.self.domid, ACCOUNT_GUESTS, netfront_run, nf)
+            self._host.add_guest(&nf.tx_seq, &nf.rx_frames, &nf.rx_bytes)
 
     # --- the generator ------------------------------------------------------------------------------------
-
-    cdef uint64_t *ack(self, uint32_t guest) except NULL:
-        """Where a guest counts the frames that it has taken; in memory that forked processes share."""
-        if guest >= <uint32_t>self.guests:
-            raise ConfigError(f"guest {guest}: there are {self.guests}")
-        return self._front[guest].ack
 
     def attach_generator(self, GeneratorWire wire not None, uint32_t window=256) -> None:
         """A flow from the wire to each guest, closed by the guest's own count, `window` frames under way."""
@@ -250,7 +242,7 @@ cdef class XenBridge:
             flow = wire.add_flow(_mac_bytes(self._macs[i]), _mac_bytes(self._peer), window=window,
                                  context=self._nic.c.context,
                                  buffer_size=<int>NIC_BUFFER, flow=self._front[i].rx_flow)
-            wire.set_ack(flow, self.ack(i))
+            wire.set_ack(flow, self._front[i].ack)
 
     # --- results ------------------------------------------------------------------------------------------
 
@@ -320,9 +312,9 @@ cdef class XenBridge:
 
     def hold_phase(self, uint32_t phase) -> None:
         """Puts the host into a phase of the comparison (0 load, 1 drain) that no clock ends. For tests."""
-        self._host.phase = phase
-        self._host.measure_from = self._host.load_until = self._host.drain_until = <uint64_t>1 << 63
-        self._host.slice_cycles = <uint64_t>1 << 62
+        self._host.c.phase = phase
+        self._host.c.measure_from = self._host.c.load_until = self._host.c.drain_until = <uint64_t>1 << 63
+        self._host.c.slice_cycles = <uint64_t>1 << 62
 
     def run_once(self, bint interrupt=True) -> int:
         """Runs each domain that has an event pending once, in this process; returns how many ran.
@@ -331,8 +323,8 @@ cdef class XenBridge:
         """
         cdef uint32_t i
         cdef int ran = 0
-        for i in range(self._host.domains):
-            if not self._host.runnable >> i & 1 and not (interrupt and i == 0):
+        for i in range(self._host.c.domains):
+            if not self._host.c.runnable >> i & 1 and not (interrupt and i == 0):
                 continue
             self._run_domain(i)
             ran += 1
@@ -344,11 +336,11 @@ cdef class XenBridge:
         self._run_domain(guest + 1)
 
     cdef void _run_domain(self, uint32_t index) noexcept:
-        cdef domain_t *d = &self._host.domain[index]
-        self._host.runnable &= ~(<uint64_t>1 << index)
-        self._host.current = index
-        self._host.slice_end = cycles() + self._host.slice_cycles
-        d.run(d, self._host)
+        cdef domain_t *d = &self._host.c.domain[index]
+        self._host.c.runnable &= ~(<uint64_t>1 << index)
+        self._host.c.current = index
+        self._host.c.slice_end = cycles() + self._host.c.slice_cycles
+        d.run(d, self._host.c)
 
     def tx_ring(self, uint32_t guest):
         """The shared transmit ring of a guest as bytes, writable: what a hostile guest can change."""
@@ -367,8 +359,8 @@ cdef class XenBridge:
         decrease_reservation(nb.xen, nb.self, nb.mfn, nb.n_mfn)
         nb.n_mfn = 0
         self.hypervisor.release()
-        self._host.domains = 0
-        self._host.runnable = 0
+        self._host.c.domains = 0
+        self._host.c.runnable = 0
 
 
 def _tx_buffers(uint32_t longest):

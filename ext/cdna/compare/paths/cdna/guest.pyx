@@ -7,9 +7,14 @@ doorbell, and blocks when less than half of its ring is free, until an interrupt
 from libc.stdint cimport uint32_t
 
 from cdna.abi cimport desc_t
-from cdna.compare.host cimport PHASE_LOAD, hypercall_enter, hypercall_leave, slice_over, stay_runnable
+from cdna.compare.host cimport (
+    ACCOUNT_GUESTS, PHASE_LOAD, Host, domain_t, host_t, hypercall_enter, hypercall_leave, slice_over,
+    stay_runnable,
+)
 from cdna.guest_driver.queues cimport tx_reclaim
-from cdna.guest_driver.synthetic cimport BATCH, offer, take
+from cdna.guest_driver.synthetic cimport BATCH, SyntheticGuest, offer, synthetic_t, take
+from cdna.memory cimport SharedRegion
+from cdna.nic.generator cimport GeneratorWire
 from cdna.vmm cimport protection
 
 cdef enum:
@@ -39,13 +44,6 @@ cdef int host_iommu(void *caller, uint32_t context, const uint32_t *io_page, con
     return done
 
 
-cdef void use_host(cdna_guest_t *guest, host_t *host) noexcept:
-    guest.host = host
-    guest.synthetic.driver.enqueue = host_enqueue
-    guest.synthetic.driver.iommu = host_iommu
-    guest.synthetic.driver.vmm = guest
-
-
 cdef void run_transmit(domain_t *self, host_t *host) noexcept nogil:
     cdef synthetic_t *guest = (<cdna_guest_t *>self.state).synthetic
     while host.phase == PHASE_LOAD:
@@ -64,3 +62,30 @@ cdef void run_receive(domain_t *self, host_t *host) noexcept nogil:
         if slice_over(host):
             stay_runnable(host)
             return
+
+
+cdef class CdnaGuest:
+    """A guest with its context, which adds itself to `host`; its hypercalls are crossings from then on.
+
+    It transmits, or receives flow number `flow` of `wire`, which is closed by the guest's own count.
+    """
+
+    def __init__(self, Host host not None, SyntheticGuest synthetic not None, GeneratorWire wire=None,
+                 uint32_t flow=0):
+        cdef cdna_guest_t *guest
+        cdef domain_t *domain
+        self.synthetic, self._host = synthetic, host
+        self._region = SharedRegion(sizeof(cdna_guest_t))
+        guest = <cdna_guest_t *>self._region.base
+        context = synthetic.driver.context
+        guest.synthetic, guest.host, guest.domain = synthetic.c, host.c, context.guest.domain
+        synthetic.c.driver.enqueue = host_enqueue
+        synthetic.c.driver.iommu = host_iommu
+        synthetic.c.driver.vmm = guest
+        domain = host.add_domain(
+            guest.domain, ACCOUNT_GUESTS, run_transmit if wire is None else run_receive, guest)
+        host.own_context(context.index, domain)
+        host.add_guest(&synthetic.c.sent, &synthetic.c.received, &synthetic.c.bytes_received)
+        if wire is not None:
+            wire.set_ack(flow, &synthetic.c.received)
+        synthetic.driver.enable_interrupts(True)
