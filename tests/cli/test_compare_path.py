@@ -26,18 +26,18 @@ def compare(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """`cdna compare` as a program, with what is installed in `place`."""
     code = f"import sys; sys.path.append({str(place)!r}); from cdna.cli import main; sys.exit(main())"
     command = [sys.executable, "-c", code, "compare", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=110)
+    return subprocess.run(command, capture_output=True, text=True)
 
 
 def test_it_is_measured_and_shown_beside_the_others(tmp_path: Path) -> None:
     install(tmp_path, "short", RECIPE)
-    measured = "--guests 1,2 --protection validated --receive copy --seconds 0.1 --domains inline"
+    measured = "--guests 2 --protection validated --receive copy --seconds 0.1 --domains inline"
     report, out = tmp_path / "report", tmp_path / "out.json"
     ended = compare(tmp_path, *measured.split(), "--report", str(report), "--json", str(out))
     assert ended.returncode == 0, ended.stderr
 
     runs = json.loads(out.read_text())["runs"]
-    assert [(run["path"], run["protection"], run["receive"]) for run in runs if run["guests"] == 2] == [
+    assert [(run["path"], run["protection"], run["receive"]) for run in runs] == [
         ("cdna", "validated", None),
         ("bridge", "none", None),
         ("short", "none", None),
@@ -48,7 +48,7 @@ def test_it_is_measured_and_shown_beside_the_others(tmp_path: Path) -> None:
     assert all(run["lost"] == 0 < run["frames"] for run in runs)
 
     rows = [line.split() for line in ended.stdout.splitlines() if line.split()[:1] == ["short"]]
-    assert len(rows) == 4
+    assert len(rows) == 2
     assert all(float(row[3]) > 0 for row in rows)  # times the bridge
     said = " ".join(ended.stdout.split())
     for contender in ("CDNA validated", "short rings"):
