@@ -41,7 +41,7 @@ class Variant:
 
 TEST_BUILD = "-DCDNA_TEST_BUILD=1"  # see ext/cdna/checks.h
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
-RIVALS = ("ext/cdna/baseline/", "ext/cdna/bench/", "ext/cdna/compare/")
+RIVALS = ("ext/cdna/bench/", "ext/cdna/compare/")
 VARIANTS = {
     "checks": Variant(("-O1", TEST_BUILD), without=(*RIVALS, "fuzz/")),
     "asan": Variant(

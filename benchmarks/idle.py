@@ -12,7 +12,7 @@ import argparse
 import sys
 import time
 
-from cdna.compare.vm.scene import Cdna
+from cdna.compare.paths.cdna.vm import CdnaScene
 from cdna.errors import CdnaError
 from cdna.lab.control import ControlClient
 from cdna.vm import image
@@ -29,7 +29,7 @@ def frames(client: ControlClient) -> int:
 
 def measure(seconds: float) -> tuple[float, int]:
     """Percent of a core that the server used, and frames that the guests sent meanwhile."""
-    with Cdna() as scene:
+    with CdnaScene("cdna") as scene:
         scene.wait_ready()
         time.sleep(SETTLE)
         with ControlClient(str(scene.control)) as client:

@@ -51,6 +51,7 @@ def page(result: Result) -> str:
         (f"{comings:,}", "honest guests came and went"),
     ]
     return Template(head + _PAGE).substitute(
+        **plots.palette(),
         title="CDNA, soaked",
         lead=escape(f"{hours}: {verdict}. Seed {result.seed}."),
         tiles="".join(

@@ -12,7 +12,8 @@ from cdna.cli import arguments, output
 from cdna.cli.exits import DONE, LOST, stop, until_stopped
 from cdna.cli.progress import Display
 from cdna.cli.runners import Runners
-from cdna.compare.plan import DOMAINS, MAX_GUESTS, BadSetting, Plan
+from cdna.compare.paths import paths
+from cdna.compare.plan import DOMAINS, MAX_GUESTS, BadSetting, Plan, receives
 from cdna.compare.result import Comparison, Run
 from cdna.compare.vm.plan import LOADS, VmPlan
 from cdna.compare.vm.result import VmRun
@@ -23,6 +24,13 @@ PROGRAM = "cdna compare"
 SYNTHETIC, VM = "synthetic", "vm"
 GUESTS = (SYNTHETIC, VM)
 SYNTHETIC_ONLY = ("guests", "direction", "size", "protection", "domains", "receive", "line_rate", "verify")
+_PATHS, _RECEIVES = ",".join(paths()), ",".join(receives())
+_VM_PATHS = " and ".join(path.vm.title for path in paths().values() if path.vm)
+
+
+def _help(option: str) -> str:
+    """What the paths say about an option of theirs."""
+    return " ".join(path.help[option] for path in paths().values() if option in path.help)
 
 
 def compare(
@@ -31,7 +39,7 @@ def compare(
         str,
         typer.Option(
             metavar="|".join(GUESTS),
-            help="Who the guests are: drivers alone, or virtual machines on CDNA and the kernel's bridge.",
+            help=f"Who the guests are: drivers alone, or virtual machines on {_VM_PATHS}.",
         ),
     ] = SYNTHETIC,
     load: Annotated[
@@ -47,11 +55,9 @@ def compare(
         str, typer.Option(metavar="BYTES|imix|FILE", help="Frames: all of one size, or as in a capture file.")
     ] = "1514",
     path: Annotated[
-        str, typer.Option(metavar="cdna,bridge", help="Architectures; a ratio needs both.")
-    ] = "cdna,bridge",
-    protection: Annotated[
-        str, typer.Option(metavar="MODE,...", help=f"CDNA's DMA protection: {', '.join(PROTECTIONS)}.")
-    ] = "validated,none",
+        str, typer.Option(metavar=_PATHS, help="Architectures; a ratio needs two, one of them a baseline.")
+    ] = _PATHS,
+    protection: Annotated[str, typer.Option(metavar="MODE,...", help=_help("protection"))] = "validated,none",
     domains: Annotated[
         str,
         typer.Option(
@@ -59,9 +65,7 @@ def compare(
             help="Domains as processes that are switched, or all in one process: no switches to pay.",
         ),
     ] = "process",
-    receive: Annotated[
-        str, typer.Option(metavar="flip,copy", help="How the bridge hands over a frame. Ratios: the faster.")
-    ] = "flip,copy",
+    receive: Annotated[str, typer.Option(metavar=_RECEIVES, help=_help("receive"))] = _RECEIVES,
     seconds: Annotated[str, typer.Option(metavar="S", help="How long each case is measured.")] = str(
         Plan.seconds
     ),
@@ -81,8 +85,12 @@ def compare(
     runners: Runners = context.obj
     if guest == VM:
         _check_unused(context, SYNTHETIC_ONLY, VM)
-        given = {"seconds": arguments.seconds(seconds)} if _given(context, "seconds") else {}
-        vm_plan = VmPlan(path=arguments.words(path), load=arguments.words(load), **given)
+        settings: dict[str, Any] = {"load": arguments.words(load)}
+        if _given(context, "path"):
+            settings["path"] = arguments.words(path)
+        if _given(context, "seconds"):
+            settings["seconds"] = arguments.seconds(seconds)
+        vm_plan = VmPlan(**settings)
         return _measure(lambda display: runners.compare_vm(vm_plan, display), _vm_line, report, json)
     if guest != SYNTHETIC:
         raise BadSetting("guest", guest, f"there is no such kind of guest; give {' or '.join(GUESTS)}")

@@ -2,15 +2,15 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cdna.base.units import MAX_RATE, PROTECTIONS
+from cdna.compare.path import Contender
+from cdna.compare.paths import path_named, paths
 from cdna.errors import ConfigError
 
 DIRECTIONS = ("tx", "rx")
-PATHS = ("cdna", "bridge")
 DOMAINS = ("process", "inline")
-RECEIVES = ("flip", "copy")
 
 MAX_GUESTS = 63  # the VMM schedules 64 domains, and one of them is the driver domain
 MIN_SIZE = 60  # bytes: Ethernet's minimum without the FCS
@@ -18,8 +18,10 @@ MAX_SIZE = 9018  # bytes: 9000 behind an Ethernet header and a VLAN tag
 MAX_SECONDS = 3600.0
 MIN_LINE_RATE = 1e6  # bits a second
 
-# Xen 3 lets its driver domain tell the NIC any machine address.
-BRIDGE_PROTECTION = "none"
+
+def receives() -> tuple[str, ...]:
+    """The ways to receive of all paths."""
+    return tuple(dict.fromkeys(way for path in paths().values() for way in path.receives))
 
 
 class BadSetting(ConfigError):
@@ -34,7 +36,7 @@ class BadSetting(ConfigError):
 
 @dataclass(frozen=True)
 class Case:
-    """One thing to measure. `receive` is None unless the bridge receives.
+    """One thing to measure. `receive` is None unless the path receives, and has several ways to.
 
     `size` is a number of bytes without the FCS, "imix", or the path of a capture file.
     """
@@ -48,21 +50,14 @@ class Case:
     receive: str | None = None
 
     @property
-    def contender(self) -> str:
-        """What competes in this case: "cdna validated", "bridge", "bridge copy"."""
-        return contender(self.path, self.protection, self.receive)
+    def contender(self) -> Contender:
+        """What competes in this case."""
+        return path_named(self.path).contender(self.protection, self.receive)
 
     def __str__(self) -> str:
         guests = "1 guest" if self.guests == 1 else f"{self.guests} guests"
         where = "" if self.domains == "process" else f", {self.domains}"
-        return f"{self.direction}, {guests}, {self.contender}{where}"
-
-
-def contender(path: str, protection: str, receive: str | None) -> str:
-    """A name for a path with its variant; the bridge has no choice of protection, CDNA none of receive."""
-    if path == "bridge":
-        return f"bridge {receive}" if receive else "bridge"
-    return f"{path} {protection}"
+        return f"{self.direction}, {guests}, {self.contender.name}{where}"
 
 
 @dataclass(frozen=True)
@@ -76,10 +71,10 @@ class Plan:
     guests: tuple[int, ...] = (1, 2, 4, 8, 16, 24)
     direction: tuple[str, ...] = DIRECTIONS
     size: int | str = 1514
-    path: tuple[str, ...] = PATHS
+    path: tuple[str, ...] = field(default_factory=lambda: tuple(paths()))
     protection: tuple[str, ...] = ("validated", "none")
     domains: tuple[str, ...] = ("process",)
-    receive: tuple[str, ...] = RECEIVES
+    receive: tuple[str, ...] = field(default_factory=receives)
     seconds: float = 0.5
     line_rate: float = 0.0
     verify: bool = False
@@ -89,10 +84,10 @@ class Plan:
         for guests in self.guests:
             check_integer("guests", guests, 1, MAX_GUESTS, f"give numbers from 1 to {MAX_GUESTS}, e.g. 1,2,4")
         check_choices("direction", self.direction, DIRECTIONS)
-        check_choices("path", self.path, PATHS)
+        check_choices("path", self.path, tuple(paths()))
         check_choices("protection", self.protection, PROTECTIONS)
         check_choices("domains", self.domains, DOMAINS)
-        check_choices("receive", self.receive, RECEIVES)
+        check_choices("receive", self.receive, receives())
         check_seconds(self.seconds)
         if not isinstance(self.size, str):
             check_size("size", self.size, f"{SIZES}, imix or a capture file")
@@ -116,19 +111,12 @@ class Plan:
         return [case for group in self.groups() for case in group]
 
     def _contenders(self, direction: str, guests: int, domains: str) -> list[Case]:
-        cases = []
-        if "cdna" in self.path:
-            cases += [
-                Case("cdna", direction, guests, self.size, protection, domains)
-                for protection in self.protection
-            ]
-        if "bridge" in self.path:
-            receives = self.receive if direction == "rx" else (None,)
-            cases += [
-                Case("bridge", direction, guests, self.size, BRIDGE_PROTECTION, domains, receive)
-                for receive in receives
-            ]
-        return cases
+        return [
+            Case(path.name, direction, guests, self.size, protection, domains, receive)
+            for path in paths().values()
+            if path.name in self.path
+            for protection, receive in path.settings(direction, self.protection, self.receive)
+        ]
 
 
 SIZES = f"give from {MIN_SIZE} to {MAX_SIZE} bytes"

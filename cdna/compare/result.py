@@ -8,6 +8,8 @@ from statistics import median, quantiles
 from typing import Any, Protocol
 
 from cdna.compare.disturbance import QUIET, Disturbance
+from cdna.compare.path import ComparisonPath
+from cdna.compare.paths import reference_of
 from cdna.compare.plan import Case, Plan
 from cdna.compare.vm.result import VmRun
 from cdna.errors import ConfigError
@@ -173,25 +175,32 @@ class Comparison:
         order = list(dict.fromkeys((run.domains, run.direction, run.size) for run in self.runs))
         return {key: sections[key] for key in order}
 
+    @property
+    def reference(self) -> ComparisonPath:
+        """The path that ratios are to."""
+        return reference_of({run.path for run in self.runs} | {run.path for run in self.vm})
+
     def baseline(self, run: Run) -> Run | None:
-        """The bridge that `run` is compared with: of the ways to receive, the faster one of the group.
+        """The reference that `run` is compared with: of its variants, the fastest one of the group.
 
         That is the one to which no other has a ratio above 1, so the row marked 1 is never the slower one.
         """
-        bridges = [other for other in self.runs if other.group == run.group and other.path == "bridge"]
-        return reduce(_faster, bridges) if bridges else None
+        path = self.reference.name
+        rivals = [other for other in self.runs if other.group == run.group and other.path == path]
+        return reduce(_faster, rivals) if rivals else None
 
     def ratio(self, run: Run) -> Ratio | None:
-        """The throughput of `run` over the bridge's, or None when there is no bridge to compare with."""
+        """The throughput of `run` over its baseline's, or None when there is none to compare with."""
         baseline = self.baseline(run)
         return None if baseline is None else ratio_of(run, baseline)
 
     def vm_ratio(self, run: VmRun) -> Ratio | None:
-        """The figure of virtual machines on CDNA over the bridge's, or None when there is none."""
-        bridge = next((one for one in self.vm if one.group == run.group and one.path == "bridge"), None)
-        if bridge is None:
-            return None
-        return ratio_of_slices((run.value, run.slices), (bridge.value, bridge.slices))
+        """The figure of virtual machines over the reference's, or None when there is none."""
+        path = self.reference.name
+        rival = next((one for one in self.vm if one.group == run.group and one.path == path), None)
+        return (
+            None if rival is None else ratio_of_slices((run.value, run.slices), (rival.value, rival.slices))
+        )
 
     def find(self, run: Run, **changes: object) -> Run | None:
         """The run that differs from `run` in `changes` alone, e.g. guests=1."""

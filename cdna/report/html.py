@@ -1,11 +1,13 @@
 """A comparison as one HTML page that needs nothing else: plots, tables, and how to read them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from string import Template
 from typing import Any
 
+from cdna.compare.path import ComparisonPath
+from cdna.compare.paths import paths
 from cdna.compare.result import Comparison, Ratio, Run
 from cdna.compare.vm.result import VmRun
 from cdna.report import plots
@@ -24,7 +26,7 @@ from cdna.report.summary import (
     spread,
 )
 from cdna.report.table import figure, profile
-from cdna.report.vm_table import COLUMNS, cells, load_name, vm_sentences
+from cdna.report.vm_table import cells, columns, is_baseline, load_name, vm_sentences
 
 DASH = "\N{EN DASH}"
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -50,18 +52,35 @@ def report(comparison: Comparison) -> str:
         raise ValueError("a comparison without runs has nothing to report; measure at least one case")
     sections = list(comparison.sections().items())
     sizes = ", ".join(dict.fromkeys(frames(run.size) for run in comparison.runs))
-    both = any(run.path == "bridge" for run in comparison.runs)
+    present = [path for path in paths().values() if any(run.path == path.name for run in comparison.runs)]
     template = files("cdna.report").joinpath("report.html").read_text(encoding="utf-8")
     return Template(template).substitute(
-        title="CDNA against software bridging" if both else "CDNA, measured",
+        **plots.palette(),
+        title=_title({path.title: path.baseline for path in present}),
         lead=escape(f"{sizes}. {_host_in_a_line(comparison)}"),
-        tiles="\n".join(map(_tiles, findings(comparison))),
+        tiles="\n".join(_tiles(finding, comparison.reference) for finding in findings(comparison)),
         sentences=_paragraphs([*sentences(comparison, DASH), *disturbance_sentences(comparison)]),
         throughput="\n".join(_throughput(i, *key, runs) for i, (key, runs) in enumerate(sections)),
         profiles="\n".join(_profiles(i, *key, runs) for i, (key, runs) in enumerate(sections)),
         tables="\n".join(_table(comparison, *key, runs) for key, runs in sections),
         published=published(comparison),
         host=_host(comparison),
+        readings=_readings({path.label: path.reading for path in present}),
+    )
+
+
+def _title(titles: Mapping[str, bool]) -> str:
+    """Who is measured against whom. titles: of the paths, and whether each is a baseline."""
+    ours, baselines = (
+        " and ".join(title for title in titles if titles[title] is wanted) for wanted in (False, True)
+    )
+    return escape(f"{ours} against {baselines}" if ours and baselines else f"{ours or baselines}, measured")
+
+
+def _readings(texts: Mapping[str, str]) -> str:
+    return "\n".join(
+        f"<dt>{escape(name[:1].upper() + name[1:])}</dt>\n<dd>{escape(text)}</dd>"
+        for name, text in texts.items()
     )
 
 
@@ -71,23 +90,27 @@ def _paragraphs(texts: Sequence[str]) -> str:
 
 def vm_report(comparison: Comparison) -> str:
     """The page of virtual machines: the same head, other contents."""
+    measured = {run.path for run in comparison.vm}
+    sides = [(path, path.vm) for path in paths().values() if path.vm and path.name in measured]
     package = files("cdna.report")
     head, _, _ = package.joinpath("report.html").read_text(encoding="utf-8").partition("<main>")
     contents = package.joinpath("vm_report.html").read_text(encoding="utf-8")
     return Template(head + contents).substitute(
-        title="CDNA against the kernel's bridge: virtual machines",
+        **plots.palette(),
+        title=_title({side.title: path.baseline for path, side in sides}) + ": virtual machines",
         lead=escape(f"{comparison.host.get('vm', '')}. {_host_in_a_line(comparison)}".lstrip(". ")),
-        tiles="".join(_vm_tile(comparison, run) for run in comparison.vm if run.path == "cdna"),
+        tiles="".join(_vm_tile(comparison, run) for run in comparison.vm if not is_baseline(run)),
         sentences=_paragraphs([*vm_sentences(comparison, DASH), *disturbance_sentences(comparison)]),
         table=_vm_table(comparison),
         host=_host(comparison),
+        readings=_readings({path.label: side.reading for path, side in sides}),
     )
 
 
 def _vm_tile(comparison: Comparison, run: VmRun) -> str:
     ratio = comparison.vm_ratio(run)
     digits = 0 if run.less_is_better else 3
-    small = f"{spread(ratio, DASH)} times the bridge" if ratio is not None else ""
+    small = f"{spread(ratio, DASH)} times the {comparison.reference.label}" if ratio is not None else ""
     small += ", less is better" if run.less_is_better else ""
     return _tile(f"{run.value:.{digits}f}", f"{run.unit}, {load_name(run)}", small)
 
@@ -95,12 +118,12 @@ def _vm_tile(comparison: Comparison, run: VmRun) -> str:
 def _vm_table(comparison: Comparison) -> str:
     head = "".join(
         f'<th scope="col"{" class=left" * (i == 0)}>{name}<small>{unit or "&nbsp;"}</small></th>'
-        for i, (name, unit) in enumerate(COLUMNS)
+        for i, (name, unit) in enumerate(columns(comparison))
     )
     rows = []
     for i, run in enumerate(comparison.vm):
         first = i == 0 or comparison.vm[i - 1].group != run.group
-        classes = " ".join(["first"] * first + ["main"] * (run.path == "cdna"))
+        classes = " ".join(["first"] * first + ["main"] * (not is_baseline(run)))
         name = escape(load_name(run)) if first else ""
         path, *others = cells(comparison, run, DASH)
         row = "".join(f"<td>{escape(cell)}</td>" for cell in others)
@@ -131,22 +154,23 @@ def _heading(domains: str, direction: str, size: int | str) -> str:
     return f"{DIRECTIONS[direction]}, {frames(size)}" + ("" if domains == "process" else f", {domains}")
 
 
-def _tiles(finding: Finding) -> str:
+def _tiles(finding: Finding, reference: ComparisonPath) -> str:
     """A row: what one direction says at its largest number of guests, as large figures."""
-    cdna = finding.cdna
-    where = "" if cdna.domains == "process" else f", {cdna.domains}"
-    heading = f"{DIRECTIONS[cdna.direction]}, {number_of(cdna.guests, 'guest')}{where}"
+    run, ratio, contender = finding.run, finding.to_baseline, finding.run.case.contender
+    where = "" if run.domains == "process" else f", {run.domains}"
+    heading = f"{DIRECTIONS[run.direction]}, {number_of(run.guests, 'guest')}{where}"
     tiles = []
-    if finding.to_bridge is not None:
-        tiles.append(_tile(f"{finding.to_bridge.median:.2f}{TIMES}", "the bridge", _pairs(finding.to_bridge)))
-    name = plots.label(cdna.case.contender)
-    tiles.append(_tile(figure(cdna.gbps), "Gb/s", f"{name}; {figure(cdna.mpps)} Mpps"))
+    if ratio is not None:
+        tiles.append(_tile(f"{ratio.median:.2f}{TIMES}", f"the {reference.label}", _pairs(ratio)))
+    tiles.append(_tile(figure(run.gbps), "Gb/s", f"{contender.label}; {figure(run.mpps)} Mpps"))
     if finding.to_fewest is not None:
-        text = f"of CDNA with {number_of(finding.fewest, 'guest')}"
+        text = f"of {contender.path.label} with {number_of(finding.fewest, 'guest')}"
         tiles.append(_tile(f"{finding.to_fewest:.2f}", text, "how throughput holds as guests are added"))
     if finding.to_none is not None:
         none = finding.to_none
-        tiles.append(_tile(f"{none.median:.3f}", "of CDNA without protection", _pairs(none, 3)))
+        tiles.append(
+            _tile(f"{none.median:.3f}", f"of {contender.path.label} without protection", _pairs(none, 3))
+        )
     return f'<h3>{escape(heading)}</h3><div class="tiles">{"".join(tiles)}</div>'
 
 
@@ -180,7 +204,7 @@ _COLUMNS = (
     ("path", ""),
     ("Mpps", ""),
     ("Gb/s", ""),
-    ("times bridge", "middle half"),
+    ("times $reference", "middle half"),
     ("VMM", "% of time"),
     ("driver", "% of time"),
     ("guests", "% of time"),
@@ -195,10 +219,11 @@ _COLUMNS = (
 
 def _table(comparison: Comparison, domains: str, direction: str, size: int | str, runs: Sequence[Run]) -> str:
     head = "".join(f'<th scope="col">{name}<small>{unit or "&nbsp;"}</small></th>' for name, unit in _COLUMNS)
+    head = head.replace("$reference", escape(comparison.reference.label))
     rows = []
     for i, run in enumerate(runs):
         first = i == 0 or runs[i - 1].guests != run.guests
-        classes = " ".join(["first"] * first + ["main"] * (run.case.contender == "cdna validated"))
+        classes = " ".join(["first"] * first + ["main"] * run.case.contender.is_main)
         count = f'<th scope="row">{run.guests}</th>' if first else "<td></td>"
         rows.append(f'<tr class="{classes}">{count}{_path(run)}{_cells(comparison, run)}</tr>')
     return f"""<h3>{escape(f"{DIRECTIONS[direction]}, {frames(size)}, {DOMAINS[domains]}")}</h3>
@@ -208,18 +233,18 @@ def _table(comparison: Comparison, domains: str, direction: str, size: int | str
 
 def _path(run: Run) -> str:
     contender = run.case.contender
-    dot = f'<span class="dot" style="background: var(--{plots.variable(contender)})"></span>'
-    return f'<td class="left">{dot}{escape(plots.label(contender))}{mark(run.disturbance)}</td>'
+    dot = f'<span class="dot" style="background: var(--{plots.variable(contender.name)})"></span>'
+    return f'<td class="left">{dot}{escape(contender.label)}{mark(run.disturbance)}</td>'
 
 
 def _cells(comparison: Comparison, run: Run) -> str:
     ratio = comparison.ratio(run)
     irq = run.interrupts
     if ratio is None:
-        to_bridge = ""
+        to_baseline = ""
     else:
-        to_bridge = "1" if comparison.baseline(run) is run else spread(ratio, DASH)
-    cells = [figure(run.mpps), figure(run.gbps), to_bridge]
+        to_baseline = "1" if comparison.baseline(run) is run else spread(ratio, DASH)
+    cells = [figure(run.mpps), figure(run.gbps), to_baseline]
     cells += [f"{100 * part:.1f}" for part in profile(run)]
     cells += [f"{run.host_cycles_per_frame:,.0f}"]
     cells += [f"{rate:,.0f}" for rate in (irq.physical_per_s, irq.driver_domain_per_s, irq.guest_per_s)]

@@ -19,15 +19,11 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from cdna.base.units import PROTECTIONS
-from cdna.compare.plan import RECEIVES
+from cdna.compare.path import Contender
+from cdna.compare.paths import contenders
 from cdna.compare.result import Run, quartiles
 from cdna.report.table import profile
 
-CONTENDERS = (
-    *(f"cdna {protection}" for protection in PROTECTIONS),
-    "bridge",
-    *(f"bridge {receive}" for receive in RECEIVES),
-)
 ACCOUNTS = ("VMM", "driver domain", "guests", "idle")
 
 
@@ -36,10 +32,8 @@ def variable(name: str) -> str:
     return re.sub(r"\W", "-", name)
 
 
-_MARKERS = dict(zip(CONTENDERS, "osv^<>DDX", strict=True))
-
 _INK, _MUTED, _GRID = "#010101", "#010102", "#010103"
-_SERIES = {name: f"#0102{i:02x}" for i, name in enumerate(CONTENDERS)}
+_SERIES = {name: f"#0102{i:02x}" for i, name in enumerate(contenders())}
 _PARTS = {name: f"#0103{i:02x}" for i, name in enumerate(ACCOUNTS)}
 _VARIABLES = {_INK: "ink", _MUTED: "muted", _GRID: "grid"}
 _VARIABLES |= {colour: variable(name) for name, colour in (_SERIES | _PARTS).items()}
@@ -69,15 +63,19 @@ def _settings(identity: str) -> Any:
     return {**_SETTINGS, "svg.hashsalt": identity}
 
 
-def contenders(runs: Sequence[Run]) -> list[str]:
-    """Who competes in these runs, in the order of every legend."""
-    present = {run.case.contender for run in runs}
-    return [name for name in CONTENDERS if name in present]
+def palette() -> dict[str, str]:
+    """The contenders' colours as a page's style defines them, on a light and on a dark background."""
+    looks = {variable(name): contender.look for name, contender in contenders().items()}
+    return {
+        "colours": " ".join(f"--{name}: {look.light};" for name, look in looks.items()),
+        "dark_colours": " ".join(f"--{name}: {look.dark};" for name, look in looks.items()),
+    }
 
 
-def label(contender: str) -> str:
-    """How a page names a contender: "CDNA, validated", "CDNA, iommu shared", "bridge, copy"."""
-    return contender.replace("cdna", "CDNA").replace(" ", ", ", 1).replace(":", " ")
+def _present(runs: Sequence[Run]) -> list[Contender]:
+    """The contenders of these runs, in the order of every legend."""
+    present = {run.case.contender.name for run in runs}
+    return [contender for name, contender in contenders().items() if name in present]
 
 
 def throughput(runs: Sequence[Run], identity: str, description: str) -> str:
@@ -86,13 +84,13 @@ def throughput(runs: Sequence[Run], identity: str, description: str) -> str:
     runs: of one direction. A band shows the middle half of the slices. identity: unique in the page.
     """
     with matplotlib.rc_context(_settings(identity)):
-        names = contenders(runs)
-        figure = Figure(figsize=(5.6, 3.8 + 0.2 * -(-len(names) // 2)), layout="constrained")
+        present = _present(runs)
+        figure = Figure(figsize=(5.6, 3.8 + 0.2 * -(-len(present) // 2)), layout="constrained")
         axes = figure.subplots()
         idle = axes.twinx()
-        for name in names:
-            line = sorted((run for run in runs if run.case.contender == name), key=lambda run: run.guests)
-            _throughput_line(axes, idle, name, line)
+        for one in present:
+            line = sorted((run for run in runs if run.case.contender == one), key=lambda run: run.guests)
+            _throughput_line(axes, idle, one, line)
         top = max(max(run.gbps, _band(run)[1]) for run in runs)
         axes.set(xlabel="guests", ylabel="throughput, Gb/s", ylim=(0, 1.1 * top or 1))
         idle.set(ylabel="host idle, % (dashed)", ylim=(0, 110), yticks=range(0, 101, 20))
@@ -101,8 +99,8 @@ def throughput(runs: Sequence[Run], identity: str, description: str) -> str:
         axes.set_axisbelow(True)
         _ticks(axes, sorted({run.guests for run in runs}))
         handles = [
-            Line2D([], [], color=_SERIES[name], marker=_MARKERS[name], markersize=5, label=label(name))
-            for name in names
+            Line2D([], [], color=_SERIES[one.name], marker=one.look.marker, markersize=5, label=one.label)
+            for one in present
         ]
         figure.legend(handles=handles, loc="outside upper center", ncols=2)
         return _svg(figure, identity, description)
@@ -116,20 +114,20 @@ def _band(run: Run) -> tuple[float, float]:
     return low * run.gbps / run.mpps, high * run.gbps / run.mpps
 
 
-def _throughput_line(axes: Axes, idle: Axes, name: str, runs: Sequence[Run]) -> None:
+def _throughput_line(axes: Axes, idle: Axes, contender: Contender, runs: Sequence[Run]) -> None:
     guests = [run.guests for run in runs]
-    colour = _SERIES[name]
+    colour, marker = _SERIES[contender.name], contender.look.marker
     low, high = zip(*map(_band, runs), strict=True)
     axes.fill_between(guests, low, high, color=colour, alpha=0.15, linewidth=0)
     gbps = [run.gbps for run in runs]
-    axes.plot(guests, gbps, color=colour, marker=_MARKERS[name], markersize=5, linewidth=2)
+    axes.plot(guests, gbps, color=colour, marker=marker, markersize=5, linewidth=2)
     idle.plot(
         guests,
         [100 * run.profile.idle for run in runs],
         color=colour,
         linestyle=(0, (4, 3)),
         linewidth=1.3,
-        marker=_MARKERS[name],
+        marker=marker,
         markersize=3,
         clip_on=False,
     )
@@ -137,21 +135,21 @@ def _throughput_line(axes: Axes, idle: Axes, name: str, runs: Sequence[Run]) -> 
 
 def profiles(runs: Sequence[Run], identity: str, description: str) -> str:
     """Where the host's time went: a panel for each contender, a stacked bar for each number of guests."""
-    names = contenders(runs)
+    present = _present(runs)
     counts = sorted({run.guests for run in runs})
-    columns = min(len(names), _PANELS)
-    rows = -(-len(names) // columns)
+    columns = min(len(present), _PANELS)
+    rows = -(-len(present) // columns)
     with matplotlib.rc_context(_settings(identity)):
         figure = Figure(figsize=(11, 0.7 + 2.7 * rows), layout="constrained")
         grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
         panels = list(grid.flat)
-        for panel in panels[len(names) :]:
+        for panel in panels[len(present) :]:
             panel.set_visible(False)
-        for i, (name, panel) in enumerate(zip(names, panels, strict=False)):
-            _profile_panel(panel, [run for run in runs if run.case.contender == name], counts)
-            panel.set_title(label(name))
+        for i, (one, panel) in enumerate(zip(present, panels, strict=False)):
+            _profile_panel(panel, [run for run in runs if run.case.contender == one], counts)
+            panel.set_title(one.label)
             panel.label_outer()
-            if i + columns >= len(names):
+            if i + columns >= len(present):
                 panel.set_xlabel("guests")
                 panel.tick_params(labelbottom=True)
             if i % columns == 0:

@@ -1,12 +1,17 @@
-"""The published figures beside those of a run that have the same shape. Nothing is computed from them."""
+"""The published figures beside those of a run that have the same shape. Nothing is computed from them.
 
-import tomllib
+Each path declares its own. P. Willmann, J. Shafer, D. Carr, A. Menon, S. Rixner, A. L. Cox, W. Zwaenepoel,
+"Concurrent Direct Network Access for Virtual Machine Monitors", HPCA 2007: ratios with 24 guests are of
+Figures 3 and 4; profiles of Tables 2 to 4, one guest on RiceNIC, operating system and user added up. Testbed:
+AMD Opteron 250 (2.4 GHz), Xen 3, Linux 2.6.16.29, two 1 Gb/s NICs, TCP streams. Taken down from memory of the
+paper, not from its pages: every profile sums to 100, which supports them but does not verify them.
+"""
+
 from html import escape
-from importlib.resources import files
-from typing import Any
 
+from cdna.compare.path import ComparisonPath, Published
+from cdna.compare.paths import paths
 from cdna.compare.result import Comparison, Run
-from cdna.report.plots import label
 from cdna.report.summary import DIRECTIONS, spread
 from cdna.report.table import profile
 
@@ -19,9 +24,18 @@ ratios, not shares of idle."""
 
 def published(comparison: Comparison) -> str:
     """Two HTML tables: the ratios with 24 guests, and the profiles with one guest."""
-    figures = tomllib.loads(files("cdna.report").joinpath("published.toml").read_text(encoding="utf-8"))
-    ratios = [_ratio(comparison, direction, theirs) for direction, theirs in figures["at_24_guests"].items()]
-    profiles = [_profile(comparison, row) for row in figures["one_guest"]]
+    ratios = [
+        _ratio(comparison, path, direction, theirs)
+        for path in paths().values()
+        for direction, theirs in path.published_ratios
+    ]
+    profiles = [
+        _profile(comparison, path, row)
+        for direction in DIRECTIONS
+        for path in paths().values()
+        for row in path.published
+        if row.direction == direction
+    ]
     names = [
         f'<th scope="col"{style}>{name}</th>'
         for style in (' class="theirs"', "")
@@ -37,34 +51,35 @@ def published(comparison: Comparison) -> str:
 <tbody>{"".join(profiles)}</tbody></table></div>"""
 
 
-def _ratio(comparison: Comparison, direction: str, theirs: float) -> str:
-    run = _like(comparison, direction, "cdna validated", 24)
-    ratio = None if run is None else comparison.ratio(run)
-    ours = "not measured" if ratio is None else spread(ratio, "\N{EN DASH}")
-    return (
-        f'<tr><td class="left">{DIRECTIONS[direction].lower()}: CDNA over the bridge</td>'
-        f'<td class="theirs">{theirs}</td><td>{ours}</td></tr>'
-    )
+def _ratio(comparison: Comparison, path: ComparisonPath, direction: str, theirs: float) -> str:
+    ours = next(other for other in paths().values() if not other.baseline)
+    run = _like(comparison, ours, direction, 24, ours.contenders()[0].variant)
+    ratio = None if run is None or comparison.reference is not path else comparison.ratio(run)
+    measured = "not measured" if ratio is None else spread(ratio, "\N{EN DASH}")
+    name = escape(f"{DIRECTIONS[direction].lower()}: {ours.label} over the {path.label}")
+    return f'<tr><td class="left">{name}</td><td class="theirs">{theirs}</td><td>{measured}</td></tr>'
 
 
-def _profile(comparison: Comparison, row: dict[str, Any]) -> str:
-    run = _like(comparison, row["direction"], row["contender"], 1)
-    theirs = [f"{row[account]:.1f}" for account in ("vmm", "driver_domain", "guests", "idle")]
+def _profile(comparison: Comparison, path: ComparisonPath, row: Published) -> str:
+    run = _like(comparison, path, row.direction, 1, row.variant, row.instead)
+    theirs = [f"{part:.1f}" for part in (row.vmm, row.driver_domain, row.guests, row.idle)]
     ours = [_NOT_MEASURED] * 4 if run is None else [f"{100 * part:.1f}" for part in profile(run)]
-    name = label(row["contender"] if run is None else run.case.contender)
+    name = path.with_variant(row.variant).label if run is None else run.case.contender.label
     return (
-        f'<tr><td class="left">{DIRECTIONS[row["direction"]].lower()}: {escape(name)}</td>'
+        f'<tr><td class="left">{DIRECTIONS[row.direction].lower()}: {escape(name)}</td>'
         + "".join(f'<td class="theirs">{part}</td>' for part in theirs)
         + "".join(f"<td>{part}</td>" for part in ours)
         + "</tr>"
     )
 
 
-def _like(comparison: Comparison, direction: str, contender: str, guests: int) -> Run | None:
-    """The run that corresponds to a published one. Xen received by flipping pages then."""
-    runs = [run for run in comparison.runs if run.direction == direction and run.guests == guests]
-    for name in (contender, f"{contender} flip", f"{contender} copy"):
-        for run in runs:
-            if run.case.contender == name and run.domains == "process":
-                return run
-    return None
+def _like(
+    comparison: Comparison, path: ComparisonPath, direction: str, guests: int, *variants: str
+) -> Run | None:
+    """The run that corresponds to a published one, of the first of these variants that was measured."""
+    runs = [
+        run
+        for run in comparison.runs
+        if (run.path, run.direction, run.guests, run.domains) == (path.name, direction, guests, "process")
+    ]
+    return next((run for name in variants for run in runs if run.case.contender.variant == name), None)

@@ -5,6 +5,7 @@ from statistics import median
 
 from cdna.bench.result import BARE_RING, GUEST_TO_WIRE, BenchResult, BenchRow
 from cdna.compare.disturbance import Disturbance
+from cdna.compare.paths import paths
 from cdna.compare.result import Comparison, Ratio, Run, ratio_of
 from cdna.compare.vm.result import P99
 
@@ -39,39 +40,38 @@ def middle_half(ratio: Ratio, dash: str, digits: int = 2) -> str:
 class Finding:
     """What one direction says at its largest number of guests; None where there is nothing to compare."""
 
-    cdna: Run
-    bridge: Run | None
-    to_bridge: Ratio | None
+    run: Run
+    baseline: Run | None
+    to_baseline: Ratio | None
     to_fewest: float | None  # throughput over that with the smallest number of guests
     fewest: int
     to_none: Ratio | None  # validated over none
 
 
 def findings(comparison: Comparison) -> list[Finding]:
-    """One for each direction (and kind of domains) that CDNA was measured in, in the order measured."""
+    """One for each direction (and kind of domains) and each path but baselines, in the order measured."""
     return [
-        finding
+        _finding(comparison, of_path)
         for runs in comparison.sections().values()
-        if (finding := _finding(comparison, [run for run in runs if run.path == "cdna"])) is not None
+        for path in paths().values()
+        if not path.baseline and (of_path := [run for run in runs if run.path == path.name])
     ]
 
 
-def _finding(comparison: Comparison, runs: list[Run]) -> Finding | None:
-    if not runs:
-        return None
+def _finding(comparison: Comparison, runs: list[Run]) -> Finding:
     most = [run for run in runs if run.guests == runs[-1].guests]
-    cdna = next((run for run in most if run.protection == "validated"), most[0])
-    fewest = comparison.find(cdna, guests=runs[0].guests)
-    none = comparison.find(cdna, protection="none")
+    main = next((run for run in most if run.case.contender.is_main), most[0])
+    fewest = comparison.find(main, guests=runs[0].guests)
+    none = comparison.find(main, protection="none")
     return Finding(
-        cdna=cdna,
-        bridge=comparison.baseline(cdna),
-        to_bridge=comparison.ratio(cdna),
+        run=main,
+        baseline=comparison.baseline(main),
+        to_baseline=comparison.ratio(main),
         to_fewest=None
-        if fewest is None or fewest is cdna or not fewest.mpps
-        else _middle(cdna) / _middle(fewest),
+        if fewest is None or fewest is main or not fewest.mpps
+        else _middle(main) / _middle(fewest),
         fewest=runs[0].guests,
-        to_none=None if none is None or none is cdna else ratio_of(cdna, none),
+        to_none=None if none is None or none is main else ratio_of(main, none),
     )
 
 
@@ -86,21 +86,22 @@ def sentences(comparison: Comparison, dash: str = "-") -> list[str]:
 
 
 def _sentence(finding: Finding, dash: str) -> str:
-    cdna = finding.cdna
-    guests = number_of(cdna.guests, "guest")
-    where = "" if cdna.domains == "process" else f" ({cdna.domains})"
-    parts = [f"moves {cdna.mpps:.2f} Mpps ({cdna.gbps:.1f} Gb/s)"]
-    if finding.to_bridge is not None and finding.bridge is not None:
-        receive = finding.bridge.receive
-        bridge = f"the bridge ({receive})" if receive else "the bridge"
-        parts.append(f"{spread(finding.to_bridge, dash)} times {bridge}")
+    run = finding.run
+    guests = number_of(run.guests, "guest")
+    where = "" if run.domains == "process" else f" ({run.domains})"
+    parts = [f"moves {run.mpps:.2f} Mpps ({run.gbps:.1f} Gb/s)"]
+    if finding.to_baseline is not None and finding.baseline is not None:
+        path, variant, _ = finding.baseline.case.contender
+        rival = f"the {path.label} ({variant})" if variant else f"the {path.label}"
+        parts.append(f"{spread(finding.to_baseline, dash)} times {rival}")
     if finding.to_fewest is not None:
         parts.append(f"{finding.to_fewest:.2f} of itself with {number_of(finding.fewest, 'guest')}")
     if finding.to_none is not None:
         parts.append(f"{spread(finding.to_none, dash, 3)} of itself without protection")
-    idle = f"; the host is then {cdna.profile.idle:.0%} idle" if cdna.profile.idle >= 0.005 else ""
-    name = cdna.case.contender.replace("cdna", "CDNA")
-    return f"{DIRECTIONS[cdna.direction]}{where}, {guests}: {name} {_list(parts)}{idle}."
+    idle = f"; the host is then {run.profile.idle:.0%} idle" if run.profile.idle >= 0.005 else ""
+    contender = run.case.contender
+    name = f"{contender.path.label} {contender.variant}".rstrip()
+    return f"{DIRECTIONS[run.direction]}{where}, {guests}: {name} {_list(parts)}{idle}."
 
 
 def _list(parts: list[str]) -> str:

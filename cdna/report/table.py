@@ -45,7 +45,16 @@ def _runs_table(comparison: Comparison, runs: list[Run], style: Style, interrupt
     table = style.table()
     table.add_column("guests", justify="right", no_wrap=True)
     table.add_column("path", no_wrap=True)
-    headings = ["Mpps", "Gb/s", "times\nbridge", "middle\nhalf", "VMM\n%", "drv.\n%", "guest\n%", "idle\n%"]
+    headings = [
+        "Mpps",
+        "Gb/s",
+        f"times\n{comparison.reference.label}",
+        "middle\nhalf",
+        "VMM\n%",
+        "drv.\n%",
+        "guest\n%",
+        "idle\n%",
+    ]
     headings += [
         "cycles\n/frame",
         *(("NIC\nirq/s", "drv.\nirq/s", "guest\nirq/s") if interrupts else ()),
@@ -57,23 +66,23 @@ def _runs_table(comparison: Comparison, runs: list[Run], style: Style, interrupt
         first = i == 0 or runs[i - 1].guests != run.guests
         if first and i:
             table.add_section()
-        irq = run.interrupts
+        irq, contender = run.interrupts, run.case.contender
         table.add_row(
             str(run.guests) if first else "",
-            run.case.contender.replace("cdna iommu:", "iommu ") + mark(run.disturbance),
+            (contender.look.short or contender.name) + mark(run.disturbance),
             figure(run.mpps),
             figure(run.gbps),
-            *_to_bridge(comparison, run, style),
+            *_to_baseline(comparison, run, style),
             *(f"{100 * part:.0f}" for part in profile(run)),
             f"{run.host_cycles_per_frame:.0f}",
             *map(short, (irq.physical_per_s, irq.driver_domain_per_s, irq.guest_per_s) if interrupts else ()),
             str(run.lost),
-            style="bold" if run.case.contender == "cdna validated" else "",
+            style="bold" if contender.is_main else "",
         )
     return table
 
 
-def _to_bridge(comparison: Comparison, run: Run, style: Style) -> tuple[str, str]:
+def _to_baseline(comparison: Comparison, run: Run, style: Style) -> tuple[str, str]:
     """The ratio, and its quartiles over pairs of slices."""
     ratio = comparison.ratio(run)
     if ratio is None or comparison.baseline(run) is run:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from cdna.cli import output
+from cdna.compare.paths.cdna.guest import CdnaGuest
 from cdna.compare.plan import Case
 from cdna.compare.runner import Worker
 from cdna.compare.slice import Slice
@@ -42,11 +43,11 @@ def piece():
     """A slice with one guest that transmits, ready to run."""
     load = Load.parse("1514")
     machine = Machine(4 << 20, wire=NullWire(load, flows=1), contexts=4)
-    piece = Slice(machine, False, False)
+    piece = Slice(machine, False)
     driver = machine.attach("guest", mac="02:cd:01:00:00:00", tx_ring=64, rx_ring=64)
-    piece.add_cdna_guest(SyntheticGuest(driver, load, 0, bytes.fromhex("02cd01000000"), PEER))
+    guest = CdnaGuest(piece.host, SyntheticGuest(driver, load, 0, bytes.fromhex("02cd01000000"), PEER))
     yield piece
-    piece.close()
+    del guest
     machine.close()  # would wait for a NIC that is dead, if it thought that it lives
     assert not machine.nic.alive
     assert machine.memory.free_pages == machine.memory.pages

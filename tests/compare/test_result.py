@@ -132,7 +132,7 @@ def test_sections_are_by_guests_and_keep_the_order_of_contenders() -> None:
     sections = comparison.sections()
     assert [key[1] for key in sections] == ["rx", "tx"]
     assert [r.guests for r in sections["process", "tx", 1514]] == [1, 1, 1, 8, 8, 8]
-    assert [r.case.contender for r in sections["process", "tx", 1514]][:3] == [
+    assert [r.case.contender.name for r in sections["process", "tx", 1514]][:3] == [
         "cdna validated",
         "cdna none",
         "bridge",

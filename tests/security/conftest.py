@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from cdna.baseline.domain import Hypervisor
+from cdna.compare.paths.xen3.domain import Hypervisor
 from cdna.memory import Memory
 from tests.support.attack import NativeAttack, VirtioAttack
 from tests.support.control_driver import ControlDriver

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from cdna.baseline.event_channel import EventChannels
-from cdna.baseline.grant_table import GrantTable
-from cdna.baseline.pseudo_physical import PseudoPhysical
+from cdna.compare.paths.xen3.event_channel import EventChannels
+from cdna.compare.paths.xen3.grant_table import GrantTable
+from cdna.compare.paths.xen3.pseudo_physical import PseudoPhysical
 from tests.support.xen import ALICE, BOB, xen
 
 WINDOW = 8  # the first entry of a page table that is empty

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
-from cdna.baseline import public
-from cdna.baseline.xen import XenBridge
+from cdna.compare.paths.xen3 import public
+from cdna.compare.paths.xen3.xen import XenBridge
 from cdna.compare.slice import Slice
 from cdna.guest_driver.local import LocalQueues
 from cdna.guest_driver.queues import memory_needed
@@ -78,10 +78,10 @@ def build_bench(
     )
     domain = machine.vmm.create_guest("driver domain", memory_needed(RING, RING, 2048))
     queues = LocalQueues(machine.vmm.assign(domain, settings), 2048)
-    slice_ = Slice(machine, direction == "rx", True)
+    slice_ = Slice(machine, True)
     bridge = XenBridge(
         machine.memory,
-        slice_.host_address,
+        slice_.host,
         queues,
         load,
         guests=guests,

@@ -1,5 +1,5 @@
-"""The same virtual machines on CDNA and on the kernel's bridge: `cdna compare --guest vm`.
+"""The same virtual machines on each path: `cdna compare --guest vm`.
 
-plan   what is measured     scene   two guests, and what connects them     loads   what one does to the other
+plan   what is measured     scene   two guests; a path connects them     loads   what one does to the other
 cpu    host CPU by who used it     runner   the turns     result   what came of it
 """

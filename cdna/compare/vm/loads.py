@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cdna.compare.vm.plan import LATENCY, TCP, UDP, UDP_PAYLOAD
-from cdna.compare.vm.scene import Scene
+from cdna.compare.vm.scene import VmScene
 from cdna.errors import ResourceError
 
 INTERVAL = 0.002  # seconds between two pings
@@ -23,19 +23,19 @@ class Turn:
     round_trips: tuple[float, ...] = ()
 
 
-def tcp(scene: Scene, seconds: float) -> Turn:
+def tcp(scene: VmScene, seconds: float) -> Turn:
     """Gb/s of TCP payload that arrived."""
     ended = _iperf3(scene, seconds, "")["sum_received"]
     return Turn(float(ended["bits_per_second"]) / 1e9)
 
 
-def udp(scene: Scene, seconds: float) -> Turn:
+def udp(scene: VmScene, seconds: float) -> Turn:
     """Thousands of datagrams a second that arrived, in frames of 64 bytes without the FCS."""
     ended = _iperf3(scene, seconds, f"-u -b 0 -l {UDP_PAYLOAD}")["sum"]
     return Turn(float(ended["packets"] - ended["lost_packets"]) / float(ended["seconds"]) / 1e3)
 
 
-def latency(scene: Scene, seconds: float) -> Turn:
+def latency(scene: VmScene, seconds: float) -> Turn:
     """Round trips of small packets, microseconds; both guests are idle between them."""
     count = max(20, round(seconds / INTERVAL))
     command = f"/bin/ping -n -i {INTERVAL} -c {count + 1} {scene.address(1)}"
@@ -48,7 +48,7 @@ def latency(scene: Scene, seconds: float) -> Turn:
     return Turn(round_trips=tuple(found[1:]))  # the first one asks for the address
 
 
-def _iperf3(scene: Scene, seconds: float, options: str) -> dict[str, Any]:
+def _iperf3(scene: VmScene, seconds: float, options: str) -> dict[str, Any]:
     whole = max(1, round(seconds))  # iperf3 takes whole seconds, and 0 for no end
     command = f"iperf3 -c {scene.address(1)} -t {whole} -i 0 -J {options}"
     text = scene.guests[0].run(command, seconds + PATIENCE, check=False)
@@ -62,7 +62,7 @@ def _iperf3(scene: Scene, seconds: float, options: str) -> dict[str, Any]:
     return ended
 
 
-LOADS: dict[str, tuple[str, Callable[[Scene, float], Turn]]] = {
+LOADS: dict[str, tuple[str, Callable[[VmScene, float], Turn]]] = {
     TCP: ("Gb/s", tcp),
     UDP: ("kpps", udp),
     LATENCY: ("us", latency),

@@ -1,12 +1,18 @@
 """What a comparison of virtual machines measures."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from cdna.compare.plan import PATHS, check_choices, check_seconds
+from cdna.compare.paths import paths
+from cdna.compare.plan import check_choices, check_seconds
 
 TCP, UDP, LATENCY = "tcp", "udp", "latency"
 LOADS = (TCP, UDP, LATENCY)
 UDP_PAYLOAD = 64 - 14 - 20 - 8  # bytes: with Ethernet, IPv4 and UDP a frame of 64, without the FCS
+
+
+def vm_paths() -> tuple[str, ...]:
+    """The names of the paths that connect virtual machines."""
+    return tuple(path.name for path in paths().values() if path.vm)
 
 
 @dataclass(frozen=True)
@@ -27,12 +33,12 @@ class VmPlan:
     `seconds` is what each case is measured for, all its turns together.
     """
 
-    path: tuple[str, ...] = PATHS
+    path: tuple[str, ...] = field(default_factory=vm_paths)
     load: tuple[str, ...] = LOADS
     seconds: float = 6.0
 
     def __post_init__(self) -> None:
-        check_choices("path", self.path, PATHS)
+        check_choices("path", self.path, vm_paths())
         check_choices("load", self.load, LOADS)
         check_seconds(self.seconds)
 

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from cdna.compare.disturbance import Disturbance, Taken, undisturbed, watched
 from cdna.compare.hostinfo import host_facts
+from cdna.compare.paths import path_named
 from cdna.compare.result import Comparison
 from cdna.compare.vm.cpu import Reading
 from cdna.compare.vm.loads import LOADS, Turn
 from cdna.compare.vm.plan import LATENCY, VmCase, VmPlan
 from cdna.compare.vm.result import MEDIAN, P99, THROUGHPUT, HostCpu, VmRun
-from cdna.compare.vm.scene import GUESTS, SCENES, Scene
+from cdna.compare.vm.scene import GUESTS, VmScene
 from cdna.errors import ResourceError
 from cdna.lab.privilege import is_privileged
 from cdna.progress import OnProgress, Progress, ignore
@@ -39,7 +40,7 @@ def measure(plan: VmPlan, on_progress: OnProgress[VmRun] = ignore) -> Comparison
     done, total = 0, sum(map(len, groups)) * TURNS
     with contextlib.ExitStack() as stack:
         on_progress(Progress(done, total, "guests boot"))
-        scenes = {path: stack.enter_context(SCENES[path]()) for path in plan.path}
+        scenes = {path: stack.enter_context(_scene(path)) for path in plan.path}
         for scene in scenes.values():
             scene.wait_ready()
         for group in groups:
@@ -69,11 +70,17 @@ def _with(runs: list[VmRun], disturbance: Disturbance) -> list[VmRun]:
     return [replace(run, disturbance=disturbance) for run in runs]
 
 
+def _scene(name: str) -> VmScene:
+    side = path_named(name).vm
+    assert side is not None  # the plan takes no others
+    return side.load()(name)
+
+
 def _check_machine() -> None:
     if lacking := image.missing():
         raise ResourceError(f"virtual machines need {', '.join(lacking)}; make peers installs them")
     if not is_privileged() or not os.path.exists("/dev/net/tun"):
-        raise ResourceError("virtual machines on a bridge need root and /dev/net/tun; run as root")
+        raise ResourceError("virtual machines need root and /dev/net/tun; run as root")
     try:
         import hdrh.histogram  # noqa: F401
     except ImportError:
@@ -90,7 +97,7 @@ def _rotated(group: Sequence[VmCase], number: int) -> Sequence[VmCase]:
     return [*group[first:], *group[:first]]
 
 
-def _turn(case: VmCase, scene: Scene, seconds: float) -> tuple[Turn, HostCpu]:
+def _turn(case: VmCase, scene: VmScene, seconds: float) -> tuple[Turn, HostCpu]:
     pids = [guest.pid for guest in scene.guests]
     before = Reading.now(pids, scene.server)
     _, load = LOADS[case.load]

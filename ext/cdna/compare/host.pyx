@@ -5,10 +5,44 @@ from libc.stdint cimport uint32_t, uint64_t
 from cdna.cpu cimport (
     cpu_relax, cycles, futex_wait, futex_wake, load_u32, null_system_call, sched_yield, store_u32,
 )
+from cdna.memory cimport SharedRegion
 from cdna.vmm.protection cimport decode_interrupts
+
+from cdna.errors import ResourceError
 
 cdef enum:
     NOBODY = 0xFFFFFFFF
+
+
+cdef class Host:
+    """The host core of a slice; a path adds its domains and guests. host.pxd has the contract."""
+
+    def __cinit__(self):
+        self._region = SharedRegion(sizeof(host_t))
+        self.c = <host_t *>self._region.base
+
+    cdef domain_t *add_domain(self, uint32_t id, uint32_t account, run_t run, void *state) except NULL:
+        cdef domain_t *domain = &self.c.domain[self.c.domains]
+        if self.c.domains == MAX_DOMAINS:
+            raise ResourceError(f"there can be {<int>MAX_DOMAINS} domains")
+        domain.index = self.c.domains
+        domain.id = id
+        domain.account = account
+        domain.run = run
+        domain.state = state
+        self.c.domains += 1
+        post_event(self.c, domain.index)
+        return domain
+
+    cdef void own_context(self, uint32_t context, const domain_t *domain) noexcept:
+        self.c.context_domain[context] = domain.index
+
+    cdef add_guest(self, const uint64_t *sent, const uint64_t *received, const uint64_t *bytes_received):
+        cdef guest_counters_t *guest = &self.c.guest[self.c.guests]
+        if self.c.guests == MAX_GUESTS:
+            raise ResourceError(f"there can be {<int>MAX_GUESTS} guests")
+        guest.sent, guest.received, guest.bytes_received = sent, received, bytes_received
+        self.c.guests += 1
 
 
 # --- accounts and phases ----------------------------------------------------------------------------------

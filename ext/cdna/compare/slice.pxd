@@ -1,28 +1,23 @@
 """One slice of a comparison: the domains and the NIC as processes, from the first frame to the last."""
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint64_t
 
-from cdna.compare.host cimport host_t
+from cdna.compare.host cimport Host, host_t
 from cdna.memory cimport SharedRegion
 from cdna.nic.context cimport nic_t, wire_t
 from cdna.nic.generator cimport generator_t
 
 cdef struct tally_t:            # where the frames are counted, whatever the path
-    uint32_t guests
-    uint32_t receiving
-    const nic_t *nic
-    uint64_t stop_round                 # of the NIC, when the generator was told to stop
+    host_t *host                        # has the guests' counters
+    nic_t *nic
     wire_t *wire
-    generator_t *generator              # receive only
-    const uint64_t *sent[63]            # frames, by guest: transmit
-    const uint64_t *received[63]        # frames, by guest: receive
-    const uint64_t *bytes_received[63]
+    generator_t *generator              # receive only, else NULL
+    uint64_t stop_round                 # of the NIC, when the generator was told to stop
 
 cdef class Slice:
-    cdef host_t *host
+    cdef readonly Host host
+    cdef readonly object machine
     cdef tally_t *tally
     cdef SharedRegion _region
-    cdef object machine
-    cdef list _keep
     cdef _fork(self, list cpus)
     cdef void _start(self, double warm_up, double seconds) noexcept

@@ -10,14 +10,11 @@ from dataclasses import asdict
 from libc.stdint cimport uint32_t, uint64_t
 from posix.mman cimport madvise
 
-from cdna.baseline.xen cimport XenBridge
-from cdna.compare.cdna_guest cimport cdna_guest_t, run_receive, run_transmit, use_host
 from cdna.compare.host cimport (
-    ACCOUNT_DRIVER_DOMAIN, ACCOUNT_GUESTS, ACCOUNT_IDLE, ACCOUNT_VMM, PHASE_STOP, domain_main, domain_t,
+    ACCOUNT_DRIVER_DOMAIN, ACCOUNT_GUESTS, ACCOUNT_IDLE, ACCOUNT_VMM, PHASE_STOP, Host, domain_main,
     host_run_inline, host_t,
 )
 from cdna.cpu cimport add_u32, cycles, futex_wake, load_u32, load_u64, sched_yield, store_u32
-from cdna.guest_driver.synthetic cimport SyntheticGuest
 from cdna.abi cimport PAGE_SHIFT
 from cdna.memory cimport DOMID_FREE, Memory, SharedRegion, memory_t
 from cdna.nic.generator cimport GeneratorWire
@@ -41,27 +38,28 @@ DRAIN_SECONDS = 2.0             # at most, for what is under way when the load e
 cdef void tally_delivered(void *arg, uint64_t *frames, uint64_t *bytes_) noexcept nogil:
     cdef tally_t *tally = <tally_t *>arg
     cdef uint32_t i
-    if not tally.receiving:
+    if tally.generator == NULL:
         frames[0] = load_u64(&tally.wire.tx_frames)
         bytes_[0] = load_u64(&tally.wire.tx_bytes)
         return
     frames[0] = bytes_[0] = 0
-    for i in range(tally.guests):
-        frames[0] += load_u64(tally.received[i])
-        bytes_[0] += load_u64(tally.bytes_received[i])
+    for i in range(tally.host.guests):
+        frames[0] += load_u64(tally.host.guest[i].received)
+        bytes_[0] += load_u64(tally.host.guest[i].bytes_received)
 
 
 cdef uint64_t tally_sent(const tally_t *tally) noexcept nogil:
     cdef uint64_t frames = 0
     cdef uint32_t i
-    for i in range(tally.guests):
-        frames += load_u64(&tally.generator.flow[i].sent) if tally.receiving else load_u64(tally.sent[i])
+    for i in range(tally.host.guests):
+        frames += (load_u64(tally.host.guest[i].sent) if tally.generator == NULL
+                   else load_u64(&tally.generator.flow[i].sent))
     return frames
 
 
 cdef void tally_stop_load(void *arg) noexcept nogil:
     cdef tally_t *tally = <tally_t *>arg
-    if tally.receiving:
+    if tally.generator != NULL:
         store_u32(&tally.generator.stop, 1)
         tally.stop_round = load_u64(&tally.nic.rounds)
 
@@ -69,7 +67,7 @@ cdef void tally_stop_load(void *arg) noexcept nogil:
 cdef bint tally_drained(void *arg) noexcept nogil:
     cdef tally_t *tally = <tally_t *>arg
     cdef uint64_t frames, bytes_
-    if tally.receiving and load_u64(&tally.nic.rounds) - tally.stop_round < 2:
+    if tally.generator != NULL and load_u64(&tally.nic.rounds) - tally.stop_round < 2:
         return False                    # a round that began before the stop may still bring a burst
     tally_delivered(arg, &frames, &bytes_)
     return frames == tally_sent(tally)
@@ -84,79 +82,32 @@ cdef size_t used_bytes(const memory_t *memory) noexcept nogil:
 
 
 cdef class Slice:
-    """A machine whose guests are domains of one host core.
+    """A machine whose guests are domains of one host core, `host`.
 
-    machine: `cdna.Machine`, its NIC not started. inline: no processes, switches or kernel crossings.
+    machine: `cdna.Machine`, its NIC not started. On a `GeneratorWire`, which has a flow for each guest, the
+    guests receive; on another they transmit. inline: no processes, switches or kernel crossings.
     """
 
-    def __init__(self, machine, bint receiving, bint inline):
+    def __init__(self, machine, bint inline):
         cdef Tables tables = machine.vmm.tables
         cdef Wire wire = machine.wire
-        self._region = SharedRegion(sizeof(host_t) + sizeof(tally_t))
-        self.host = <host_t *>self._region.base
-        self.tally = <tally_t *>(self._region.base + sizeof(host_t))
+        cdef host_t *host
         self.machine = machine
-        self._keep = []
-        self.host.vmm = tables.c
-        self.host.inline_domains = inline
-        self.host.slice_cycles = <uint64_t>(SLICE_SECONDS * cycles_per_second())
-        self.host.arg = self.tally
-        self.host.delivered = tally_delivered
-        self.host.stop_load = tally_stop_load
-        self.host.drained = tally_drained
-        self.tally.receiving = receiving
+        self.host = Host()
+        self._region = SharedRegion(sizeof(tally_t))
+        self.tally = <tally_t *>self._region.base
+        self.tally.host = host = self.host.c
         self.tally.wire = wire.c
         self.tally.nic = tables.c.nic
-        if receiving:
+        if isinstance(wire, GeneratorWire):
             self.tally.generator = (<GeneratorWire>wire).generator
-
-    def add_cdna_guest(self, SyntheticGuest synthetic):
-        """A CDNA guest with its context; the generator's flow of its number is its own."""
-        cdef uint32_t index = self.host.domains
-        cdef domain_t *domain = &self.host.domain[index]
-        cdef SharedRegion region = SharedRegion(sizeof(cdna_guest_t))
-        cdef cdna_guest_t *guest = <cdna_guest_t *>region.base
-        context = synthetic.driver.context
-        guest.synthetic = synthetic.c
-        guest.domain = context.guest.domain
-        use_host(guest, self.host)
-        domain.index = index
-        domain.id = guest.domain
-        domain.account = ACCOUNT_GUESTS
-        domain.run = run_receive if self.tally.receiving else run_transmit
-        domain.state = guest
-        self.host.context_domain[<uint32_t>context.index] = index
-        self.host.domains += 1
-        self.host.runnable |= <uint64_t>1 << index
-        self.tally.sent[self.tally.guests] = &synthetic.c.sent
-        self.tally.received[self.tally.guests] = &synthetic.c.received
-        self.tally.bytes_received[self.tally.guests] = &synthetic.c.bytes_received
-        self.tally.guests += 1
-        if self.tally.receiving:
-            (<GeneratorWire>self.machine.wire).set_ack(index, &synthetic.c.received)
-        synthetic.driver.enable_interrupts(True)
-        self._keep += [synthetic, region]
-
-    @property
-    def host_address(self) -> int:
-        """Where the `host_t` lies, for `XenBridge`."""
-        return <size_t>self.host
-
-    def add_bridge(self, XenBridge bridge):
-        """The driver domain and the guests behind it, which registered themselves with the host."""
-        cdef uint32_t i
-        for i in range(<uint32_t>bridge.guests):
-            self.tally.sent[i] = &bridge._front[i].tx_seq
-            self.tally.received[i] = &bridge._front[i].rx_frames
-            self.tally.bytes_received[i] = &bridge._front[i].rx_bytes
-        self.tally.guests = bridge.guests
-        self._keep.append(bridge)
-
-    def close(self):
-        """Gives back what the domains hold of the machine."""
-        for part in self._keep:
-            if isinstance(part, XenBridge):
-                part.close()
+        host.vmm = tables.c
+        host.inline_domains = inline
+        host.slice_cycles = <uint64_t>(SLICE_SECONDS * cycles_per_second())
+        host.arg = self.tally
+        host.delivered = tally_delivered
+        host.stop_load = tally_stop_load
+        host.drained = tally_drained
 
     # --- running ------------------------------------------------------------------------------------------
 
@@ -167,7 +118,7 @@ cdef class Slice:
         stands still.
         """
         cpus = sorted(os.sched_getaffinity(0))
-        self.host.yields = self.machine.nic.shares_core()
+        self.host.c.yields = self.machine.nic.shares_core()
         children = self._fork(cpus)
         try:
             self._wait_ready(children)
@@ -177,13 +128,13 @@ cdef class Slice:
             after = CoresReading.now(children[0], children[1:], cpus)
         finally:
             self.machine.nic.request_stop()
-            _reap(children, kill=self.host.phase != PHASE_STOP)
+            _reap(children, kill=self.host.c.phase != PHASE_STOP)
             store_u32(&self.tally.nic.alive, 0)     # a NIC that was killed has not said so itself
         return {**self.result(), "taken": asdict(after.since(before, min(cpus), max(cpus)))}
 
     cdef _fork(self, list cpus):
         """One process for the NIC, then one for each domain (inline: one for all). Returns their pids."""
-        cdef uint32_t i, processes = 1 if self.host.inline_domains else self.host.domains
+        cdef uint32_t i, processes = 1 if self.host.c.inline_domains else self.host.c.domains
         children = []
         parent = os.getpid()
         for i in range(processes + 1):
@@ -209,16 +160,16 @@ cdef class Slice:
             self.machine.nic.run(max(cpus))
             return
         os.sched_setaffinity(0, {min(cpus)})
-        add_u32(&self.host.ready, 1)
+        add_u32(&self.host.c.ready, 1)
         with nogil:
-            if self.host.inline_domains:
-                host_run_inline(self.host)
+            if self.host.c.inline_domains:
+                host_run_inline(self.host.c)
             else:
-                domain_main(self.host, number - 1)
+                domain_main(self.host.c, number - 1)
 
     def _wait_ready(self, children):
         deadline = time.monotonic() + 20.0
-        while load_u32(&self.host.ready) < <uint32_t>len(children) - 1 or not self.machine.nic.alive:
+        while load_u32(&self.host.c.ready) < <uint32_t>len(children) - 1 or not self.machine.nic.alive:
             for pid in children:
                 if os.waitpid(pid, os.WNOHANG)[0]:
                     raise ResourceError("a process of the comparison died before it began")
@@ -227,7 +178,7 @@ cdef class Slice:
             sched_yield()
 
     cdef void _start(self, double warm_up, double seconds) noexcept:
-        cdef host_t *host = self.host
+        cdef host_t *host = self.host.c
         cdef double rate = cycles_per_second()
         cdef uint64_t now = cycles()
         host.measure_from = now + <uint64_t>(warm_up * rate)
@@ -271,7 +222,7 @@ cdef class Slice:
 
     def result(self) -> dict:
         """Frames, cycles and interrupts of the measured time; `sent` and `received` of the whole slice."""
-        cdef host_t *host = self.host
+        cdef host_t *host = self.host.c
         cdef uint64_t delivered, bytes_
         tally_delivered(self.tally, &delivered, &bytes_)
         seconds = host.measured_cycles / cycles_per_second()

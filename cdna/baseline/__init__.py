@@ -1,1 +1,0 @@
-"""The architectures that CDNA is compared with."""
