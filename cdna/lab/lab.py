@@ -33,6 +33,7 @@ from cdna.lab.namespace import Interface
 from cdna.lab.plan import MAX_GUESTS, LabPlan, check_distinct, with_addresses
 from cdna.lab.rates import TOTALS, Rates, Traffic
 from cdna.machine import Machine
+from cdna.nic.loop import SleepingLoop
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -93,9 +94,11 @@ class Lab:
             self._wire_mtu = self.machine.wire.mtu  # at the start: later, the sandbox may not let it be asked
             self._note_mtu(plan.guests)
             self._note_resolver()
-            self._shared = Shared(self.machine, self._pump(spin_us), announces=is_live(plan.wire))
-            if self._shared.pump is not None:
-                undo.callback(self._shared.pump.close)
+            loop = self._loop(spin_us)
+            pump = None if loop is None else Pump(loop)
+            self._shared = Shared(self.machine, loop, pump, announces=is_live(plan.wire))
+            if loop is not None:
+                undo.callback(loop.close)
             undo.callback(self._shared.close)
             undo.callback(self._remove_all)
             for guest in plan.guests:
@@ -104,21 +107,20 @@ class Lab:
             self._shared.announces = True
             undo.callback(self.machine.nic.stop_engine)
             self.machine.vmm.start_interrupts()
-            pump = self._shared.pump
             self.machine.nic.start_engine(
-                plan.cpu if cpu is None else cpu, loop=None if pump is None else pump.run
+                plan.cpu if cpu is None else cpu, loop=None if loop is None else loop.run
             )
             self._undo = undo.pop_all()
 
-    def _pump(self, spin_us: float | None) -> Pump | None:
-        """The engine's loop: one that sleeps, one that drives namespaces, or None, the NIC's own."""
+    def _loop(self, spin_us: float | None) -> SleepingLoop | None:
+        """A loop that can sleep, and that the pump can share; None: the NIC's own, which is always busy."""
         busy = self.plan.poll == "busy"
         namespaces = any(guest.kind == NAMESPACE for guest in self.plan.guests)
         if busy and not namespaces:
             return None
         if spin_us is None:
             spin_us = SPIN_US[namespaces]
-        return Pump(self.machine.nic, spin_us=-1 if busy else spin_us)
+        return SleepingLoop(self.machine.nic, spin_us=-1 if busy else spin_us)
 
     def _note_resolver(self) -> None:
         """Says so where guests have a way out, and names outside do not resolve for them."""

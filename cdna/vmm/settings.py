@@ -25,7 +25,7 @@ STRATEGIES = {
     "direct-map": IommuStrategy.IOMMU_DIRECT_MAP,
 }
 _MAC = re.compile("[0-9a-f]{2}(:[0-9a-f]{2}){5}", re.ASCII | re.IGNORECASE)
-TABLE = "table"  # the guest's own memory table: of virtio guests, see cdna.nic.virtio_device
+TABLE = "table"  # the guest's own memory table: of virtio guests, see cdna.nic.virtio.device
 PROTECTIONS = ("validated", "none", *(f"iommu:{name}" for name in STRATEGIES))
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from cdna.nic.control_queue import ControlQueue
 from cdna.nic.event_fd import event_descriptor
+from cdna.nic.virtio.control_queue import ControlQueue
 from cdna.virtio import Feature
 from cdna.vmm.vhost_user.net_control import NetControl
 

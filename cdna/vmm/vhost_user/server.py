@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from cdna import logs
 from cdna.abi import Protection
 from cdna.errors import ConfigError, whole
-from cdna.nic.virtio_device import VirtioDevice
+from cdna.nic.virtio.device import VirtioDevice
 from cdna.sockets import timeout_until
 from cdna.virtio import VirtioLimits
 from cdna.vmm.control_time import SHARE, Clock

@@ -4,8 +4,9 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from cdna.compare.host cimport host_t
 from cdna.memory cimport SharedRegion
-from cdna.nic.context cimport nic_t, wire_t
 from cdna.nic.generator cimport generator_t
+from cdna.nic.state cimport nic_t
+from cdna.nic.wire_contract cimport wire_t
 
 cdef struct tally_t:            # where the frames are counted, whatever the path
     uint32_t guests

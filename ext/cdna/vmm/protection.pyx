@@ -12,16 +12,18 @@ from cdna.abi cimport (
     REFUSED_ADDRESS, REFUSED_CONTEXT, REFUSED_FLAGS, REFUSED_LENGTH, REFUSED_MAPPED, REFUSED_MODE,
     REFUSED_OWNER, REFUSED_PINNED, REFUSED_RING_FULL, RING_RX, RING_TX, desc_t,
 )
+from cdna.checks cimport PLANT_REQUEST_ADDR, again_u64
 from cdna.checks cimport (
     CHECK_CONTEXT_OWNER, CHECK_CONTEXT_RANGE, CHECK_CONTEXT_RUNNING, CHECK_ENQUEUE_MODE, CHECK_LIMBO_EPOCH,
     CHECK_MAP_IO_RANGE, CHECK_MAP_MAPPED, CHECK_MAP_MODE, CHECK_MAP_OWNER, CHECK_MAP_RANGE, CHECK_PIN_EMPTY,
     CHECK_PIN_END, CHECK_PIN_OWNER, CHECK_PIN_START, CHECK_REQUEST_FLAGS, CHECK_RING_FULL, CHECK_RING_NUMBER,
     CHECK_TRANSFER_OWNER, CHECK_TRANSFER_PINNED, CHECK_TRANSFER_RANGE, CHECK_UNMAP_LIMBO, CHECK_UNMAP_MAPPED,
-    CHECK_UNMAP_MODE, CHECK_UNMAP_RANGE, PLANT_REQUEST_ADDR, again_u64, broken, cdna_step,
+    CHECK_UNMAP_MODE, CHECK_UNMAP_RANGE, broken, cdna_step,
 )
 from cdna.cpu cimport fence, load_u32, load_u64, lowest_bit, read_once_u64, store_u32, store_u64
 from cdna.memory cimport DOMID_VMM, memory_t
-from cdna.nic.context cimport IO_PAGE_PRESENT, context_t, irq_ring_t, progress_t
+from cdna.nic.context cimport IO_PAGE_PRESENT, context_t, progress_t
+from cdna.nic.irq_ring cimport irq_ring_t
 
 cdef enum:
     LIMBO_EPOCHS = 4            # two whole rounds of the NIC
