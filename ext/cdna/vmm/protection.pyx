@@ -12,7 +12,6 @@ from cdna.abi cimport (
     REFUSED_ADDRESS, REFUSED_CONTEXT, REFUSED_FLAGS, REFUSED_LENGTH, REFUSED_MAPPED, REFUSED_MODE,
     REFUSED_OWNER, REFUSED_PINNED, REFUSED_RING_FULL, RING_RX, RING_TX, desc_t,
 )
-from cdna.checks cimport PLANT_REQUEST_ADDR, again_u64
 from cdna.checks cimport (
     CHECK_CONTEXT_OWNER, CHECK_CONTEXT_RANGE, CHECK_CONTEXT_RUNNING, CHECK_ENQUEUE_MODE, CHECK_LIMBO_EPOCH,
     CHECK_MAP_IO_RANGE, CHECK_MAP_MAPPED, CHECK_MAP_MODE, CHECK_MAP_OWNER, CHECK_MAP_RANGE, CHECK_PIN_EMPTY,
@@ -118,7 +117,6 @@ cdef inline int take_requests(vmm_t *vmm, uint32_t domain, vring_t *vring, uint1
             desc.len = 0
         if status:
             break
-        desc.addr = again_u64(PLANT_REQUEST_ADDR, desc.addr, &request[i].addr)
         desc.seq = seq
         seq = (seq + 1) & seq_mask
         write_desc(&ring[producer & mask], &desc)

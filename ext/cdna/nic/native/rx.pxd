@@ -11,7 +11,6 @@ from cdna.abi cimport (
     COMPLETION_F_EOP, FAULT_ADDRESS, FAULT_FLAGS, FAULT_LENGTH, FAULT_NONE, FAULT_SEQUENCE, RING_RX,
     TAKES_CSUM, VNET_HEADER, completion_t, desc_t, offload_t, vnet_header_t,
 )
-from cdna.checks cimport PLANT_DESC_ADDR, again_u64
 from cdna.checks cimport (
     CHECK_RX_EMPTY, CHECK_RX_FLAGS, CHECK_RX_POSTED, CHECK_RX_ROOM, CHECK_SCATTER_POSTED,
     CHECK_SCATTER_POSTED_AGAIN, CHECK_SCATTER_REST, broken, cdna_step,
@@ -140,7 +139,6 @@ cdef inline bint fill(nic_t *nic, context_t *context, const piece_t *piece, uint
         return False
     if context.memory != MEMORY_IO_TABLE:
         prefetch_buffers(nic, ring, len)
-    to += again_u64(PLANT_DESC_ADDR, desc.addr, &ring.desc[ring.consumer & (ring.size - 1)].addr) - desc.addr
     gather(to, piece, 0, len)
     complete(ring, 0, len, flags | COMPLETION_F_EOP, vlan)
     received(nic, context, 1, len)

@@ -14,7 +14,6 @@ from cdna.abi cimport (
     CONTEXT_RUNNING, DESC_F_EOP, FAULT_ADDRESS, FAULT_LENGTH, FAULT_OFFLOAD, FAULT_SEQUENCE, MAX_FRAME,
     MIN_FRAME, RING_TX, VNET_HEADER, desc_t, offload_t, vnet_header_t,
 )
-from cdna.checks cimport PLANT_DESC_LEN, again_u16
 from cdna.checks cimport CHECK_TX_LONG, CHECK_TX_SHORT, CHECK_TX_VNET_LONG, CHECK_TX_VNET_SHORT, broken
 from cdna.cpu cimport prefetch_read
 from cdna.nic.bits cimport clear_bit
@@ -51,7 +50,7 @@ cdef inline int gather_or_stopped(const context_t *context) noexcept nogil:
     return GATHER if context.state == CONTEXT_RUNNING else STOPPED
 
 
-cdef inline int send_simple(nic_t *nic, context_t *context, desc_t *desc) noexcept nogil:
+cdef inline int send_simple(nic_t *nic, context_t *context, const desc_t *desc) noexcept nogil:
     """A frame in one contiguous buffer: DONE, WAIT, GATHER or STOPPED."""
     cdef uint8_t copy[HEADER_COPY]
     cdef header_t header
@@ -60,8 +59,6 @@ cdef inline int send_simple(nic_t *nic, context_t *context, desc_t *desc) noexce
     cdef const uint8_t *data = frame_data(nic, context, desc)
     if data == NULL:
         return gather_or_stopped(context)
-    desc.len = again_u16(PLANT_DESC_LEN, desc.len,
-                         &context.tx.desc[context.tx.consumer & (context.tx.size - 1)].len)
     if head < HEADER_COPY:
         memcpy(copy, data, head)
     else:

@@ -12,7 +12,6 @@ ends the walk.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from cdna.abi cimport FAULT_CHAIN, FAULT_DIRECTION, FAULT_INDIRECT, FAULT_MEMORY, FAULT_NONE
-from cdna.checks cimport PLANT_INDIRECT_LEN, PLANT_VIRTIO_ADDR, PLANT_VIRTIO_NEXT, again_u16, again_u32, again_u64
 from cdna.checks cimport (
     CHECK_CHAIN_BYTES, CHECK_CHAIN_DIRECTION, CHECK_CHAIN_INDEX, CHECK_CHAIN_ORDER, CHECK_CHAIN_PIECES,
     CHECK_CHAIN_SLOTS, CHECK_CHAIN_STEPS, CHECK_INDIRECT_EMPTY, CHECK_INDIRECT_FEATURE, CHECK_INDIRECT_FLAGS,
@@ -20,7 +19,6 @@ from cdna.checks cimport (
 )
 from cdna.nic.frame cimport piece_t
 from cdna.nic.virtio.memory cimport guest_bytes, guest_memory_t, guest_run
-from cdna.nic.virtio.queue cimport split_table
 from cdna.nic.virtio.queue cimport read_words, split_head, virtqueue_t
 from cdna.virtio cimport (
     VIRTIO_MAX_CHAIN, VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE, vring_desc_t,
@@ -110,14 +108,11 @@ cdef inline uint32_t walk_split(const guest_memory_t *memory, virtqueue_t *q, ch
     cdef const uint8_t *table = q.desc
     cdef uint32_t entries = q.size, fault
     cdef bint nested = False
-    cdef const uint16_t *named = NULL   # where `index` was read
     cdef vring_desc_t desc
     while True:
         if broken(CHECK_CHAIN_INDEX, index >= entries):     # one that loops has too many steps
             chain.found = index
             return FAULT_CHAIN
-        if named != NULL:
-            index = again_u16(PLANT_VIRTIO_NEXT, index, named)
         read_words(table, index, &desc)
         if desc.flags & VRING_DESC_F_INDIRECT:
             # Descriptors of the ring may precede a table (2.7.5.3.1).
@@ -127,17 +122,12 @@ cdef inline uint32_t walk_split(const guest_memory_t *memory, virtqueue_t *q, ch
             table = indirect_table(memory, q, chain, &desc)
             if table == NULL:
                 return FAULT_INDIRECT
-            entries = again_u32(PLANT_INDIRECT_LEN, desc.len, &split_table(q)[index].len) >> 4
+            entries = desc.len >> 4
             index = 0
-            named = NULL
             continue
         fault = add_buffer(memory, q, chain, desc.addr, desc.len, kind, desc.flags)
-        if chain.n:
-            chain.piece[chain.n - 1].data += again_u64(
-                PLANT_VIRTIO_ADDR, desc.addr, &(<const vring_desc_t *>table)[index].addr) - desc.addr
         if fault or not desc.flags & VRING_DESC_F_NEXT:
             return fault
-        named = &(<const vring_desc_t *>table)[index].next
         index = desc.next
 
 

@@ -31,7 +31,6 @@ Invariants, each with the check that holds it, or the tests that do:
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from cdna.checks cimport PLANT_AVAILABLE, again_u16
 from cdna.checks cimport CHECK_AVAILABLE, CHECK_HEAD, broken, cdna_step
 from cdna.cpu cimport fence, load_u16, prefetch_read, read_once_u64, store_u16, store_u64
 from cdna.eventfd cimport signal_eventfd
@@ -167,7 +166,7 @@ cdef inline int split_available(virtqueue_t *q) noexcept nogil:
         n = q.seen_avail - q.last_avail
     if broken(CHECK_AVAILABLE, n > q.size):
         return BEYOND_RING
-    return <uint16_t>(again_u16(PLANT_AVAILABLE, q.seen_avail, &avail_ring(q).idx) - q.last_avail)
+    return n
 
 
 cdef inline bint has_available(virtqueue_t *q) noexcept nogil:

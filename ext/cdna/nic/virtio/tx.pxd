@@ -13,7 +13,6 @@ from cdna.abi cimport (
     CONTEXT_RUNNING, FAULT_AVAIL, FAULT_HEADER, MAX_FRAME, MAX_TSO_FRAME, MIN_FRAME, RING_TX, offload_t,
     vnet_header_t,
 )
-from cdna.checks cimport PLANT_VIRTIO_LEN, PLANT_VNET_HEADER, again_u16, again_u32
 from cdna.checks cimport (
     CHECK_BUFFER_FLAGS, CHECK_BUFFER_HEADER, CHECK_CHAIN_HEADER, CHECK_COLLECTED_LONG, CHECK_COLLECTED_WORK,
     CHECK_FLAT_LONG, CHECK_FLAT_SHORT, CHECK_PIECES_SHORT, CHECK_PIECES_WORK, broken,
@@ -30,7 +29,6 @@ from cdna.nic.state cimport nic_t
 from cdna.nic.switch cimport forward, forward_flat
 from cdna.nic.virtio.chain cimport CHAIN_READABLE, chain_t, read_chain
 from cdna.nic.virtio.memory cimport guest_bytes
-from cdna.nic.virtio.queue cimport split_table
 from cdna.nic.virtio.notify cimport stop_guest, tx_available
 from cdna.nic.virtio.queue cimport (
     BEYOND_RING, in_table, packed_available, publish_used, read_words, split_available, split_head,
@@ -138,8 +136,6 @@ cdef inline int tx_pieces(nic_t *nic, context_t *context, const vnet_header_t *v
         return tx_collected(nic, context, vnet, piece, skip, len)
     gather(copy, piece, skip, head)
     fault = read_vnet(vnet, copy, head, len, &offload, &wanted)
-    offload.csum_start = again_u16(PLANT_VNET_HEADER, offload.csum_start,
-                                   &(<const vnet_header_t *>piece.data).csum_start)
     if fault or (not wanted and broken(CHECK_PIECES_WORK, len > MAX_FRAME)):
         return tx_invalid(context)
     parse_header(&header, copy)
@@ -231,7 +227,6 @@ cdef inline int stage_split(const virtio_t *v, virtqueue_t *q, staged_t *staged,
         if in_table(q, staged[i].id):
             read_words(q.desc, staged[i].id, &desc)
             stage(v, q, &staged[i], &desc, desc.flags)
-            staged[i].len = again_u32(PLANT_VIRTIO_LEN, staged[i].len, &split_table(q)[staged[i].id].len)
     return n
 
 
