@@ -15,6 +15,7 @@ there, and leaves everything else as it was.
 import os
 import re
 import shutil
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,7 +52,9 @@ VARIANTS = {
         without=(*RIVALS, "ext/cdna/fuzz/", "unfuzzed"),
         explored=("fuzz/", "explored"),
     ),
-    "coverage": Variant(("-O0", "--coverage"), ("--coverage",), linenums=True, without=(*RIVALS, "ext/cdna/fuzz/")),
+    "coverage": Variant(
+        ("-O0", "--coverage"), ("--coverage",), linenums=True, without=(*RIVALS, "ext/cdna/fuzz/")
+    ),
 }
 VARIANT = os.environ.get("CDNA_VARIANT", "")
 if VARIANT and VARIANT not in VARIANTS:
@@ -92,23 +95,39 @@ class BuildExt(build_ext):
             self.build_temp = str(BUILD / "objects")
 
     def run(self):
+        self.forget_older_directives()
+        self.cythonize(self.extensions, None if COVERAGE else str(GENERATED), "ext")
+        if VARIANT == "checks":
+            self.plant()
+            self.extensions = [ext for ext in self.extensions if not self.same_as_ordinary(ext)]
+        super().run()
+
+    def cythonize(self, extensions, generated, include):
         from Cython.Build import cythonize
 
-        self.forget_older_directives()
         compiled = cythonize(
-            self.extensions,
+            extensions,
             nthreads=JOBS,
-            build_dir=None if COVERAGE else str(GENERATED),
+            build_dir=generated,
             compiler_directives=DIRECTIVES,
-            include_path=["ext"],
+            include_path=[include],
             emit_linenums=BUILT_AS.linenums,
         )
         sources = {ext.name: ext.sources for ext in compiled}
-        for ext in self.extensions:
+        for ext in extensions:
             ext.sources = sources[ext.name]
-        if VARIANT == "checks":
-            self.extensions = [ext for ext in self.extensions if not self.same_as_ordinary(ext)]
-        super().run()
+
+    def plant(self):
+        """Makes the modules with code that tests/checks/plants.toml changes from a changed copy of ext/."""
+        copy = BUILD / "planted"
+        files = planted_copy(copy)
+        again = []
+        for ext in self.extensions:
+            generated = Path(ext.sources[0]).read_text(errors="replace")
+            if any(f'"cdna/{name}":' in generated for name in files):  # it names its functions' sources
+                ext.sources = [str(Path(copy, *ext.name.split(".")).with_suffix(".pyx"))]
+                again.append(ext)
+        self.cythonize(again, str(BUILD / "generated"), str(copy))
 
     def forget_older_directives(self):
         """Cython compares dates of sources alone, and not of this file, which has the directives."""
@@ -136,6 +155,30 @@ class BuildExt(build_ext):
                 linker_so=[BUILT_AS.compiler, *self.compiler.linker_so[1:]],
             )
         super().build_extensions()
+
+
+def planted_copy(copy):
+    """Copies ext/ with the changes of tests/checks/plants.toml. Returns the changed files, below ext/cdna.
+
+    What has not changed since the last copy keeps its date.
+    """
+    changes = tomllib.loads(Path("tests/checks/plants.toml").read_text())["change"]
+    for source in sorted(Path("ext").rglob("*.*")):
+        text = "\n" + source.read_text()
+        for change in changes:
+            if source == Path("ext/cdna", change["file"]):
+                if text.count(change["honest"]) != 1:
+                    raise SystemExit(f"tests/checks/plants.toml: {source} has not once:{change['honest']}")
+                text = text.replace(change["honest"], change["planted"])
+        names = sorted(set(re.findall(r"\b(?:PLANT_\w+|again_u\d+)\b", text)))
+        if names and source.stem != "checks":
+            statement = f"from cdna.checks cimport {', '.join(names)}"
+            text = text.replace("\nfrom cdna.checks cimport", f"\n{statement}\nfrom cdna.checks cimport", 1)
+        target = copy / source.relative_to("ext")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.exists() or target.read_text() != text[1:]:
+            target.write_text(text[1:])
+    return {change["file"] for change in changes}
 
 
 WARNINGS = [

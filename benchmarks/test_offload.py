@@ -3,8 +3,8 @@
 import pytest
 
 from cdna.abi import OffloadKind
-from cdna.nic.flow_hash import hash_frame
-from cdna.nic.offload import finish_checksum, internet_checksum, segment, verify_checksum
+from cdna.nic.offload.buffers import finish_checksum, internet_checksum, segment, verify_checksum
+from cdna.nic.offload.flow_hash import hash_frame
 
 HEADERS = bytes.fromhex(
     "020000000001 020000000002 0800"  # Ethernet

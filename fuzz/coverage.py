@@ -29,12 +29,12 @@ LIB = Path("build/coverage/lib")
 OBJECTS = Path("build/coverage/objects")
 
 DATA_PATH = (  # patterns below the root, and what of them is none: benchmarks, control
-    "ext/cdna/nic/*.pxd",
+    "ext/cdna/nic/**/*.pxd",
     "ext/cdna/vmm/protection.pxd",
     "ext/cdna/guest_driver/queues.pxd",
     "ext/cdna/guest_driver/tap_port.pxd",
     "ext/cdna/guest_driver/udp_gro.pxd",
-    "ext/cdna/nic/*.pyx",
+    "ext/cdna/nic/**/*.pyx",
     "ext/cdna/vmm/*.pyx",
     "ext/cdna/guest_driver/pump.pyx",
 )

@@ -9,7 +9,7 @@ from cdna.abi import Takes
 from cdna.guest_driver.vhost_frontend import ALL_PACKED, LEGACY, SPLIT, NetDriver
 from cdna.guest_driver.vrings import GuestMemory
 from cdna.nic.capture_ring import CaptureRing
-from cdna.nic.virtio_device import Region, VirtioDevice
+from cdna.nic.virtio.device import Region, VirtioDevice
 from cdna.nic.wire import Wire
 from cdna.virtio import Feature
 

@@ -17,7 +17,7 @@
 
 /* the VMM, a context that comes or goes */
 #define MODULUS     12  /* twice as many numbers as slots                      device.pyx, configure */
-#define STANDSTILL  13  /* the NIC stands still between rounds meanwhile       device.pyx, halt */
+#define STANDSTILL  13  /* the NIC stands still between rounds meanwhile       engine_thread.pyx, quiesced */
 #define REAP        14  /* all pins of the context are dropped                 protection.pyx, reap_all */
 #define CLEAR       15  /* nothing is left in the rings                        device.pyx, release */
 #define TAKE_BACK   16  /* mappings are replaced before pages are free         memory.pyx, release */
@@ -25,8 +25,8 @@
 /* the NIC */
 #define STATE       17  /* a context that is stopped is not served             doorbell.pxd, take_doorbell */
 #define PRODUCER    18  /* at most a ring is announced                         doorbell.pxd, accept_producer */
-#define SEQUENCE    19  /* the descriptor carries the next number              ring.pxd, in_sequence */
-#define READ_ORDER  20  /* a descriptor's number is read before its address    ring.pxd, read_desc */
+#define SEQUENCE    19  /* the descriptor carries the next number              native/ring.pxd, in_sequence */
+#define READ_ORDER  20  /* a descriptor's number is read before its address    native/ring.pxd, read_desc */
 #define LOOK_AGAIN  21  /* after a standstill, look whether another one began  engine.pxd, stood_still */
 
 /* mode `iommu`: the VMM */
@@ -37,8 +37,8 @@
 #define LIMBO_ROOM  35  /* there is room for what has to wait                  protection.pyx, iommu_unmap */
 #define LIMBO       36  /* an unmapped page waits until no round can hold it   protection.pyx, reap_limbo */
 /* and the NIC */
-#define TRANSLATE_RANGE 37      /* the address is within the table             dma.pxd, translate */
-#define TRANSLATE_PRESENT 38    /* and mapped                                  dma.pxd, translate */
+#define TRANSLATE_RANGE 37      /* the address is within the table             native/dma.pxd, translate */
+#define TRANSLATE_PRESENT 38    /* and mapped                                  native/dma.pxd, translate */
 
 #ifndef WITHOUT
 #define WITHOUT     0

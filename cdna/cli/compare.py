@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from cdna.base.units import PROTECTIONS
 from cdna.cli import arguments, output
 from cdna.cli.exits import DONE, LOST, stop, until_stopped
 from cdna.cli.progress import Display

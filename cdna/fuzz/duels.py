@@ -23,7 +23,7 @@ from cdna.guest_driver.vhost_frontend import ALL_PACKED, SPLIT, NetDriver
 from cdna.guest_driver.vrings import AVAIL, GuestMemory, MemoryRegion, PackedRing, SplitRing
 from cdna.machine import Machine
 from cdna.nic.queue_wire import QueueWire
-from cdna.nic.virtio_device import Region, VirtioDevice
+from cdna.nic.virtio.device import Region, VirtioDevice
 from cdna.vmm.settings import ContextSettings
 
 Result = tuple[str | None, int]

@@ -1,9 +1,9 @@
 """The campaign "race": attackers with a second thread that rewrites what the engine is reading.
 
 An episode is one of the campaigns "native" and "virtio", in this thread, while a mutator
-(ext/cdna/fuzz/mutator.pyx) rewrites rings, descriptors, lengths, indices, tables and headers of its attackers; or
-it is a duel about one word (duels.py). Two threads race, so a seed decides what is tried and not what comes
-of it: `replay` carries a case out again, many times if need be.
+(ext/cdna/fuzz/mutator.pyx) rewrites rings, descriptors, lengths, indices, tables and headers of its
+attackers; or it is a duel about one word (duels.py). Two threads race, so a seed decides what is tried and
+not what comes of it: `replay` carries a case out again, many times if need be.
 """
 
 from __future__ import annotations

@@ -13,7 +13,8 @@ from cdna.fuzz.arena import mac_text
 from cdna.fuzz.episodes import EpisodeCampaign
 from cdna.fuzz.stage import LOOSE_KIND, LOOSE_VLAN, STRICT_KIND, Stage
 from cdna.fuzz.virtio_attacks import VirtioAttacks, VirtioOp, device_offset, generate, ring_bytes, sizes
-from cdna.nic.virtio_device import GUEST_OFFLOADS, Region, VirtioDevice
+from cdna.nic.virtio.device import Region, VirtioDevice
+from cdna.nic.virtio.features import GUEST_OFFLOADS
 from cdna.virtio import Feature
 from cdna.vmm.settings import ContextSettings
 

@@ -26,6 +26,7 @@ from cdna.lab.namespace import Interface
 from cdna.lab.plan import MAX_GUESTS, LabPlan, check_distinct, with_addresses
 from cdna.lab.rates import TOTALS, Rates, Traffic
 from cdna.machine import Machine
+from cdna.nic.loop import SleepingLoop
 from cdna.nic.wires import named_wire
 
 if TYPE_CHECKING:
@@ -84,9 +85,11 @@ class Lab(Closing):
             self._note_mtu(plan.guests)
             for kind in kinds_of(plan.guests):
                 self.notes += kind.notes([guest for guest in plan.guests if guest.kind == kind.name])
-            self._shared = Shared(self.machine, self._pump(spin_us), announces=wire.live)
-            if self._shared.pump is not None:
-                undo.callback(self._shared.pump.close)
+            loop = self._loop(spin_us)
+            pump = None if loop is None else Pump(loop)
+            self._shared = Shared(self.machine, loop, pump, announces=wire.live)
+            if loop is not None:
+                undo.callback(loop.close)
             undo.callback(self._shared.close)
             undo.callback(self._remove_all)
             for guest in plan.guests:
@@ -95,21 +98,20 @@ class Lab(Closing):
             self._shared.announces = True
             undo.callback(self.machine.nic.stop_engine)
             self.machine.vmm.start_interrupts()
-            pump = self._shared.pump
             self.machine.nic.start_engine(
-                plan.cpu if cpu is None else cpu, loop=None if pump is None else pump.run
+                plan.cpu if cpu is None else cpu, loop=None if loop is None else loop.run
             )
             self._undo = undo.pop_all()
 
-    def _pump(self, spin_us: float | None) -> Pump | None:
-        """The engine's loop: one that sleeps, one that drives guests, or None, the NIC's own."""
+    def _loop(self, spin_us: float | None) -> SleepingLoop | None:
+        """A loop that can sleep, and that the pump can share; None: the NIC's own, which is always busy."""
         busy = self.plan.poll == "busy"
         kinds = kinds_of(self.plan.guests)
         if busy and not any(kind.pumped for kind in kinds):
             return None
         if spin_us is None:
             spin_us = max([SPIN_US, *(kind.spin_us for kind in kinds)])
-        return Pump(self.machine.nic, spin_us=-1 if busy else spin_us)
+        return SleepingLoop(self.machine.nic, spin_us=-1 if busy else spin_us)
 
     def _set_up_host(self, device: str, was_there: bool) -> None:
         """Addresses of the host's end; a device that was there before is the user's, and stays as it is."""

@@ -41,7 +41,7 @@ DEVICE = "eth0"
 # A buffer of 65472 bytes takes a virtio-net header of 12, an Ethernet header of 14, a VLAN tag of 4, and
 # this.
 GSO_MAX = 65000  # bytes
-GSO_MAX_SEGS = 1024  # segments of one frame, which is what the NIC cuts (MAX_SEGMENTS of nic/vnet.pxd)
+GSO_MAX_SEGS = 1024  # segments of one frame: MAX_SEGMENTS of nic/offload/vnet.pxd
 GSO_LIMITS = {"gso_max_size": GSO_MAX, "gso_max_segs": GSO_MAX_SEGS}  # what a device is told
 IFA_F_NODAD = 0x02  # linux/if_addr.h: usable at once, nobody else can have it
 # Have the kernel announce eth0's addresses when its MAC address is set: by gratuitous ARP, and by unsolicited

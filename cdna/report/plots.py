@@ -18,7 +18,6 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from cdna.base.units import PROTECTIONS
 from cdna.compare.path import Contender
 from cdna.compare.paths import contenders
 from cdna.compare.result import Run, quartiles

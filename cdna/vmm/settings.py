@@ -1,7 +1,8 @@
 """What a context can be set to: each setting declared once, checked, and turned into the NIC's own terms.
 
 `Declared` has the settings that text can give. Options of commands, keys of plan files, NAME=VALUE of
-`cdna ctl set` and what JSON says of a guest follow from it. Nothing here imports a compiled module before a call.
+`cdna ctl set` and what JSON says of a guest follow from it. Nothing here imports a compiled module before a
+call.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ VLAN_TRUNK = 0xFFFF
 MIN_MTU = 1280  # IPv6's least (RFC 8200)
 # Single-use I/O pages are for buffers of up to 12 KiB (guest_driver/queues.pxd); a large segment needs 64.
 LAB_PROTECTIONS = tuple(mode for mode in units.PROTECTIONS if mode != "iommu:single-use")
-TABLE = "table"  # the guest's own memory table: of virtio guests, see cdna.nic.virtio_device
+TABLE = "table"  # the guest's own memory table: of virtio guests, see cdna.nic.virtio.device
 
 
 def parse_protection(text: str) -> tuple[Protection, IommuStrategy]:

@@ -8,7 +8,7 @@
  *     off[check]      1: this check lets everything through
  *     found[check]    how often it found something
  *     passed[check]   how often it would have, but was off
- *     plant[plant]    1: this double fetch is planted
+ *     plant[plant]    1: this double fetch is planted (tests/checks/plants.toml; no other build has it)
  *     steps           of the protocol, as `cdna_step` counts them; the process kills itself at step `kill_at`
  *
  * The names are in ext/cdna/checks.pxd.
@@ -22,9 +22,6 @@
 
 #define CDNA_IS_TEST_BUILD 0
 #define broken(check, condition) (condition)
-#define again_u16(plant, local, memory) (local)
-#define again_u32(plant, local, memory) (local)
-#define again_u64(plant, local, memory) (local)
 #define cdna_step() ((void)0)
 #define cdna_checks ((struct cdna_check_table *)0)
 

@@ -12,14 +12,14 @@ cpdef enum Check:
     # ext/cdna/nic/doorbell.pxd: producer indices
     CHECK_PRODUCER_AHEAD            # a producer index is no more than a ring ahead of the NIC
     CHECK_PRODUCER_BACK             # a producer index never goes back
-    # ext/cdna/nic/ring.pxd: descriptors
+    # ext/cdna/nic/native/ring.pxd: descriptors
     CHECK_SEQUENCE                  # a descriptor has the number that the next one must carry (validated)
-    # ext/cdna/nic/transmit.pxd: a frame in one descriptor
+    # ext/cdna/nic/native/tx.pxd: a frame in one descriptor
     CHECK_TX_SHORT                  # a frame has an Ethernet header
     CHECK_TX_LONG                   # a frame has at most MAX_FRAME bytes
     CHECK_TX_VNET_SHORT             # a frame has a virtio-net header and an Ethernet header
     CHECK_TX_VNET_LONG              # behind a virtio-net header, a frame without work has at most MAX_FRAME
-    # ext/cdna/nic/gathered.pxd: a frame in several descriptors
+    # ext/cdna/nic/native/gather.pxd: a frame in several descriptors
     CHECK_FRAGMENT_FLAGS            # a fragment has no unknown flag
     CHECK_FRAGMENT_EMPTY            # a fragment has bytes
     CHECK_FRAGMENT_LONG             # fragments stay within the limit of their frame, and so within NIC memory
@@ -27,7 +27,7 @@ cpdef enum Check:
     CHECK_FRAGMENTS_MANY            # a frame has at most MAX_FRAGMENTS
     CHECK_FRAGMENTS_RING            # a frame ends within its ring
     CHECK_FRAGMENTS_VNET_LONG       # the same of several descriptors
-    # ext/cdna/nic/deliver.pxd: receive buffers
+    # ext/cdna/nic/native/rx.pxd: receive buffers
     CHECK_RX_POSTED                 # a frame goes into a buffer that was posted
     CHECK_RX_EMPTY                  # a buffer has bytes
     CHECK_RX_FLAGS                  # a receive descriptor has no unknown flag
@@ -35,7 +35,7 @@ cpdef enum Check:
     CHECK_SCATTER_POSTED            # a frame that is scattered goes into buffers that were posted
     CHECK_SCATTER_POSTED_AGAIN      # also when their lengths have changed since they were added up
     CHECK_SCATTER_REST              # no more is written than is left of the frame
-    # ext/cdna/nic/dma.pxd: addresses
+    # ext/cdna/nic/native/dma.pxd: addresses
     CHECK_DMA_START                 # a buffer begins in machine memory
     CHECK_DMA_END                   # a buffer ends in machine memory
     CHECK_IO_RANGE                  # an I/O address is within the context's I/O page table
@@ -52,7 +52,7 @@ cpdef enum Check:
     CHECK_LEARN_OWN                 # no context's own address is learned behind another
     CHECK_LEARN_HOLD                # nor one that was seen elsewhere just now
     CHECK_LEARN_MANY                # a context has at most LEARNED of them
-    # ext/cdna/nic/vnet.pxd: virtio-net headers and what is left to do
+    # ext/cdna/nic/offload/vnet.pxd: virtio-net headers and what is left to do
     CHECK_OFFLOAD_LONG              # a frame that is not to be segmented has at most MAX_FRAME bytes
     CHECK_MSS                       # a segment is no longer than a frame
     CHECK_SEGMENTS                  # a frame has at most MAX_SEGMENTS
@@ -62,7 +62,7 @@ cpdef enum Check:
     CHECK_GSO_TYPE                  # the type is known
     CHECK_GSO_SIZE                  # segments have bytes
     CHECK_GSO_START                 # their checksum starts within what is looked at
-    # ext/cdna/nic/segmentation.pxd: a frame that is to be segmented
+    # ext/cdna/nic/offload/segmentation.pxd: a frame that is to be segmented
     CHECK_TSO_LONG                  # the frame fits NIC memory
     CHECK_TSO_MSS                   # segments have bytes
     CHECK_TSO_HEADERS               # headers end before the frame does
@@ -83,12 +83,12 @@ cpdef enum Check:
     CHECK_FRAGMENT_CSUM             # fragments: the checksum is where UDP has it, or none is wanted
     CHECK_FRAGMENT_IPV4             # fragments: the packet is no longer than IPv4 can say
     CHECK_FRAGMENT_MSS              # fragments: each has at least 8 bytes
-    # ext/cdna/nic/offload.pxd: a checksum that is to be completed
+    # ext/cdna/nic/offload/transport_checksum.pxd: a checksum that is to be completed
     CHECK_CSUM_START                # the sum starts behind Ethernet and its tags
     CHECK_CSUM_START_END            # and within the frame
     CHECK_CSUM_OFFSET               # the field is within the frame
     CHECK_CSUM_FIELD                # and whole
-    # ext/cdna/nic/ip_headers.pxd: lengths in headers
+    # ext/cdna/nic/offload/ip.pxd: lengths in headers
     CHECK_ETHERNET_SHORT            # the frame has an Ethernet header
     CHECK_ETHERNET_TAG              # the frame has the tags that it announces
     CHECK_IPV4_SHORT                # the frame has an IPv4 header
@@ -101,17 +101,17 @@ cpdef enum Check:
     CHECK_IPV6_EXTENSION            # the frame has the beginning of each extension header
     CHECK_IPV6_EXTENSION_END        # and all of it
     CHECK_IPV6_ROUTING              # a checksum is verified where no routing header has segments left
-    # ext/cdna/nic/guest_memory.pxd: a virtio guest's addresses
+    # ext/cdna/nic/virtio/memory.pxd: a virtio guest's addresses
     CHECK_GUEST_ADDRESS             # an address is in one of the guest's regions
     CHECK_GUEST_RUN                 # a run ends where its region does
     CHECK_GUEST_BYTES               # what is used in one piece lies in one region
     CHECK_USER_ADDRESS              # a part of a ring begins in a region
     CHECK_USER_END                  # and ends there
     CHECK_LOG_END                   # a page that is logged has a bit in the log
-    # ext/cdna/nic/virtqueue.pxd: rings
+    # ext/cdna/nic/virtio/queue.pxd: rings
     CHECK_AVAILABLE                 # no more is available than the ring holds
     CHECK_HEAD                      # a chain begins in the ring's table
-    # ext/cdna/nic/virtio_chain.pxd: chains
+    # ext/cdna/nic/virtio/chain.pxd: chains
     CHECK_CHAIN_STEPS               # a chain has at most 256 descriptors
     CHECK_CHAIN_PIECES              # that lie in at most 256 pieces
     CHECK_CHAIN_BYTES               # and 32 bits count its bytes
@@ -124,7 +124,7 @@ cpdef enum Check:
     CHECK_INDIRECT_EMPTY            # a table has entries
     CHECK_INDIRECT_SIZE             # whole ones
     CHECK_INDIRECT_NESTED           # no table is in a table
-    # ext/cdna/nic/virtio_tx.pxd: buffers to send
+    # ext/cdna/nic/virtio/tx.pxd: buffers to send
     CHECK_BUFFER_FLAGS              # a buffer of one descriptor has no next one, no table, and is to be read
     CHECK_BUFFER_HEADER             # a buffer of one descriptor has a virtio-net header
     CHECK_CHAIN_HEADER              # a chain has a virtio-net header
@@ -134,14 +134,14 @@ cpdef enum Check:
     CHECK_PIECES_WORK               # and at most MAX_FRAME bytes where there is no work to do
     CHECK_COLLECTED_WORK            # also when its headers have changed since they were read
     CHECK_COLLECTED_LONG            # a frame that is collected fits NIC memory
-    # ext/cdna/nic/virtio_rx.pxd: buffers to fill
+    # ext/cdna/nic/virtio/rx.pxd: buffers to fill
     CHECK_FILL_FLAGS                # a buffer of one descriptor is to be written, without next one and table
     CHECK_FILL_ROOM                 # a frame goes into one buffer only where it fits
     CHECK_MERGED_MANY               # a frame takes at most MAX_MERGED buffers
     CHECK_MERGED_FEATURE            # and one where MRG_RXBUF was not negotiated
     CHECK_MERGED_AVAILABLE          # each of them was made available
     CHECK_MERGED_CRUMBS             # and they are not crumbs
-    # ext/cdna/nic/virtqueue_setup.pxd, ext/cdna/nic/virtqueue_setup.pyx: setting rings up
+    # ext/cdna/nic/virtio/queue_setup.pxd, ext/cdna/nic/virtio/queue_setup.pyx: setting rings up
     CHECK_RING_ALIGNED              # parts of a ring are aligned
     CHECK_RING_NOTED                # a position that was noted is in the ring
     CHECK_RING_STARTED              # a ring that is served does not change its size or position
@@ -150,7 +150,7 @@ cpdef enum Check:
     CHECK_RING_EMPTY                # a ring that is started has a size
     CHECK_RING_INDEX                # and stands at an index that it has
     CHECK_RING_LOCATED              # and lies in the guest's memory
-    # ext/cdna/nic/virtio_device.pyx: what a frontend and a driver ask of the device
+    # ext/cdna/nic/virtio/device.pyx, ext/cdna/nic/virtio/inflight.pxd: what is asked of the device
     CHECK_INFLIGHT_SIZE             # an inflight area is as large as its queues need
     CHECK_INFLIGHT_QUEUE            # a queue has a part of it
     CHECK_INFLIGHT_DESCRIPTORS      # a part of it is large enough for the ring
@@ -159,7 +159,7 @@ cpdef enum Check:
     CHECK_FORMAT_STARTED            # the format of a ring does not change while it is served
     CHECK_RSS_TABLE                 # an RSS table fits, and is a power of two
     CHECK_RSS_KEY                   # an RSS key is as long as it must be
-    # ext/cdna/nic/control_queue.pyx: commands
+    # ext/cdna/nic/virtio/control_queue.pyx: commands
     CHECK_COMMAND_HEAD              # a command has a class and a number
     CHECK_COMMAND_ANSWER            # and a byte for the answer
     CHECK_COMMAND_LONG              # and at most MAX_COMMAND bytes

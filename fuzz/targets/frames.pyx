@@ -11,11 +11,13 @@ from libc.stdint cimport uint8_t, uint32_t, uintptr_t
 from libc.string cimport memset
 
 from cdna.abi cimport CONTEXT_RUNNING, MAX_TSO_FRAME, PAGE_SIZE
-from cdna.nic.context cimport context_t, frame_t, nic_t
+from cdna.nic.context cimport RINGS_VIRTIO, context_t
 from cdna.nic.device cimport Nic
 from cdna.nic.engine cimport engine_poll
-from cdna.nic.guest_mapping cimport GuestMapping
-from cdna.nic.virtqueue cimport virtio_t
+from cdna.nic.frame cimport frame_t
+from cdna.nic.state cimport nic_t
+from cdna.nic.virtio.mapping cimport GuestMapping
+from cdna.nic.virtio.queue cimport virtio_t
 from fuzz.targets.fuzz_wire cimport FuzzWire, fuzz_wire_t, wire_give, wire_reset
 from fuzz.targets.harness cimport fill_from, image_t, input_t, judged, keep, keep_nic, put_back, u8, u16
 
@@ -60,7 +62,7 @@ cdef _keep_all(virtio, size_t rings):
         context = &_nic.context[i]
         if context.state == CONTEXT_RUNNING:
             keep(&_image, context.page, PAGE_SIZE)
-        if context.virtio != NULL:
+        if context.rings == RINGS_VIRTIO:
             keep(&_image, context.virtio, sizeof(virtio_t))
     for device in virtio:
         mapping = device.memory

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from cdna.nic.context cimport frame_t
+from cdna.nic.frame cimport frame_t
 from cdna.nic.wire cimport Wire
 
 cdef enum:

@@ -5,9 +5,10 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from cdna.abi cimport MAX_FRAME, MAX_TSO_FRAME, MIN_FRAME
-from cdna.nic.context cimport frame_t, wire_t
 from cdna.nic.demux cimport TAG_LENGTH
-from cdna.nic.vnet cimport offload_fault, takes_needed
+from cdna.nic.frame cimport frame_t
+from cdna.nic.offload.vnet cimport offload_fault, takes_needed
+from cdna.nic.wire_contract cimport wire_t
 
 
 cdef bint _known(const fuzz_wire_t *wire, const uint8_t *data) noexcept nogil:

@@ -8,7 +8,10 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport abort, malloc
 from libc.string cimport memcpy, memset
 
-from cdna.nic.context cimport context_t, irq_ring_t, mac_entry_t, nic_t, progress_t
+from cdna.nic.context cimport context_t, progress_t
+from cdna.nic.irq_ring cimport irq_ring_t
+from cdna.nic.mac_table cimport mac_entry_t
+from cdna.nic.state cimport nic_t
 
 cdef extern from "<stdio.h>" nogil:
     int fprintf(void *stream, const char *format, ...)

@@ -14,11 +14,13 @@ from cdna.abi cimport (
     CONTEXT_RUNNING, DESC_F_EOP, MAILBOX_RX_PRODUCER, MAILBOX_TX_PRODUCER,
     MAILBOXES, PAGE_SHIFT, PAGE_SIZE, PROTECTION_IOMMU, PROTECTION_VALIDATED, RING_RX, RING_TX, desc_t,
 )
+from cdna.doorbell cimport ring_doorbell
 from cdna.memory cimport DOMID_FREE, DOMID_VMM, memory_t
-from cdna.nic.context cimport context_t, frame_t, nic_t, ring_t
+from cdna.nic.context cimport context_t, ring_t
 from cdna.nic.device cimport Nic
-from cdna.nic.doorbell cimport ring_doorbell
 from cdna.nic.engine cimport engine_poll
+from cdna.nic.frame cimport frame_t
+from cdna.nic.state cimport nic_t
 from cdna.sanitizer cimport allow, forbid, is_sanitized
 from cdna.vmm.protection cimport (
     decode_interrupts, enqueue, iommu_map, iommu_unmap, reap, transfer, vcontext_t, vmm_t,

@@ -10,13 +10,13 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, memset
 
 from cdna.abi cimport MAX_TSO_FRAME, MIN_FRAME, OFFLOAD_UDP_FRAGMENTS, offload_t, vnet_header_t
-from cdna.nic.checksum cimport fold, htons, sum_bytes
 from cdna.nic.demux cimport header_t, parse_header
-from cdna.nic.dma cimport piece_t
-from cdna.nic.flow_hash cimport RSS_KEY, flow_hash, rss_hash, toeplitz_init, toeplitz_t
-from cdna.nic.offload cimport checksum_finish, checksum_ok
-from cdna.nic.segmentation cimport segment_begin, segment_next, segmentation_t
-from cdna.nic.vnet cimport offload_fault, read_vnet, takes_needed, write_vnet
+from cdna.nic.frame cimport piece_t
+from cdna.nic.offload.checksum cimport fold, htons, sum_bytes
+from cdna.nic.offload.flow_hash cimport RSS_KEY, flow_hash, rss_hash, toeplitz_init, toeplitz_t
+from cdna.nic.offload.segmentation cimport segment_begin, segment_next, segmentation_t
+from cdna.nic.offload.transport_checksum cimport checksum_finish, checksum_ok
+from cdna.nic.offload.vnet cimport offload_fault, read_vnet, takes_needed, write_vnet
 from fuzz.targets.harness cimport fill_from, input_t, judged, u8, u16
 
 cdef enum:

@@ -18,15 +18,17 @@ from cdna.abi cimport (
     CONTEXT_RUNNING, DESC_F_EOP, MAILBOX_RX_PRODUCER, MAILBOX_TX_PRODUCER, PAGE_SIZE, RING_RX, RING_TX,
     desc_t,
 )
+from cdna.doorbell cimport ring_doorbell
 from cdna.memory cimport memory_t
-from cdna.nic.context cimport context_t, frame_t, nic_t
+from cdna.nic.context cimport RINGS_VIRTIO, context_t
 from cdna.nic.device cimport Nic
-from cdna.nic.doorbell cimport ring_doorbell
 from cdna.nic.engine cimport engine_poll
-from cdna.nic.guest_mapping cimport GuestMapping
-from cdna.nic.guest_memory cimport guest_memory_t
-from cdna.nic.virtio_signal cimport ask_all_for_kicks
-from cdna.nic.virtqueue cimport virtio_t, virtqueue_t
+from cdna.nic.frame cimport frame_t
+from cdna.nic.state cimport nic_t
+from cdna.nic.virtio.mapping cimport GuestMapping
+from cdna.nic.virtio.memory cimport guest_memory_t
+from cdna.nic.virtio.notify cimport ask_all_for_kicks
+from cdna.nic.virtio.queue cimport virtio_t, virtqueue_t
 from cdna.sanitizer cimport allow, forbid, is_sanitized
 from cdna.virtio cimport (
     VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE, VRING_PACKED_DESC_F_AVAIL,
@@ -43,7 +45,7 @@ import os
 
 from cdna import ContextSettings, Machine
 from cdna.abi import Takes
-from cdna.nic.virtio_device import Region, VirtioDevice
+from cdna.nic.virtio.device import Region, VirtioDevice
 from cdna.virtio import Feature
 from fuzz.targets.fuzz_wire import FuzzWire as _FuzzWire
 
@@ -231,7 +233,7 @@ cdef void _keep_all(scene_t *scene) noexcept nogil:
     for i in range(3):
         context = &scene.nic.context[i]
         keep(&scene.image, context.page, PAGE_SIZE)
-        if context.virtio == NULL:
+        if context.rings != RINGS_VIRTIO:
             keep(&scene.image, context.tx.desc, RING_SIZE * sizeof(desc_t))
             keep(&scene.image, context.rx.desc, RING_SIZE * sizeof(desc_t))
             keep(&scene.image, context.rx.completion, RING_SIZE * 8)

@@ -11,6 +11,7 @@ import pytest
 import cdna
 from cdna.abi import DESC_DTYPE, VNET_HEADER_DTYPE, Ring, VnetFlag, VnetGso
 from cdna.guest_driver.pump import Pump
+from cdna.nic.loop import SleepingLoop
 from tests.support.frames import OUTSIDE, frame, mac
 from tests.support.tcp import large_segment
 
@@ -26,7 +27,8 @@ class Lab:
 
     def __init__(self, spin_us=0.0, wire="null"):
         self.machine = cdna.Machine(memory=64 << 20, wire=wire)
-        self.pump = Pump(self.machine.nic, spin_us=spin_us)
+        self.loop = SleepingLoop(self.machine.nic, spin_us=spin_us)
+        self.pump = Pump(self.loop)
         self.stacks = []
         self.ports = []
         self.drivers = []
@@ -42,12 +44,12 @@ class Lab:
         return driver, stack
 
     def start(self):
-        self.machine.nic.start_engine(loop=self.pump.run)
+        self.machine.nic.start_engine(loop=self.loop.run)
         self.machine.vmm.start_interrupts()
 
     def close(self):
         self.machine.nic.stop_engine()
-        self.pump.close()
+        self.loop.close()
         self.machine.close()
         for pair in self.stacks:
             for end in pair:
@@ -298,5 +300,5 @@ def test_closing_twice(lab):
     lab.guest("alice")
     lab.start()
     lab.machine.nic.stop_engine()
-    lab.pump.close()
-    lab.pump.close()
+    lab.loop.close()
+    lab.loop.close()

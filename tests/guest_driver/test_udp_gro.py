@@ -11,7 +11,7 @@ from scapy.layers.l2 import Dot1Q, Ether
 from scapy.packet import Raw
 
 from cdna.abi import VNET_HEADER_DTYPE, VnetFlag, VnetGso
-from cdna.nic.offload import internet_checksum
+from cdna.nic.offload.buffers import internet_checksum
 from tests.guest_driver.test_pump import Lab, get, until
 from tests.support.frames import mac
 

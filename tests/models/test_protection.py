@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[2]
 MODELS = ("protection", "iommu")
 MUTANTS = [(model, check) for model in MODELS for check in made_by(model)]
 
-# What the code calls a check of the models: names in ext/cdna/checks.pxd. Or, of what is no condition but a step,
-# the file and the words that make it.
+# What the code calls a check of the models: names in ext/cdna/checks.pxd. Or, of what is no condition but a
+# step, the file and the words that make it.
 IN_CODE: dict[str, list[str | tuple[str, str]]] = {
     "CONTEXT": ["CHECK_CONTEXT_OWNER"],
     "ROOM": ["CHECK_RING_FULL"],
@@ -31,14 +31,14 @@ IN_CODE: dict[str, list[str | tuple[str, str]]] = {
     "GIVE_PINNED": ["CHECK_TRANSFER_PINNED"],
     "GIVE_MAPPED": [("cdna/vmm/hypervisor.py", "if self.memory.is_exported(page)")],
     "MODULUS": [("ext/cdna/nic/device.pyx", "2 * longest <= seq_modulus")],
-    "STANDSTILL": [("ext/cdna/nic/device.pyx", "self._pause()")],
+    "STANDSTILL": [("ext/cdna/nic/engine_thread.pyx", "self._pause()")],
     "REAP": [("ext/cdna/vmm/tables.pyx", "reap_all(self.c, context)")],
-    "CLEAR": [("ext/cdna/nic/device.pyx", "memset(page, 0, self._extent)")],
+    "CLEAR": [("ext/cdna/nic/device.pyx", "memset(page, 0, self._pages.extent)")],
     "TAKE_BACK": [("ext/cdna/memory.pyx", "self._take_back(first)")],
     "STATE": [("ext/cdna/nic/doorbell.pxd", "if context.state != CONTEXT_RUNNING")],
     "PRODUCER": ["CHECK_PRODUCER_AHEAD", "CHECK_PRODUCER_BACK"],
     "SEQUENCE": ["CHECK_SEQUENCE"],
-    "READ_ORDER": [("ext/cdna/nic/ring.pxd", "(<uint64_t *>copy)[1] = load_u64(&words[1])")],
+    "READ_ORDER": [("ext/cdna/nic/native/ring.pxd", "(<uint64_t *>copy)[1] = load_u64(&words[1])")],
     "LOOK_AGAIN": [("ext/cdna/nic/engine.pyx", "if stood_still(nic):\n            continue")],
     "MAP_RANGE": ["CHECK_MAP_IO_RANGE"],
     "MAP_FREE": ["CHECK_MAP_MAPPED"],

@@ -20,7 +20,7 @@ from scapy.layers.l2 import ARP, Dot1AD, Dot1Q, Ether
 from scapy.packet import Raw
 
 from cdna.errors import ConfigError
-from cdna.nic.flow_hash import HashReport, HashType, hash_frame, hash_frame_rss
+from cdna.nic.offload.flow_hash import HashReport, HashType, hash_frame, hash_frame_rss
 
 # Microsoft, "Verifying the RSS Hash Calculation": the key, and (destination, source, ports, hashes).
 KEY = bytes.fromhex("6d5a56da255b0ec24167253d43a38fb0d0ca2bcbae7b30b477cb2da38030f20c6a42b73bbeac01fa")

@@ -13,7 +13,7 @@ from scapy.packet import Raw
 from cdna.abi import ContextState, DescFlag, Fault, Limits, Refusal
 from cdna.guest_driver.hostile import EOP, PRODUCER, TX, Hostile
 from cdna.machine import Machine
-from cdna.nic.offload import transport_header
+from cdna.nic.offload.buffers import transport_header
 from cdna.vmm.hypercall import Hypercall, HypercallBuffer, Malformed
 from tests.support.frames import Neighbours, mac
 

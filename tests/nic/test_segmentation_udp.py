@@ -12,7 +12,7 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
 from cdna.abi import Fault, Limits, OffloadKind
-from cdna.nic.offload import segment, verify_checksum
+from cdna.nic.offload.buffers import segment, verify_checksum
 from tests.nic.test_offload import (
     FRAME,
     LINK,

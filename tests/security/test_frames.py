@@ -9,7 +9,7 @@ from scapy.packet import Raw
 
 from cdna import ContextSettings
 from cdna.guest_driver.hostile import EOP, TX, Hostile
-from cdna.nic.offload import verify_checksum
+from cdna.nic.offload.buffers import verify_checksum
 from cdna.virtio import Feature
 from cdna.vmm.vhost_user.messages import Request
 from cdna.vmm.vhost_user.net_control import NetCtrl

@@ -18,6 +18,7 @@ from cdna.vmm.settings import SETTINGS, ContextSettings
 if TYPE_CHECKING:
     from cdna.guest_driver.pump import Pump
     from cdna.machine import Machine
+    from cdna.nic.loop import SleepingLoop
     from cdna.vmm.hypervisor import Context
     from cdna.vmm.vhost_user import VhostUserServer
 
@@ -30,12 +31,13 @@ Plan = TypeVar("Plan", bound=GuestPlan)
 
 @dataclass
 class Shared:
-    """What the guests of one lab share. pump: None where the engine runs without one.
+    """What the guests of one lab share. loop, pump: None where the engine never sleeps.
 
     announces: whether a guest that comes tells its neighbours: where there may be some that know another.
     """
 
     machine: Machine
+    loop: SleepingLoop | None = None
     pump: Pump | None = None
     announces: bool = True
     _vhost: VhostUserServer | None = None

@@ -4,7 +4,7 @@
     guest = server.add("web", "/run/cdna/web.sock", settings=ContextSettings(protection="table"))
 
 This package is control only. What moves frames is the engine, out of the guest's own memory
-(`cdna.nic.virtio_device`). The life of a connection:
+(`cdna.nic.virtio.device`). The life of a connection:
 
     socket       `endpoint`     listens or connects; checks who the peer is
     bytes        `connection`   whole messages with their descriptors, in pieces if they come so

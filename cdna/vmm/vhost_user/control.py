@@ -11,8 +11,8 @@ import select
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from cdna.nic.control_queue import ControlQueue
 from cdna.nic.event_fd import event_descriptor
+from cdna.nic.virtio.control_queue import ControlQueue
 from cdna.virtio import Feature
 from cdna.vmm.vhost_user.net_control import NetControl
 

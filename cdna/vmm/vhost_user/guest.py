@@ -33,7 +33,7 @@ from cdna.vmm.vhost_user.messages import Gone, Message, ProtocolError, ProtocolF
 from cdna.vmm.vhost_user.net_config import net_config
 
 if TYPE_CHECKING:
-    from cdna.nic.virtio_device import VirtioDevice
+    from cdna.nic.virtio.device import VirtioDevice
     from cdna.vmm.hypervisor import Context
     from cdna.vmm.vhost_user.server import VhostUserServer
 

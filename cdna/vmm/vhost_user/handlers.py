@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from cdna import logs
 from cdna.errors import ConfigError
 from cdna.nic.event_fd import is_unix_stream
-from cdna.nic.virtio_device import Region
+from cdna.nic.virtio.device import Region
 from cdna.virtio import Feature, VirtioLimits
 from cdna.vmm.vhost_user import inflight, messages
 from cdna.vmm.vhost_user.features import LOG_ALL, PACKED, names

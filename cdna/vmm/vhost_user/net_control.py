@@ -25,13 +25,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cdna import logs
 from cdna.base.units import parse_mac
 from cdna.errors import CdnaError
-from cdna.nic.flow_hash import HashType
+from cdna.nic.offload.flow_hash import HashType
 from cdna.nic.options import MAX_MULTICAST
 from cdna.virtio import Feature
 from cdna.vmm.settings import VLAN_TRUNK
 
 if TYPE_CHECKING:
-    from cdna.nic.virtio_device import VirtioDevice
+    from cdna.nic.virtio.device import VirtioDevice
     from cdna.vmm.hypervisor import Context
 
 log = logs.logger("cdna.vhost_user")

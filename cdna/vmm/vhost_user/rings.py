@@ -27,7 +27,7 @@ from cdna.vmm.vhost_user.features import CTRL_VQ, PAIRS, PROTOCOL_FEATURES
 from cdna.vmm.vhost_user.messages import VHOST_VRING_F_LOG, VringAddr
 
 if TYPE_CHECKING:
-    from cdna.nic.virtio_device import VirtioDevice
+    from cdna.nic.virtio.device import VirtioDevice
     from cdna.vmm.vhost_user.control import ControlRing
 
 

@@ -18,7 +18,7 @@ from cdna import logs
 from cdna.abi import Protection
 from cdna.base.loop import Clock, Loop
 from cdna.errors import ConfigError, whole
-from cdna.nic.virtio_device import VirtioDevice
+from cdna.nic.virtio.device import VirtioDevice
 from cdna.virtio import VirtioLimits
 from cdna.vmm.control_time import SHARE
 from cdna.vmm.settings import ContextSettings

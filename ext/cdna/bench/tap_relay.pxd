@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from cdna.guest_driver.moderation cimport moderation_t
+from cdna.nic.moderation cimport moderation_t
 
 cdef enum:
     RELAY_ENDS = 256            # taps; two a guest

@@ -17,7 +17,7 @@ from cdna.epoll cimport (
     EPOLL_CLOEXEC, EPOLLET, EPOLLIN, epoll_create1, epoll_event, epoll_wait,
     precise_timers, spun_out, watch,
 )
-from cdna.guest_driver.moderation cimport moderate, moderation_init
+from cdna.nic.moderation cimport moderate, moderation_init
 from cdna.guest_driver.udp_gro cimport gro_join, gro_t, gro_write
 from cdna.memory cimport SharedRegion
 from cdna.nic.wire cimport cycles_per_second

@@ -9,15 +9,19 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from cdna.abi cimport FAULT_NONE, MAILBOX_TX_PRODUCER, desc_t
 from cdna.cpu cimport store_u32
+from cdna.doorbell cimport ring_doorbell
 from cdna.memory cimport SharedRegion
-from cdna.nic.context cimport context_t, irq_ring_t, nic_t
+from cdna.nic.bits cimport set_bit
+from cdna.nic.context cimport context_t
 from cdna.nic.demux cimport admits, find_mac, header_t, parse_header
 from cdna.nic.device cimport Nic
-from cdna.nic.dma cimport dma_address, dma_copy, piece_t
-from cdna.nic.doorbell cimport doorbells, ring_doorbell
+from cdna.nic.doorbell cimport doorbells
+from cdna.nic.frame cimport piece_t
 from cdna.nic.interrupt cimport raise_interrupt
-from cdna.nic.deliver cimport deliver, deliver_local
-from cdna.nic.ring cimport set_bit
+from cdna.nic.irq_ring cimport irq_ring_t
+from cdna.nic.native.dma cimport dma_address, dma_copy
+from cdna.nic.state cimport nic_t
+from cdna.nic.switch cimport deliver, deliver_local
 from cdna.vmm.protection cimport decode_interrupts, enqueue, reap, vmm_t
 from cdna.vmm.tables cimport Tables
 

@@ -4,8 +4,9 @@ from libc.stdint cimport uint64_t
 
 from cdna.compare.host cimport Host, host_t
 from cdna.memory cimport SharedRegion
-from cdna.nic.context cimport nic_t, wire_t
 from cdna.nic.generator cimport generator_t
+from cdna.nic.state cimport nic_t
+from cdna.nic.wire_contract cimport wire_t
 
 cdef struct tally_t:            # where the frames are counted, whatever the path
     host_t *host                        # has the guests' counters

@@ -18,10 +18,12 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from cdna.abi cimport completion_t
 from cdna.guest_driver.queues cimport driver_t
 from cdna.memory cimport SharedRegion, memory_t
-from cdna.nic.context cimport frame_t, nic_t, wire_t
 from cdna.nic.device cimport Nic
+from cdna.nic.frame cimport frame_t
+from cdna.nic.state cimport nic_t
 from cdna.nic.traffic cimport Load, load_t
 from cdna.nic.wire cimport Wire
+from cdna.nic.wire_contract cimport wire_t
 from cdna.vmm.protection cimport vmm_t
 from cdna.vmm.tables cimport Tables
 

@@ -13,10 +13,11 @@ from cdna.guest_driver.queues cimport (
     take_free, tx_reclaim,
 )
 from cdna.memory cimport Memory, SharedRegion
-from cdna.nic.context cimport frame_t, wire_t
 from cdna.nic.engine cimport engine_poll
+from cdna.nic.frame cimport frame_t
 from cdna.nic.traffic cimport FRAME_OK, TRAFFIC_MIN_FRAME, Load, frame_check, frame_is_addressed, frame_write
 from cdna.nic.wire cimport Wire
+from cdna.nic.wire_contract cimport wire_t
 from cdna.vmm.protection cimport decode_interrupts
 
 cdef enum:

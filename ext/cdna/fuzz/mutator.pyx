@@ -19,7 +19,7 @@ from cdna.fuzz.native_guest cimport OWN_PAGES, attacker_t
 from cdna.fuzz.rng cimport below, next_u64, rng_t
 from cdna.fuzz.virtio_attacks cimport VirtioAttacks
 from cdna.fuzz.virtio_guest cimport SLOT, SLOTS, TABLE_ENTRIES, TABLES, TX_QUEUE, guest_t
-from cdna.nic.virtqueue cimport avail_ring, virtqueue_t
+from cdna.nic.virtio.queue cimport avail_ring, virtqueue_t
 from cdna.virtio cimport (
     VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE, VRING_PACKED_DESC_F_AVAIL,
     VRING_PACKED_DESC_F_USED, vring_desc_t,

@@ -12,11 +12,11 @@ from cdna.abi cimport (
     MAILBOX_RX_PRODUCER, MAILBOX_TX_PRODUCER, PAGE_SHIFT, PAGE_SIZE, PROTECTION_IOMMU, PROTECTION_VALIDATED,
     RING_TX, context_page_t, desc_t, offload_t,
 )
+from cdna.doorbell cimport ring_doorbell
 from cdna.fuzz.arena cimport FOUND_LEFT, arena_t, find
 from cdna.fuzz.frames cimport write_frame, write_work
 from cdna.fuzz.rng cimport below, next_u64, rng_t
 from cdna.nic.context cimport IO_PAGE_PRESENT, context_t, ring_t
-from cdna.nic.doorbell cimport ring_doorbell
 from cdna.nic.serving cimport begin_serving, end_serving, set_state
 from cdna.vmm.protection cimport reap_all, vcontext_t
 

@@ -18,7 +18,7 @@ from cdna.fuzz.virtio_guest cimport (
 from cdna.fuzz.virtio_steps cimport change_behind, lie_index, post_buffers, write_device_area, write_over
 from cdna.memory cimport SharedRegion
 from cdna.nic.context cimport context_t
-from cdna.nic.guest_memory cimport guest_memory_t, region_t
+from cdna.nic.virtio.memory cimport guest_memory_t, region_t
 
 import numpy as np
 

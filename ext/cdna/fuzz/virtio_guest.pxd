@@ -20,10 +20,10 @@ from cdna.cpu cimport load_u16, store_u16
 from cdna.fuzz.arena cimport arena_t
 from cdna.fuzz.frames cimport write_frame, write_nonsense, write_work
 from cdna.fuzz.rng cimport below, next_u64, rng_t
+from cdna.nic.bits cimport set_bit
 from cdna.nic.context cimport context_t
-from cdna.nic.ring cimport set_bit
 from cdna.nic.serving cimport begin_serving, end_serving, set_state
-from cdna.nic.virtqueue cimport avail_ring, has_available, packed_table, split_table, virtio_t, virtqueue_t
+from cdna.nic.virtio.queue cimport avail_ring, has_available, packed_table, split_table, virtio_t, virtqueue_t
 from cdna.virtio cimport (
     VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE, VRING_PACKED_DESC_F_AVAIL,
     VRING_PACKED_DESC_F_USED, vring_desc_t, vring_packed_desc_t,

@@ -11,7 +11,7 @@ from cdna.fuzz.virtio_guest cimport (
     frame_at, free_slots, guest_t, mask_of, plan_rx, plan_tx, put_packed, put_split, spoil_plan, write_table,
 )
 from cdna.nic.engine cimport engine_poll
-from cdna.nic.virtqueue cimport avail_ring, packed_table, split_table, virtqueue_t
+from cdna.nic.virtio.queue cimport avail_ring, packed_table, split_table, virtqueue_t
 from cdna.virtio cimport VRING_DESC_F_INDIRECT, vring_desc_t, vring_packed_desc_t, vring_packed_event_t
 
 cdef enum:

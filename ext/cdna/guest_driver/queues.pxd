@@ -14,7 +14,8 @@ from cdna.abi cimport (
 )
 from cdna.checks cimport cdna_step
 from cdna.cpu cimport compiler_barrier, cpu_relax, load_u32
-from cdna.nic.doorbell cimport ring_doorbell
+from cdna.doorbell cimport ring_doorbell
+from cdna.memory cimport SharedRegion
 
 cdef enum:
     REQUESTS = 256              # of one hypercall: they fill a page of the guest's
@@ -308,7 +309,6 @@ cdef inline void io_flush(driver_t *d) noexcept nogil:
 
 # --- set-up, and the class that Python sees -----------------------------------------------------------------
 
-from cdna.memory cimport SharedRegion
 
 cdef uint64_t driver_bytes(uint32_t tx_ring, uint32_t rx_ring, uint32_t buffer_size) noexcept
 cdef SharedRegion driver_init(driver_t *d, uint32_t tx_ring, uint32_t rx_ring, uint32_t max_ring,

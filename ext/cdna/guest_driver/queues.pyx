@@ -13,8 +13,8 @@ from cdna.abi cimport (
     completion_t, desc_t, offload_t,
 )
 from cdna.cpu cimport load_u32
+from cdna.doorbell cimport ring_doorbell
 from cdna.memory cimport SharedRegion
-from cdna.nic.doorbell cimport ring_doorbell
 
 from cdna.errors import ConfigError
 from cdna.guest_driver.buffers import RxBuffer, TxBuffer

@@ -18,7 +18,7 @@ from cdna.guest_driver.queues cimport (
     take_free, tx_reclaim,
 )
 from cdna.guest_driver.udp_gro cimport gro_join, gro_t, gro_write
-from cdna.nic.vnet cimport carried
+from cdna.nic.offload.vnet cimport carried
 from cdna.uio cimport iovec, writev
 
 cdef enum:

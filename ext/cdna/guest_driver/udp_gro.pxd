@@ -23,8 +23,8 @@ from cdna.abi cimport (
     MIN_FRAME, VNET_F_DATA_VALID, VNET_F_NEEDS_CSUM, VNET_GSO_NONE, VNET_GSO_UDP_L4, VNET_HEADER,
     vnet_header_t,
 )
-from cdna.nic.checksum cimport fold, get_u16, put_checksum, put_u16, sum_bytes
-from cdna.nic.ip_headers cimport (
+from cdna.nic.offload.checksum cimport fold, get_u16, put_checksum, put_u16, sum_bytes
+from cdna.nic.offload.ip cimport (
     ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPPROTO_UDP, IPV4_HEADER, IPV6_HEADER, UDP_CSUM_OFFSET, UDP_HEADER, ip_t,
     sum_pseudo_header,
 )

@@ -20,9 +20,8 @@ from cdna.nic.capture_ring cimport (
     CAPTURE_CONTEXTS, CAPTURE_HEAD, CAPTURE_HEADER, CAPTURE_IN, CAPTURE_INTERFACE, CAPTURE_NOT_DROPPED,
     CAPTURE_OUT, CAPTURE_PAD, CAPTURE_RX_DROP_LINK, CAPTURE_RX_DROP_MTU, CAPTURE_RX_DROP_NO_BUFFER,
     CAPTURE_RX_DROP_NO_DRIVER, CAPTURE_RX_DROP_STOPPED, CAPTURE_TX_DROP_FILTER, CAPTURE_TX_DROP_LINK,
-    CAPTURE_TX_DROP_MTU, CAPTURE_TX_DROP_SPOOF, CAPTURE_TX_DROP_VLAN, interface_t, record_t,
+    CAPTURE_TX_DROP_MTU, CAPTURE_TX_DROP_SPOOF, CAPTURE_TX_DROP_VLAN, capture_page_t, interface_t, record_t,
 )
-from cdna.nic.context cimport capture_page_t
 from cdna.nic.pcapng cimport EPB_INBOUND, EPB_OUTBOUND, PcapngWriter, put_packet
 
 from cdna.errors import ConfigError, ResourceError

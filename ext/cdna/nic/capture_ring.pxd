@@ -31,8 +31,11 @@ writes it while the engine stands still, and CAPTURE_RESERVE bytes are kept free
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from cdna.cpu cimport cycles, load_u64, prefetch_write, realtime_ns, store_u64
-from cdna.nic.context cimport capture_ring_t
-from cdna.nic.dma cimport gather, piece_t
+from cdna.nic.frame cimport gather, piece_t
+from cdna.nic.outcome cimport (
+    RX_DROP_LINK, RX_DROP_MTU, RX_DROP_NO_BUFFER, RX_DROP_NO_DRIVER, RX_DROP_STOPPED, TX_DROP_FILTER,
+    TX_DROP_LINK, TX_DROP_MTU, TX_DROP_SPOOF, TX_DROP_VLAN,
+)
 
 cdef enum:
     CAPTURE_HEAD = 36864        # bytes before the records: capture_page_t in whole pages
@@ -60,6 +63,31 @@ cpdef enum CaptureReason:       # why a frame was dropped; the names are those o
     CAPTURE_RX_DROP_MTU = 8
     CAPTURE_RX_DROP_LINK = 9
     CAPTURE_RX_DROP_NO_DRIVER = 10
+
+cdef packed struct capture_page_t:
+    uint64_t producer           # written by the engine
+    uint8_t _pad0[56]
+    uint64_t consumer           # written by the reader
+    uint8_t _pad1[56]
+    uint64_t lost               # frames, written by the engine
+    uint64_t ended              # 1: nothing is added any more
+    uint8_t _pad2[48]
+    uint64_t lost_of[4096]      # of `lost`, by context
+
+cdef struct capture_ring_t:
+    capture_ring_t *next        # the next capture that is under way, or NULL
+    capture_page_t *page
+    uint8_t *records
+    uint64_t size               # bytes of records, a power of two
+    uint64_t producer
+    uint32_t snaplen            # bytes kept of a frame
+    uint64_t wanted[64]         # bit i: context i is captured
+    # The time of day, looked at once in a while; between two looks the cycle counter tells it.
+    double ns_per_cycle
+    uint64_t clock_cycles       # between two looks
+    uint64_t clock_at           # cycle count of the last look
+    uint64_t clock_ns           # what it saw
+    uint64_t last_ns            # the last stamp
 
 cdef packed struct record_t:
     uint32_t size
@@ -129,10 +157,41 @@ cdef inline void capture_one(capture_ring_t *ring, uint32_t context, uint32_t di
     prefetch_write(ring.records + ((ring.producer + AHEAD + 64) & (ring.size - 1)))
 
 
-cdef inline void capture(capture_ring_t *ring, uint32_t context, uint32_t direction, uint32_t reason,
-                         const piece_t *piece, uint32_t len) noexcept nogil:
-    """Copies a frame to every capture that wants it. The caller has checked that there is one."""
+cdef inline uint32_t capture_reason(int outcome) noexcept nogil:
+    """The CaptureReason of what became of a frame (`outcome.pxd`)."""
+    if outcome == TX_DROP_SPOOF:
+        return CAPTURE_TX_DROP_SPOOF
+    if outcome == TX_DROP_VLAN:
+        return CAPTURE_TX_DROP_VLAN
+    if outcome == TX_DROP_LINK:
+        return CAPTURE_TX_DROP_LINK
+    if outcome == TX_DROP_FILTER:
+        return CAPTURE_TX_DROP_FILTER
+    if outcome == TX_DROP_MTU:
+        return CAPTURE_TX_DROP_MTU
+    if outcome == RX_DROP_NO_BUFFER:
+        return CAPTURE_RX_DROP_NO_BUFFER
+    if outcome == RX_DROP_NO_DRIVER:
+        return CAPTURE_RX_DROP_NO_DRIVER
+    if outcome == RX_DROP_LINK:
+        return CAPTURE_RX_DROP_LINK
+    if outcome == RX_DROP_MTU:
+        return CAPTURE_RX_DROP_MTU
+    if outcome == RX_DROP_STOPPED:
+        return CAPTURE_RX_DROP_STOPPED
+    return CAPTURE_NOT_DROPPED
+
+
+cdef inline void capture_all(capture_ring_t *ring, uint32_t context, uint32_t direction, uint32_t reason,
+                             const piece_t *piece, uint32_t len) noexcept nogil:
+    """Copies a frame to every capture from `ring` on that wants it."""
     while ring != NULL:
         if ring.wanted[context >> 6] >> (context & 63) & 1:
             capture_one(ring, context, direction, reason, piece, len)
         ring = ring.next
+
+
+cdef inline void capture(capture_ring_t *ring, uint32_t context, uint32_t direction, int outcome,
+                         const piece_t *piece, uint32_t len) noexcept nogil:
+    """Shows a frame to the captures, with what became of it. The caller has checked that there is one."""
+    capture_all(ring, context, direction, capture_reason(outcome), piece, len)

@@ -13,9 +13,8 @@ from posix.unistd cimport close
 
 from cdna.abi cimport MAX_CONTEXTS, MAX_TSO_FRAME
 from cdna.cpu cimport load_u64, store_u64
-from cdna.nic.context cimport capture_page_t, capture_ring_t
 from cdna.nic.device cimport Nic
-from cdna.nic.dma cimport piece_t
+from cdna.nic.frame cimport piece_t
 from cdna.nic.wire cimport cycles_per_second
 
 from cdna.errors import ConfigError, ResourceError, whole
@@ -209,7 +208,7 @@ cdef class CaptureRing:
         piece.len = <uint32_t>PyBytes_GET_SIZE(frame)
         with self.nic.quiesced():
             for _i in range(<uint32_t>times):
-                capture(self.nic.c.capture, context, way, why, &piece, piece.len)
+                capture_all(self.nic.c.capture, context, way, why, &piece, piece.len)
 
 
 _LINKED = set()

@@ -2,12 +2,16 @@
 
 pcap: a head of 24 bytes, then records of a head, `record` bytes long, and a frame.
 pcapng: blocks of a type, a total length, a body and the total length again, in their section's byte order.
+
+Here is what both have; capture_pcap.pxd and capture_pcapng.pxd have the rest.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.stdlib cimport realloc
+from libc.string cimport memcpy, memset
 
-from cdna.nic.captured cimport store_t
+from cdna.abi cimport Limits
+from cdna.nic.captured cimport DUE_MAX, store_add, store_t
 
 cdef extern from *:
     """
@@ -24,6 +28,8 @@ cdef extern from *:
 cdef enum:
     LONGEST_BLOCK = 1 << 24     # bytes; only a block of no use here may be longer
     FCS = 4                     # bytes of Ethernet's frame check sequence
+    LINKTYPE_ETHERNET = 1
+    MICROSECONDS = 6            # if_tsresol where none is given
 
 cdef enum part_t:               # of the file, what comes next
     FILE_HEADER
@@ -162,3 +168,44 @@ cdef inline int64_t nanoseconds(walk_t *walk, const interface_t *interface, uint
         return refuse(walk, TOO_LATE)
     ns[0] = <uint64_t>since
     return 0
+
+
+# --- what both formats have --------------------------------------------------------------------------------
+
+cdef inline int64_t keep_packet(walk_t *walk, interface_t *interface, const uint8_t *data, uint64_t len,
+                                uint64_t wire_len, uint64_t timestamp_ns, bint dated,
+                                uint32_t fcs) noexcept nogil:
+    """Keeps a packet, without its frame check sequence. Returns 0, or -1."""
+    cdef int64_t *latest = &interface.latest if dated else NULL
+    wire_len = max(wire_len, len)
+    if fcs == FCS and wire_len >= FCS:      # no other length is Ethernet's
+        wire_len -= FCS
+        len = min(len, wire_len)
+    if interface.linktype != LINKTYPE_ETHERNET:
+        return refuse(walk, OTHER_LINK, interface.linktype)
+    if not Limits.MIN_FRAME <= len <= Limits.MAX_FRAME:
+        return refuse(walk, NO_FRAME_SIZE, len)
+    if wire_len > Limits.MAX_FRAME:
+        return refuse(walk, NO_FRAME_SIZE, wire_len)
+    if store_add(walk.store, data, <uint32_t>len, <uint32_t>wire_len, timestamp_ns, latest):
+        return refuse(walk, NO_MEMORY)
+    walk.packet += 1
+    return 0
+
+
+cdef inline interface_t *new_interface(walk_t *walk) noexcept nogil:
+    """One more interface of this section. NULL: no memory."""
+    cdef uint32_t room = 2 * walk.room if walk.room else 4
+    cdef interface_t *interface = walk.interface
+    if walk.interfaces == walk.room:
+        interface = <interface_t *>realloc(interface, room * sizeof(interface_t))
+        if interface == NULL:
+            refuse(walk, NO_MEMORY)
+            return NULL
+        walk.interface, walk.room = interface, room
+    interface = &interface[walk.interfaces]
+    memset(interface, 0, sizeof(interface_t))
+    interface.resolution = MICROSECONDS
+    interface.latest = -DUE_MAX
+    walk.interfaces += 1
+    return interface

@@ -7,7 +7,9 @@ untagged bytes, the NIC puts the tag on for the wire and for trunks, and takes i
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from cdna.nic.context cimport VLAN_TRUNK, context_t, mac_entry_t, nic_t
+from cdna.nic.context cimport VLAN_TRUNK, context_t
+from cdna.nic.mac_table cimport mac_entry_t
+from cdna.nic.state cimport nic_t
 
 cdef enum:
     MAC_MASK = 0xFFFFFFFFFFFF

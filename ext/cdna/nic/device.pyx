@@ -1,43 +1,39 @@
-"""The NIC's control plane: contexts set up, started and stopped; the engine's thread; what it counted.
+"""The NIC's control plane: contexts set up, started and stopped, and what they counted.
 
-The engine never waits for Python. Whoever changes what it reads first makes it stand still at the end of a
-round (`quiesced`): that takes one round, and no frame is lost by it.
+Each method that changes what the engine reads has it stand still meanwhile (engine_thread.pyx).
 """
 # build: control
 
 import os
-import threading
-from contextlib import contextmanager
 from operator import index as whole_number
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
-from posix.mman cimport (
-    MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED, MAP_SHARED, PROT_NONE, PROT_READ, PROT_WRITE, mmap, mprotect,
-)
 
 from cdna.abi cimport (
-    CONTEXT_ASSIGNED, CONTEXT_FAULTED, CONTEXT_FREE, CONTEXT_RUNNING, MAX_CONTEXTS, MAX_FRAME, MAX_RING,
-    MAX_TSO_FRAME, MIN_RING, PAGE_SIZE, PROTECTION_TABLE, TAKES_CSUM, VNET_HEADER, completion_t,
-    context_page_t, desc_t,
+    CONTEXT_ASSIGNED, CONTEXT_FAULTED, CONTEXT_FREE, CONTEXT_RUNNING, MAX_CONTEXTS, MAX_FRAME, MAX_TSO_FRAME,
+    PAGE_SIZE, PROTECTION_TABLE, VNET_HEADER, completion_t, context_page_t, desc_t,
 )
-from cdna.cpu cimport load_u32, sched_yield, store_u32, swap_u32
+from cdna.cpu cimport load_u32, swap_u32
 from cdna.memory cimport Memory, SharedRegion
 from cdna.nic.context cimport (
-    LEARNED, NO_LIMIT, PACKET_BUFFER, context_t, irq_ring_t, learned_t, mac_entry_t, nic_t, progress_t,
+    MEMORY_GUEST_TABLE, NO_LIMIT, RINGS_NATIVE, RINGS_NONE, RINGS_VIRTIO, context_t, memory_of, progress_t,
     ring_t, stats_t,
 )
+from cdna.nic.context_memory cimport ContextMemory
 from cdna.nic.demux cimport MAC_MASK, enter_mac
-from cdna.nic.engine cimport engine_poll, engine_run
-from cdna.nic.files cimport move_to_file
+from cdna.nic.engine_thread cimport EngineThread
+from cdna.nic.irq_ring cimport irq_ring_t
 from cdna.nic.learn cimport LEARNED_SPARE, VLAN_SHIFT, WAYS, forget_learned, forget_own
+from cdna.nic.mac_table cimport LEARNED, learned_t, mac_entry_t
+from cdna.nic.offload.segmentation cimport segmentation_t
 from cdna.nic.serving cimport begin_serving, end_serving, set_state
-from cdna.nic.segmentation cimport segmentation_t
+from cdna.nic.state cimport PACKET_BUFFER, nic_t
 from cdna.nic.wire cimport Wire, cycles_per_second
 from cdna.sanitizer cimport forbid
 
-from cdna.abi import Takes
-from cdna.errors import ConfigError, ResourceError, whole
+from cdna.errors import ConfigError
+from cdna.nic.limits import check_coalesce, check_ring_size
 
 import numpy as np
 
@@ -63,7 +59,7 @@ cdef class _Layout:
         return part
 
 
-cdef class Nic:
+cdef class Nic(EngineThread):
     """A NIC of `contexts` contexts on a wire.
 
     max_ring: the longest descriptor ring that a context can have, a power of two.
@@ -81,9 +77,7 @@ cdef class Nic:
         self.contexts = contexts
         self.moderation = check_coalesce((interrupt_frames, interrupt_us))
         self.max_ring = max_ring
-        self._lock = threading.RLock()
         self._io_tables = {}
-        self._exports = {}
         self._buffers = []
         self._allocate()
         cdef nic_t *nic = self.c
@@ -136,16 +130,11 @@ cdef class Nic:
         nic.tso = part.take(sizeof(segmentation_t))
         nic.tso_frame = self._buffer(MAX_FRAME + 64)
         nic.rx_frame = self._buffer(MAX_FRAME + 64)
-        # Of each context: page, tx ring, rx ring, completions, and a page that nobody may touch.
-        self._extent = PAGE_SIZE + ring_bytes(self.max_ring)
-        self._stride = self._extent + PAGE_SIZE
-        self._pages = SharedRegion(n * self._stride)
+        self._pages = ContextMemory(n, self.max_ring)
         cdef uint32_t i
         for i in range(n):
             nic.context[i].index = i
-            nic.context[i].page = <context_page_t *>(self._pages.base + i * self._stride)
-            if mprotect(self._pages.base + i * self._stride + self._extent, PAGE_SIZE, PROT_NONE):
-                raise ResourceError(f"cannot protect the pages of {n} contexts: give the NIC fewer")
+            nic.context[i].page = <context_page_t *>self._pages.page(i)
 
     def _allocate_learned(self):
         """Room for the addresses behind all contexts; what is not used takes no memory."""
@@ -166,36 +155,6 @@ cdef class Nic:
             raise ConfigError(f"context {index}: this NIC has contexts 0 to {self.contexts - 1}")
         return &self.c.context[index]
 
-    # --- standing still -----------------------------------------------------------------------------------
-
-    cdef void _pause(self) noexcept:
-        swap_u32(&self.c.pause, 1)
-        with nogil:
-            while load_u32(&self.c.alive) and not load_u32(&self.c.paused):
-                sched_yield()
-
-    cdef _resume(self):
-        store_u32(&self.c.pause, 0)
-        self.wake()         # a loop that sleeps may have to look at what has changed, such as a new context
-
-    def wake(self):
-        """Makes a loop that sleeps (`Pump.run`) look again."""
-        if self.c.wake_fd >= 0:
-            os.eventfd_write(self.c.wake_fd, 1)
-
-    @contextmanager
-    def quiesced(self):
-        """The engine stands still between two rounds while this is entered; it nests."""
-        with self._lock:
-            outermost = not load_u32(&self.c.pause)
-            if outermost:
-                self._pause()
-            try:
-                yield
-            finally:
-                if outermost:
-                    self._resume()
-
     # --- contexts -----------------------------------------------------------------------------------------
 
     def configure(self, uint32_t index, *, uint32_t owner, uint32_t protection, bytes mac, int tx_ring,
@@ -214,6 +173,8 @@ cdef class Nic:
             self._clear(context)
             context.owner = owner
             context.protection = protection
+            context.memory = memory_of(protection)
+            context.rings = RINGS_NONE if protection == PROTECTION_TABLE else RINGS_NATIVE
             context.mac = int.from_bytes(mac, "little")
             context.anti_spoof = 1
             context.longest = NO_LIMIT
@@ -226,7 +187,7 @@ cdef class Nic:
                 self._io_tables[index] = table
                 context.io_page = <uint64_t *>(<SharedRegion>table).base
                 context.io_pages = io_pages
-            self._set_state(context, CONTEXT_ASSIGNED)
+            set_state(self.c, context, CONTEXT_ASSIGNED)
             context.page.link = self.c.link     # as everybody else sees it; the engine changes it for all
             self.set_option(index, "coalesce", self.moderation)
             self._rebuild_mac_table()
@@ -234,11 +195,10 @@ cdef class Nic:
     cdef _clear(self, context_t *context):
         cdef uint32_t index = context.index
         cdef context_page_t *page = context.page
-        if index in self._exports:          # the process that maps it keeps only the old page
-            self._unexport(index)
+        self._pages.take_back(index)        # the process that maps it keeps only the old page
         memset(context, 0, sizeof(context_t))
         memset(&self.c.progress[index], 0, sizeof(progress_t))
-        memset(page, 0, self._extent)
+        memset(page, 0, self._pages.extent)
         context.index = index
         context.page = page
         self._io_tables.pop(index, None)
@@ -258,24 +218,24 @@ cdef class Nic:
         with self.quiesced():
             if context.state != CONTEXT_ASSIGNED:
                 raise ConfigError(f"context {index} is not in the state assigned")
-            self._set_state(context, CONTEXT_RUNNING)
+            set_state(self.c, context, CONTEXT_RUNNING)
             begin_serving(self.c, context)
 
     def revive(self, uint32_t index):
         """Serves a context again that was stopped by a fault of a virtio guest; others begin anew instead."""
         cdef context_t *context = self._context(index)
         with self.quiesced():
-            if context.state == CONTEXT_FAULTED and context.virtio != NULL:
+            if context.state == CONTEXT_FAULTED and context.rings == RINGS_VIRTIO:
                 context.fault = 0
                 context.page.fault = 0
-                self._set_state(context, CONTEXT_RUNNING)
+                set_state(self.c, context, CONTEXT_RUNNING)
                 begin_serving(self.c, context)
 
     def release(self, uint32_t index):
         """Stops serving a context and forgets it, at once; what it had posted is never touched again."""
         cdef context_t *context = self._context(index)
         with self.quiesced():
-            self._stop(context)
+            end_serving(self.c, context)
             self._clear(context)
             self._rebuild_mac_table()
 
@@ -283,15 +243,9 @@ cdef class Nic:
         """Stops serving a context; its rings stay readable for the VMM until `release`."""
         cdef context_t *context = self._context(index)
         with self.quiesced():
-            self._stop(context)
-            self._set_state(context, CONTEXT_ASSIGNED)
+            end_serving(self.c, context)
+            set_state(self.c, context, CONTEXT_ASSIGNED)
             self._rebuild_mac_table()
-
-    cdef void _set_state(self, context_t *context, uint32_t state) noexcept:
-        set_state(self.c, context, state)
-
-    cdef _stop(self, context_t *context):
-        end_serving(self.c, context)
 
     def mac_taken(self, bytes mac) -> bool:
         """Whether some context has this address."""
@@ -313,7 +267,7 @@ cdef class Nic:
             if i == index or self.c.context[i].state == CONTEXT_FREE or self.c.context[i].mac != wanted:
                 continue
             # A guest that migrates has a context of its address at both ends, and runs at one of them.
-            if not (table and self.c.context[i].protection == PROTECTION_TABLE):
+            if not (table and self.c.context[i].memory == MEMORY_GUEST_TABLE):
                 raise ConfigError(
                     f"MAC address {mac.hex(':')} is context {i}'s already: give each context its own")
 
@@ -332,7 +286,7 @@ cdef class Nic:
             if context.state == CONTEXT_FREE:
                 continue
             enter_mac(nic, nic.own_table, context)
-            if context.protection != PROTECTION_TABLE or context.present:
+            if context.rings == RINGS_NATIVE or context.present:
                 enter_mac(nic, nic.mac_table, context)
         if nic.n_learned:
             forget_own(nic)
@@ -409,16 +363,13 @@ cdef class Nic:
 
     def page_view(self, uint32_t index):
         """The context page, as bytes without a copy."""
-        return self._view(index, 0, PAGE_SIZE)
+        self._context(index)
+        return self._pages.view(index, 0, PAGE_SIZE)
 
     def rings_view(self, uint32_t index):
         """The rings behind the page: transmit, receive, completions, each `max_ring` long."""
-        return self._view(index, PAGE_SIZE, self._extent - PAGE_SIZE)
-
-    def _view(self, uint32_t index, uint64_t start, uint64_t size):
         self._context(index)
-        start += index * self._stride
-        return self._pages.view()[start:start + size]
+        return self._pages.view(index, PAGE_SIZE, self._pages.extent - PAGE_SIZE)
 
     def export(self, uint32_t index, bint writable_rings):
         """Moves a context's page and its rings to memory files of their own, for a guest in another process.
@@ -426,96 +377,9 @@ cdef class Nic:
         Returns (page fd, rings fd); both belong to the NIC. The rings' file cannot be mapped writable unless
         `writable_rings`. Neither can change size.
         """
-        cdef uint8_t *page = self._pages.base + index * self._stride
         self._context(index)
         with self.quiesced():
-            page_fd = move_to_file(page, PAGE_SIZE, True)
-            try:
-                rings_fd = move_to_file(page + PAGE_SIZE, self._extent - PAGE_SIZE, writable_rings)
-            except BaseException:
-                os.close(page_fd)
-                raise
-            self._exports[index] = page_fd, rings_fd
-        return page_fd, rings_fd
-
-    cdef _unexport(self, uint32_t index):
-        """Puts memory of the NIC's own back where a context's files were mapped. Needs no descriptor."""
-        cdef void *base = mmap(self._pages.base + index * self._stride, self._extent, PROT_READ | PROT_WRITE,
-                               MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0)
-        if base == MAP_FAILED:
-            raise ResourceError(f"cannot take back the page of context {index}")
-        for fd in self._exports.pop(index):
-            os.close(fd)
-
-    # --- the engine ---------------------------------------------------------------------------------------
-
-    def poll(self, int rounds=1, int budget=64) -> int:
-        """Runs rounds of the engine here, in the caller's thread. Returns frames moved."""
-        if self._thread is not None:
-            raise ConfigError("the NIC runs in its own thread: stop it before polling it from here")
-        cdef int n = 0
-        with self._lock, nogil:
-            for _ in range(rounds):
-                n += engine_poll(self.c, budget)
-        return n
-
-    def start_engine(self, cpu=None, loop=None):
-        """Runs the engine in a thread of its own, on `cpu` or on the last one that this process may use.
-
-        loop: called instead of the engine's own loop; it runs the engine among other things (`Pump.run`), and
-        stays on no core unless `cpu` names one.
-        """
-        if self._thread is not None:
-            raise ConfigError("the NIC runs already")
-        allowed = sorted(os.sched_getaffinity(0))
-        if cpu is not None and cpu not in allowed:
-            raise ConfigError(f"core {cpu!r} for the NIC: give one of {', '.join(map(str, allowed))}")
-        self.c.stop = 0
-        self._thread = threading.Thread(target=self.run, args=(cpu, loop), name="cdna-nic", daemon=True)
-        self._thread.start()
-        with nogil:                     # which the thread needs to get as far
-            while not load_u32(&self.c.alive):
-                sched_yield()
-
-    def run(self, cpu=None, loop=None):
-        """The engine's loop, in the calling thread or process, until `stop_engine` or `request_stop`."""
-        if self.alive:
-            raise ConfigError("the NIC runs already: stop it first")
-        allowed = sorted(os.sched_getaffinity(0))
-        if cpu is None and loop is None and len(allowed) > 1:
-            cpu = max(allowed)
-        if cpu is not None:
-            os.sched_setaffinity(0, {cpu})
-        if loop is not None:
-            loop()
-            return
-        with nogil:
-            engine_run(self.c)
-
-    def request_stop(self):
-        store_u32(&self.c.stop, 1)
-        self.wake()
-
-    def stop_engine(self):
-        """Ends the engine's thread after the round under way."""
-        if self._thread is None:
-            return
-        self.request_stop()
-        self._thread.join()
-        self._thread = None
-
-    @property
-    def running(self) -> bool:
-        return self._thread is not None
-
-    @property
-    def alive(self) -> bool:
-        """Whether some thread or process runs the engine."""
-        return bool(load_u32(&self.c.alive))
-
-    def shares_core(self) -> bool:
-        """Whether this machine has one core only, so that engine and guests give it to each other."""
-        return bool(self.c.yields)
+            return self._pages.export(index, writable_rings)
 
     # --- interrupts ---------------------------------------------------------------------------------------
 
@@ -527,40 +391,6 @@ cdef class Nic:
         """The VMM is about to sleep. False: an interrupt is pending already, do not."""
         swap_u32(&self.c.irq.armed, 1)
         return load_u32(&self.c.irq.producer) == self.c.irq.consumer
-
-
-def check_ring_size(str name, size, int limit=MAX_RING):
-    if whole_number(size) & (size - 1) or not MIN_RING <= size <= limit:
-        raise ConfigError(
-            f"{name} of {size} descriptors: give a power of two from {<int>MIN_RING} to {limit}")
-
-
-def check_coalesce(value):
-    """(descriptors, microseconds) of interrupt moderation; the time ends where that of ethtool -C does."""
-    try:
-        frames, us = value
-        possible = 1 <= frames <= MAX_RING and 0 <= us < 1 << 32
-    except (TypeError, ValueError):
-        possible = False
-    if not possible:
-        raise ConfigError(f"interrupt moderation {value!r}: give descriptors from 1 to {<int>MAX_RING}, "
-                          f"and microseconds below 2**32")
-    return frames, us
-
-
-def check_takes(value, bint vnet_header):
-    """A sum of `abi.Takes`, of a context whose frames have a virtio-net header, or have none."""
-    takes = whole("takes", value, 0, sum(Takes))
-    if takes and not vnet_header:
-        raise ConfigError("takes: only a context with vnet_header=True is given frames with work left to do")
-    if takes and not takes & TAKES_CSUM:
-        raise ConfigError("takes: large frames lack their checksums, so add Takes.TAKES_CSUM")
-    return takes
-
-
-cdef size_t ring_bytes(uint32_t ring) noexcept:
-    cdef size_t size = ring * (2 * sizeof(desc_t) + sizeof(completion_t))
-    return (size + PAGE_SIZE - 1) & ~<size_t>(PAGE_SIZE - 1)
 
 
 cdef _ring_info(const ring_t *ring):

@@ -11,26 +11,19 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from cdna.abi cimport (
     CONTEXT_RUNNING, FAULT_PRODUCER, MAILBOX_INTERRUPT_ENABLE, MAILBOX_RX_PRODUCER, MAILBOX_TX_PRODUCER,
-    RING_RX, RING_TX, context_page_t,
+    RING_RX, RING_TX,
 )
 from cdna.checks cimport CHECK_PRODUCER_AHEAD, CHECK_PRODUCER_BACK, broken, cdna_step
-from cdna.cpu cimport load_u32, load_u64, lowest_bit, or_u32, or_u64, store_u32, swap_u32, swap_u64
-from cdna.nic.context cimport context_t, nic_t, ring_t
-from cdna.nic.virtio_signal cimport look_at_rings
-from cdna.nic.ring cimport clear_bit, posted, set_bit, stop_context
+from cdna.cpu cimport load_u32, load_u64, lowest_bit, or_u64, swap_u32, swap_u64
+from cdna.nic.bits cimport clear_bit, set_bit
+from cdna.nic.context cimport context_t, ring_t
+from cdna.nic.native.ring cimport posted
+from cdna.nic.serving cimport stop_context
+from cdna.nic.state cimport nic_t
+from cdna.nic.virtio.notify cimport look_at_rings
 
 cdef enum:
     SWEEP = 32                  # pages of other processes after which a round looks at no further word
-
-
-cdef inline void ring_doorbell(context_page_t *page, uint32_t mailbox, uint32_t value,
-                               uint64_t *first_level, uint32_t context) noexcept nogil:
-    """Writes a mailbox and tells the NIC; `first_level` is NULL for a guest of another process."""
-    cdef uint64_t bit = <uint64_t>1 << (context & 63)
-    store_u32(&page.mailbox[mailbox], value)
-    or_u32(&page.doorbell, <uint32_t>1 << mailbox)      # orders the mailbox before the test below
-    if first_level != NULL and not load_u64(&first_level[context >> 6]) & bit:
-        or_u64(&first_level[context >> 6], bit)
 
 
 cdef inline void accept_producer(nic_t *nic, context_t *context, ring_t *ring, uint32_t index,

@@ -3,7 +3,7 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from cdna.cpu cimport load_u32, sched_yield, store_u32, swap_u32
-from cdna.nic.context cimport nic_t
+from cdna.nic.state cimport nic_t
 
 # One round: doorbells, then up to `budget` frames each way, then interrupts. Returns frames moved.
 cdef int engine_poll(nic_t *nic, int budget) noexcept nogil

@@ -4,11 +4,11 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from cdna.cpu cimport cpu_relax, cycles, load_u32, sched_yield, store_u32, store_u64
-from cdna.nic.context cimport nic_t
 from cdna.nic.doorbell cimport doorbells
 from cdna.nic.interrupt cimport interrupts
 from cdna.nic.receive cimport receive
-from cdna.nic.transmit cimport transmit
+from cdna.nic.schedule cimport transmit
+from cdna.nic.state cimport nic_t
 
 cdef enum:
     BUDGET = 64                 # frames each way in one round

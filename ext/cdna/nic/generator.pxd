@@ -2,10 +2,10 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from cdna.nic.context cimport nic_t
 from cdna.nic.device cimport Nic
 from cdna.nic.line cimport line_t
 from cdna.nic.null_wire cimport NullWire, sink_t
+from cdna.nic.state cimport nic_t
 from cdna.nic.traffic cimport Load, load_t
 
 # The receive descriptors of one context, which several flows may share.

@@ -10,11 +10,13 @@ NIC's rings; the receivers' acknowledgements are read atomically.
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from cdna.cpu cimport load_u32, load_u64, store_u32, store_u64
-from cdna.nic.context cimport BURST, context_t, frame_t, wire_t
+from cdna.nic.context cimport context_t
 from cdna.nic.device cimport Nic
+from cdna.nic.frame cimport BURST, frame_t
 from cdna.nic.line cimport line_look, line_set, line_take
 from cdna.nic.traffic cimport frame_write, frame_write_payload, load_length
 from cdna.nic.wire cimport cycles_per_second, is_down
+from cdna.nic.wire_contract cimport wire_t
 
 from cdna.errors import ConfigError
 from cdna.nic.null_wire import check_rate

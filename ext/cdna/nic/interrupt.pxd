@@ -1,25 +1,19 @@
 """Interrupts: the contexts that the NIC updated, as bit vectors in a circular buffer (section 3.2).
 
-The buffer lies in VMM memory, `slots` vectors of `words` 64-bit words:
-
-              consumer (VMM)     producer (NIC)
-                  |                  |
-     +--------+--------+--------+--------+--------+
-     | vector | vector | vector |  free  |  free  |     one physical interrupt a vector
-     +--------+--------+--------+--------+--------+
-
-A vector is never overwritten before it was read: while the buffer is full, updates gather in `updated`.
-Moderation is per context: a context is reported when `coalesce_frames` descriptors have completed that were
-not, or `coalesce_cycles` after the first of them. A vector is raised as soon as it has a bit.
+The vectors are in irq_ring.pxd. Moderation is per context: a context is reported when `coalesce_frames`
+descriptors have completed that were not, or `coalesce_cycles` after the first of them. A vector is raised as
+soon as it has a bit.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
 
 from cdna.abi cimport CONTEXT_FREE, CONTEXT_RUNNING
 from cdna.cpu cimport fence, load_u32, lowest_bit, store_u32
-from cdna.nic.context cimport context_t, irq_ring_t, nic_t, progress_t
-from cdna.nic.ring cimport clear_bit, set_bit, test_bit
-from cdna.nic.virtio_signal cimport virtio_interrupts
+from cdna.nic.bits cimport clear_bit, set_bit, test_bit
+from cdna.nic.context cimport context_t, progress_t
+from cdna.nic.irq_ring cimport irq_ring_t
+from cdna.nic.state cimport nic_t
+from cdna.nic.virtio.notify cimport virtio_interrupts
 
 cdef extern from "<unistd.h>" nogil:
     ssize_t write(int fd, const void *buf, size_t count)

@@ -17,8 +17,10 @@ times as many entries as all contexts together can use; an address whose set is 
 from libc.stdint cimport uint32_t, uint64_t
 
 from cdna.checks cimport CHECK_LEARN_HOLD, CHECK_LEARN_MANY, CHECK_LEARN_OWN, broken
-from cdna.nic.context cimport LEARNED, context_t, learned_t, nic_t
+from cdna.nic.context cimport context_t
 from cdna.nic.demux cimport MAC_MASK, MULTICAST_BIT, admits, find_in, find_mac, header_t
+from cdna.nic.mac_table cimport LEARNED, learned_t
+from cdna.nic.state cimport nic_t
 
 cdef enum:
     WAYS = 4                    # entries in which an address may be

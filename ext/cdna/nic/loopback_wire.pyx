@@ -9,11 +9,12 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from cdna.abi cimport offload_t
-from cdna.nic.context cimport frame_t, wire_t
+from cdna.nic.frame cimport frame_t
 from cdna.nic.spsc cimport SLOT_BYTES, SLOT_STRIDE
 from cdna.nic.wire cimport Wire, down_tx, is_down, lose_tx
+from cdna.nic.wire_contract cimport wire_t
 
-from cdna.nic.device import check_takes
+from cdna.nic.limits import check_takes
 
 cdef enum:
     LOOPBACK_FRAMES = 1024

@@ -2,10 +2,11 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from cdna.nic.context cimport frame_t, wire_t
+from cdna.nic.frame cimport frame_t
 from cdna.nic.line cimport line_t
 from cdna.nic.traffic cimport Load, load_t
 from cdna.nic.wire cimport Wire
+from cdna.nic.wire_contract cimport wire_t
 
 cdef struct sink_flow_t:
     uint64_t expected           # sequence number of the next frame

@@ -3,12 +3,13 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from cdna.nic.context cimport frame_t, wire_t
+from cdna.nic.frame cimport frame_t
 from cdna.nic.line cimport line_look, line_set, line_take
 from cdna.nic.traffic cimport (
     FRAME_FLOW, FRAME_HEADER, FRAME_OK, FRAME_SEQUENCE, frame_check, frame_is_stamped, frame_stamp,
 )
 from cdna.nic.wire cimport cycles_per_second, down_rx, down_tx, is_down
+from cdna.nic.wire_contract cimport wire_t
 
 from cdna.errors import ConfigError
 from cdna.nic.traffic import FrameError

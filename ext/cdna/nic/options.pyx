@@ -6,14 +6,14 @@ Each function sets one of them; the engine stands still meanwhile.
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from cdna.abi cimport MAX_TSO_FRAME, PROTECTION_TABLE
+from cdna.abi cimport MAX_TSO_FRAME
 from cdna.cpu cimport cycles
-from cdna.nic.context cimport MULTICAST_FILTERS, NO_LIMIT, context_t
+from cdna.nic.context cimport MEMORY_GUEST_TABLE, MULTICAST_FILTERS, NO_LIMIT, context_t
 from cdna.nic.device cimport Nic
 from cdna.nic.wire cimport cycles_per_second
 
 from cdna.errors import ConfigError
-from cdna.nic.device import check_coalesce, check_takes
+from cdna.nic.limits import check_coalesce, check_takes
 
 cdef enum:
     ETHERNET_HEADER = 14
@@ -24,7 +24,7 @@ MAX_MULTICAST = <int>MULTICAST_FILTERS      # exact addresses of one context
 
 
 def mac(Nic nic, uint32_t index, value):
-    nic._check_mac(value, index, nic.c.context[index].protection == PROTECTION_TABLE)
+    nic._check_mac(value, index, nic.c.context[index].memory == MEMORY_GUEST_TABLE)
     nic.c.context[index].mac = int.from_bytes(value, "little")
     nic._rebuild_mac_table()
 

@@ -32,14 +32,14 @@ from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, mun
 
 from cdna.abi cimport MAX_FRAME, MAX_TSO_FRAME, vnet_header_t
 from cdna.cpu cimport copy_bytes, load_u32, store_u32
-from cdna.nic.checksum cimport put_u16
-from cdna.nic.context cimport frame_t, wire_t
 from cdna.nic.demux cimport ETHERTYPE_VLAN, TAG_LENGTH
-from cdna.nic.dma cimport piece_t
-from cdna.nic.segmentation cimport segment_begin, segmentation_t
-from cdna.nic.vnet cimport read_vnet, write_vnet
+from cdna.nic.frame cimport frame_t, piece_t
+from cdna.nic.offload.checksum cimport put_u16
+from cdna.nic.offload.segmentation cimport segment_begin, segmentation_t
+from cdna.nic.offload.vnet cimport read_vnet, write_vnet
 from cdna.nic.watched_wire cimport WatchedWire, device_lost, take_change, watched_t
 from cdna.nic.wire cimport down_tx, is_down, lose_tx
+from cdna.nic.wire_contract cimport wire_t
 from cdna.uio cimport MSG_DONTWAIT, MSG_NOSIGNAL, iovec, msghdr, sendmsg
 
 import os

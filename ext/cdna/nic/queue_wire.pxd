@@ -2,9 +2,10 @@
 
 from libc.stdint cimport uint32_t
 
-from cdna.nic.context cimport frame_t, wire_t
+from cdna.nic.frame cimport frame_t
 from cdna.nic.spsc cimport spsc_t
 from cdna.nic.wire cimport Wire
+from cdna.nic.wire_contract cimport wire_t
 
 cdef struct queue_state_t:
     spsc_t out                  # NIC to Python

@@ -4,9 +4,10 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from cdna.cpu cimport realtime_ns, store_u32
-from cdna.nic.context cimport frame_t, wire_t
+from cdna.nic.frame cimport frame_t
 from cdna.nic.spsc cimport SLOT_BYTES, SLOT_STRIDE, slot_data, slot_t, spsc_put, spsc_slot, spsc_t, spsc_used
 from cdna.nic.wire cimport down_tx, is_down, lose_tx
+from cdna.nic.wire_contract cimport wire_t
 
 from cdna.errors import ConfigError, ResourceError
 from cdna.nic.wire import check_frame

@@ -4,19 +4,20 @@ from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcpy, memset
 
 from cdna.abi cimport COMPLETION_F_CSUM_OK, MAX_FRAME, MIN_FRAME, offload_t
-from cdna.nic.context cimport context_t, frame_t, nic_t
-from cdna.nic.deliver cimport deliver_local, rx_drop, why_not_filled
+from cdna.nic.context cimport RINGS_VIRTIO, context_t
 from cdna.nic.demux cimport MULTICAST_BIT, admits, find_in, find_mac, header_t, parse_header
-from cdna.nic.dma cimport piece_t
+from cdna.nic.frame cimport frame_t, piece_t
 from cdna.nic.learn cimport find_receiver, seen_on_wire
-from cdna.nic.offload cimport checksum_finish
-from cdna.nic.segmentation cimport segment_begin, segment_next, segmentation_t
-from cdna.nic.virtio_rx cimport count_unfilled
-from cdna.nic.vnet cimport keeps_offload, offload_fault
-
+from cdna.nic.offload.segmentation cimport segment_begin, segment_next, segmentation_t
+from cdna.nic.offload.transport_checksum cimport checksum_finish
+from cdna.nic.offload.vnet cimport keeps_offload, offload_fault
+from cdna.nic.state cimport nic_t
+from cdna.nic.switch cimport deliver_local, rx_drop, why_not_filled
+from cdna.nic.virtio.rx cimport count_unfilled
 
 cdef enum:
     HEADERS = 18                # bytes that `parse_header` reads: of Ethernet, and a tag
+
 
 # --- one frame --------------------------------------------------------------------------------------------
 
@@ -27,7 +28,7 @@ cdef inline void count_unwanted(nic_t *nic, const header_t *header, const uint8_
     cdef piece_t piece
     if not header.destination & MULTICAST_BIT:
         context = find_in(nic, nic.own_table, header.destination)
-    if context == NULL or context.virtio == NULL or context.present or not admits(context, header):
+    if context == NULL or context.rings != RINGS_VIRTIO or context.present or not admits(context, header):
         nic.rx_drop_filter += 1
         return
     count_unfilled(context)

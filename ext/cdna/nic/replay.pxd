@@ -3,8 +3,9 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from cdna.nic.captured cimport CapturedFrames, captured_t
-from cdna.nic.context cimport frame_t, wire_t
+from cdna.nic.frame cimport frame_t
 from cdna.nic.queue_wire cimport QueueWire, queue_state_t
+from cdna.nic.wire_contract cimport wire_t
 
 cdef struct replay_t:
     queue_state_t queue         # first: queue_tx finds it behind wire_t.state

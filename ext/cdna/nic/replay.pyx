@@ -5,8 +5,9 @@ from libc.stdint cimport int64_t, uint64_t
 
 from cdna.cpu cimport load_u64, monotonic_ns
 from cdna.nic.captured cimport CapturedFrames, captured_t
-from cdna.nic.context cimport frame_t, wire_t
+from cdna.nic.frame cimport frame_t
 from cdna.nic.wire cimport down_tx, is_down
+from cdna.nic.wire_contract cimport wire_t
 
 from cdna.errors import ConfigError
 from cdna.nic.wire import check_frame

@@ -1,52 +1,190 @@
-"""The switch: whether a frame may be sent, and where to, decided by the NIC's own copy of its headers."""
+"""The switch: whether a frame may be sent, and where to, decided by the NIC's own copy of its headers.
 
-from libc.stdint cimport uint8_t, uint32_t
+Receivers are the contexts of this NIC, by address and VLAN, and the wire. Each gets a frame in the ring that
+it has, native or virtio, in one copy.
+"""
 
-from cdna.abi cimport offload_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from cdna.abi cimport CONTEXT_RUNNING, offload_t
 from cdna.checks cimport (
     CHECK_CONTROL, CHECK_SPOOF, CHECK_TAG, CHECK_TAG_NESTED, CHECK_TAG_SHORT, CHECK_TX_MTU, broken,
 )
-from cdna.nic.capture_ring cimport (
-    CAPTURE_NOT_DROPPED, CAPTURE_OUT, CAPTURE_TX_DROP_FILTER, CAPTURE_TX_DROP_LINK, CAPTURE_TX_DROP_MTU,
-    CAPTURE_TX_DROP_SPOOF, CAPTURE_TX_DROP_VLAN, capture,
+from cdna.cpu cimport lowest_bit
+from cdna.nic.capture_ring cimport CAPTURE_IN, CAPTURE_OUT, capture
+from cdna.nic.context cimport RINGS_VIRTIO, VLAN_TRUNK, context_t
+from cdna.nic.demux cimport (
+    ETHERTYPE_VLAN, MULTICAST_BIT, TAG_LENGTH, VID_MASK, admits, header_t, parse_header, wants_multicast,
 )
-from cdna.nic.context cimport VLAN_TRUNK, context_t, nic_t
-from cdna.nic.deliver cimport deliver_local
-from cdna.nic.demux cimport MULTICAST_BIT, TAG_LENGTH, VID_MASK, admits, header_t, parse_header
-from cdna.nic.dma cimport piece_t
+from cdna.nic.frame cimport MAX_PIECES, piece_t
 from cdna.nic.learn cimport find_receiver, is_behind, learn
-from cdna.nic.vnet cimport exceeds_mtu
+from cdna.nic.native.rx cimport fill, fill_vnet
+from cdna.nic.offload.vnet cimport exceeds_mtu
+from cdna.nic.outcome cimport (
+    DONE, RX_DROP_LINK, RX_DROP_MTU, RX_DROP_NO_BUFFER, RX_DROP_NO_DRIVER, RX_DROP_STOPPED, TX_DROP_FILTER,
+    TX_DROP_LINK, TX_DROP_MTU, TX_DROP_SPOOF, TX_DROP_VLAN, WAIT,
+)
+from cdna.nic.state cimport nic_t
+from cdna.nic.virtio.rx cimport fill_virtio
 from cdna.nic.wire_queue cimport send_pieces, wire_has_room
 
-cdef enum:
-    NO_ROOM = -1                # on the wire: nothing was done, try again later
 
+# --- to a context ------------------------------------------------------------------------------------------
+
+cdef inline int why_not_filled(const context_t *context) noexcept nogil:
+    """Why a frame that is for a context was not written to its buffers: RX_DROP_."""
+    if context.state != CONTEXT_RUNNING:
+        return RX_DROP_STOPPED
+    if context.rings == RINGS_VIRTIO and not context.virtio.link:
+        return RX_DROP_LINK
+    if context.rings == RINGS_VIRTIO and context.virtio.receiving == 0:
+        return RX_DROP_NO_DRIVER
+    return RX_DROP_NO_BUFFER
+
+
+cdef inline bint rx_drop(nic_t *nic, const context_t *context, int outcome, const piece_t *piece,
+                         uint32_t len) noexcept nogil:
+    """Shows a frame that was dropped, and counted, to the captures. Returns False."""
+    if nic.capture != NULL:
+        capture(nic.capture, context.index, CAPTURE_IN, outcome, piece, len)
+    return False
+
+
+cdef inline bint deliver(nic_t *nic, context_t *context, const piece_t *piece, uint32_t len, uint32_t flags,
+                         uint16_t vlan, const offload_t *offload) noexcept nogil:
+    """Delivers a frame of `len` bytes to a running context. Returns whether it was."""
+    cdef bint done
+    cdef int outcome = DONE
+    if context.rings == RINGS_VIRTIO:
+        done = fill_virtio(nic, context, piece, len, flags, offload)
+    elif context.vnet_header:
+        done = fill_vnet(nic, context, piece, len, flags, vlan, offload)
+    else:
+        done = fill(nic, context, piece, len, flags, vlan)
+    if nic.capture != NULL:
+        if not done:
+            outcome = why_not_filled(context)
+        capture(nic.capture, context.index, CAPTURE_IN, outcome, piece, len)
+    return done
+
+
+cdef inline bint deliver_tagged(nic_t *nic, context_t *context, const header_t *header, const piece_t *piece,
+                                uint32_t len, uint32_t flags, const offload_t *offload) noexcept nogil:
+    """Delivers a frame, its VLAN tag put on or taken off as the context wants it.
+
+    A frame with an offload only goes where its bytes stay as they are (`vnet.keeps_offload`).
+    """
+    cdef piece_t with_tag[MAX_PIECES - 1]
+    cdef uint8_t tag[4]
+    cdef uint32_t n = 0, left = len
+    cdef bint on_wire = context.vlan == VLAN_TRUNK and header.vid != 0
+    if context.state != CONTEXT_RUNNING:
+        context.stats.rx_drop_stopped += 1
+        return rx_drop(nic, context, RX_DROP_STOPPED, piece, len)
+    if len > context.longest and exceeds_mtu(context, header, piece.data, len, offload):
+        context.stats.rx_drop_mtu += 1
+        return rx_drop(nic, context, RX_DROP_MTU, piece, len)
+    if header.vid == 0 or header.tagged == on_wire:
+        return deliver(nic, context, piece, len, flags, header.vid, offload)
+    # The first piece holds at least the two addresses and a tag: all the NIC's headers do.
+    with_tag[0].data = piece.data
+    with_tag[0].len = 12
+    if on_wire:
+        tag[0] = ETHERTYPE_VLAN >> 8
+        tag[1] = ETHERTYPE_VLAN & 0xFF
+        tag[2] = header.vid >> 8
+        tag[3] = header.vid & 0xFF
+        with_tag[1].data = tag
+        with_tag[1].len = TAG_LENGTH
+        with_tag[2].data = piece.data + 12
+        with_tag[2].len = piece.len - 12
+        len += TAG_LENGTH
+    else:
+        with_tag[1].data = piece.data + 12 + TAG_LENGTH
+        with_tag[1].len = piece.len - 12 - TAG_LENGTH
+        with_tag[2].data = NULL
+        with_tag[2].len = 0
+        len -= TAG_LENGTH
+    left -= piece.len
+    n = 3
+    while left:
+        piece += 1
+        with_tag[n] = piece[0]
+        left -= piece.len
+        n += 1
+    return deliver(nic, context, with_tag, len, flags, header.vid, NULL)
+
+
+cdef inline uint32_t flood(nic_t *nic, const context_t *sender, const header_t *header, const piece_t *piece,
+                           uint32_t len, uint32_t flags, bint multicast, bint *matched) noexcept nogil:
+    """Delivers to every running context that wants it, except the sender: multicast, or promiscuous ones."""
+    cdef uint32_t word, n = 0
+    cdef uint64_t bits
+    cdef context_t *context
+    cdef bint wanted
+    for word in range(nic.words):
+        bits = nic.running[word]
+        while bits:
+            context = &nic.context[word * 64 + lowest_bit(bits)]
+            bits &= bits - 1
+            if context == sender or not admits(context, header):
+                continue
+            wanted = wants_multicast(context, header.destination) if multicast else context.promiscuous != 0
+            if wanted:
+                matched[0] = True
+                n += deliver_tagged(nic, context, header, piece, len, flags, NULL)
+    return n
+
+
+cdef inline uint32_t deliver_local(nic_t *nic, const context_t *sender, const header_t *header,
+                                   const piece_t *piece, uint32_t len, uint32_t flags,
+                                   const offload_t *offload, bint *matched) noexcept nogil:
+    """Delivers to the contexts of this NIC; `matched`: one of them wants it. Returns deliveries.
+
+    offload: what is left to do, or NULL; not NULL only where the one receiver takes it so.
+    """
+    cdef context_t *context
+    cdef uint32_t n = 0
+    matched[0] = False
+    if header.destination & MULTICAST_BIT:
+        return flood(nic, sender, header, piece, len, flags, True, matched)
+    context = find_receiver(nic, header)
+    if context != NULL and admits(context, header) and not is_behind(context, sender, header):
+        matched[0] = True
+        if not context.promiscuous or context.state != CONTEXT_RUNNING or context == sender:
+            n = deliver_tagged(nic, context, header, piece, len, flags, offload)
+    if nic.n_promiscuous:
+        n += flood(nic, sender, header, piece, len, flags, False, matched)
+    return n
+
+
+# --- from a context ----------------------------------------------------------------------------------------
 
 cdef inline int tx_drop(context_t *context, header_t *header, const piece_t *piece, uint32_t len,
                         const offload_t *offload) noexcept nogil:
-    """Anti-spoof, VLAN and MTU rules; sets the frame's VLAN. Why it is dropped, or CAPTURE_NOT_DROPPED.
+    """Anti-spoof, VLAN and MTU rules; sets the frame's VLAN. Returns why it is dropped (TX_DROP_), or DONE.
 
     A guest that may speak in its own name alone does not speak for the link: PAUSE would stop it for all.
     """
     if context.anti_spoof and (broken(CHECK_SPOOF, header.source != context.mac) or
                                broken(CHECK_CONTROL, header.control)):
         context.stats.tx_drop_spoof += 1
-        return CAPTURE_TX_DROP_SPOOF
+        return TX_DROP_SPOOF
     if header.tagged and broken(CHECK_TAG_SHORT, len < 18):
         context.stats.tx_drop_vlan += 1
-        return CAPTURE_TX_DROP_VLAN
+        return TX_DROP_VLAN
     if context.vlan != VLAN_TRUNK:
         if header.tagged and (
                 broken(CHECK_TAG, not header.priority and (header.vid != 0 or context.vlan != 0))
                 or broken(CHECK_TAG_NESTED, header.nested)):
             context.stats.tx_drop_vlan += 1
-            return CAPTURE_TX_DROP_VLAN
+            return TX_DROP_VLAN
         header.vid = context.vlan
     if len > context.longest and broken(
             CHECK_TX_MTU, exceeds_mtu(context, header, piece.data, len, offload)):
         context.stats.tx_drop_mtu += 1
-        return CAPTURE_TX_DROP_MTU
-    return CAPTURE_NOT_DROPPED
+        return TX_DROP_MTU
+    return DONE
 
 
 cdef inline void set_priority_vlan(const header_t *header, const piece_t *piece) noexcept nogil:
@@ -61,12 +199,12 @@ cdef inline void set_priority_vlan(const header_t *header, const piece_t *piece)
 
 cdef inline int route(nic_t *nic, context_t *context, const header_t *header, const piece_t *piece,
                       uint32_t n, uint32_t len, uint32_t flags, const offload_t *offload) noexcept nogil:
-    """Sends a frame that may be sent: NO_ROOM, why it was dropped, or CAPTURE_NOT_DROPPED."""
+    """Sends a frame that may be sent: DONE, WAIT or why it was dropped (TX_DROP_)."""
     cdef bint matched = False
     cdef uint32_t delivered = 0
     cdef bint wire = header.destination & MULTICAST_BIT or find_receiver(nic, header) == NULL
     if wire and not wire_has_room(nic):
-        return NO_ROOM
+        return WAIT
     if header.priority and header.vid:
         set_priority_vlan(header, piece)
     if not wire or nic.n_promiscuous or header.destination & MULTICAST_BIT:
@@ -76,13 +214,13 @@ cdef inline int route(nic_t *nic, context_t *context, const header_t *header, co
             send_pieces(nic, header, piece, n, len, offload)
         else:
             context.stats.tx_drop_link += 1
-            return CAPTURE_NOT_DROPPED if delivered else CAPTURE_TX_DROP_LINK
+            return DONE if delivered else TX_DROP_LINK
     else:
         context.stats.tx_local += delivered != 0
         if not matched:
             context.stats.tx_drop_filter += 1
-            return CAPTURE_TX_DROP_FILTER
-    return CAPTURE_NOT_DROPPED
+            return TX_DROP_FILTER
+    return DONE
 
 
 cdef inline bint surely_sent(nic_t *nic, const context_t *context, const header_t *header) noexcept nogil:
@@ -93,37 +231,37 @@ cdef inline bint surely_sent(nic_t *nic, const context_t *context, const header_
     return admits(to, header) and not is_behind(to, context, header)
 
 
-cdef inline bint forward(nic_t *nic, context_t *context, header_t *header, const piece_t *piece, uint32_t n,
-                         uint32_t len, uint32_t flags, const offload_t *offload) noexcept nogil:
-    """Sends a frame, or drops and counts it. False: the wire has no room, nothing was done, try again later.
+cdef inline int forward(nic_t *nic, context_t *context, header_t *header, const piece_t *piece, uint32_t n,
+                        uint32_t len, uint32_t flags, const offload_t *offload) noexcept nogil:
+    """Sends a frame, or drops and counts it: DONE or WAIT.
 
     offload: not NULL only where `vnet.keeps_offload` says so.
     """
-    cdef int reason = tx_drop(context, header, piece, len, offload)
+    cdef int outcome = tx_drop(context, header, piece, len, offload)
     cdef bint captured = False, learned = True
-    if reason == CAPTURE_NOT_DROPPED:
+    if outcome == DONE:
         if not context.anti_spoof and header.source != context.mac:
             learned = learn(nic, context, header)
         if nic.capture != NULL and surely_sent(nic, context, header):
-            capture(nic.capture, context.index, CAPTURE_OUT, reason, piece, len)
+            capture(nic.capture, context.index, CAPTURE_OUT, outcome, piece, len)
             captured = True
-        reason = route(nic, context, header, piece, n, len, flags, offload)
-        if reason == NO_ROOM:
-            return False
+        outcome = route(nic, context, header, piece, n, len, flags, offload)
+        if outcome == WAIT:
+            return WAIT
         if not learned:
             context.stats.tx_unlearned += 1
     if nic.capture != NULL and not captured:
-        capture(nic.capture, context.index, CAPTURE_OUT, reason, piece, len)
+        capture(nic.capture, context.index, CAPTURE_OUT, outcome, piece, len)
     context.stats.tx_frames += 1
     context.stats.tx_bytes += len
     context.deficit -= len
     if context.rate_limited:
         context.tokens -= len
-    return True
+    return DONE
 
 
-cdef inline bint forward_flat(nic_t *nic, context_t *context, const uint8_t *frame, uint32_t len,
-                              uint32_t flags, const offload_t *offload) noexcept nogil:
+cdef inline int forward_flat(nic_t *nic, context_t *context, const uint8_t *frame, uint32_t len,
+                             uint32_t flags, const offload_t *offload) noexcept nogil:
     """`forward` of a frame that lies in NIC memory, where at least 18 bytes can be read."""
     cdef header_t header
     cdef piece_t piece

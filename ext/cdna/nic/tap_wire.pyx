@@ -15,12 +15,12 @@ from libc.string cimport memset
 from posix.unistd cimport read, write
 
 from cdna.abi cimport MAX_FRAME, MAX_TSO_FRAME, VNET_HEADER, vnet_header_t
-from cdna.nic.context cimport BURST, frame_t, wire_t
-from cdna.nic.dma cimport piece_t
-from cdna.nic.flow_hash cimport flow_hash
-from cdna.nic.vnet cimport read_vnet, write_vnet
+from cdna.nic.frame cimport BURST, frame_t, piece_t
+from cdna.nic.offload.flow_hash cimport flow_hash
+from cdna.nic.offload.vnet cimport read_vnet, write_vnet
 from cdna.nic.watched_wire cimport WatchedWire, device_lost, take_change, watched_t
 from cdna.nic.wire cimport down_tx, is_down, lose_tx
+from cdna.nic.wire_contract cimport wire_t
 from cdna.uio cimport iovec, writev
 
 import os

@@ -11,8 +11,8 @@ used the old device a moment too long, the watch looks again and takes the link 
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
 from cdna.cpu cimport load_u32, store_u32
-from cdna.nic.context cimport wire_t
 from cdna.nic.wire cimport Wire
+from cdna.nic.wire_contract cimport wire_t
 
 cdef extern from "<unistd.h>" nogil:
     int getpid()

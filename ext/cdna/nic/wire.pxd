@@ -3,7 +3,8 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from cdna.cpu cimport load_u32
-from cdna.nic.context cimport frame_t, wire_t
+from cdna.nic.frame cimport frame_t
+from cdna.nic.wire_contract cimport wire_t
 
 # What the NIC runs is the first member; a wire's function finds the rest behind the same pointer.
 cdef struct shared_wire_t:

@@ -11,10 +11,11 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from cdna.abi cimport MAX_FRAME, MAX_TSO_FRAME, MIN_FRAME
 from cdna.cpu cimport cycles, load_u32, monotonic_ns, store_u32
 from cdna.memory cimport SharedRegion
-from cdna.nic.context cimport BURST, frame_t, wire_t
-from cdna.nic.offload cimport checksum_finish
-from cdna.nic.segmentation cimport segment_begin, segment_next, segmentation_t
-from cdna.nic.vnet cimport offload_fault, takes_needed
+from cdna.nic.frame cimport BURST, frame_t
+from cdna.nic.offload.segmentation cimport segment_begin, segment_next, segmentation_t
+from cdna.nic.offload.transport_checksum cimport checksum_finish
+from cdna.nic.offload.vnet cimport offload_fault, takes_needed
+from cdna.nic.wire_contract cimport wire_t
 
 from collections import namedtuple
 

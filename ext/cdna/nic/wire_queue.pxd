@@ -5,9 +5,9 @@ from libc.string cimport memcpy
 
 from cdna.abi cimport MAX_TSO_FRAME, offload_t
 from cdna.cpu cimport copy_bytes
-from cdna.nic.context cimport BURST, PACKET_BUFFER, frame_t, nic_t
 from cdna.nic.demux cimport ETHERTYPE_VLAN, TAG_LENGTH, header_t
-from cdna.nic.dma cimport piece_t
+from cdna.nic.frame cimport BURST, frame_t, piece_t
+from cdna.nic.state cimport PACKET_BUFFER, nic_t
 
 cdef enum:
     PACKET_ROOM = MAX_TSO_FRAME + TAG_LENGTH + 64       # the longest frame, its tag, and alignment

@@ -9,7 +9,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from cdna.abi cimport desc_t
 from cdna.memory cimport memory_t
-from cdna.nic.context cimport nic_t
+from cdna.nic.state cimport nic_t
 
 cdef struct vring_t:            # the VMM's side of one descriptor ring
     desc_t *desc

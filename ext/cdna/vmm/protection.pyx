@@ -17,11 +17,12 @@ from cdna.checks cimport (
     CHECK_MAP_IO_RANGE, CHECK_MAP_MAPPED, CHECK_MAP_MODE, CHECK_MAP_OWNER, CHECK_MAP_RANGE, CHECK_PIN_EMPTY,
     CHECK_PIN_END, CHECK_PIN_OWNER, CHECK_PIN_START, CHECK_REQUEST_FLAGS, CHECK_RING_FULL, CHECK_RING_NUMBER,
     CHECK_TRANSFER_OWNER, CHECK_TRANSFER_PINNED, CHECK_TRANSFER_RANGE, CHECK_UNMAP_LIMBO, CHECK_UNMAP_MAPPED,
-    CHECK_UNMAP_MODE, CHECK_UNMAP_RANGE, PLANT_REQUEST_ADDR, again_u64, broken, cdna_step,
+    CHECK_UNMAP_MODE, CHECK_UNMAP_RANGE, broken, cdna_step,
 )
 from cdna.cpu cimport fence, load_u32, load_u64, lowest_bit, read_once_u64, store_u32, store_u64
 from cdna.memory cimport DOMID_VMM, memory_t
-from cdna.nic.context cimport IO_PAGE_PRESENT, context_t, irq_ring_t, progress_t
+from cdna.nic.context cimport IO_PAGE_PRESENT, context_t, progress_t
+from cdna.nic.irq_ring cimport irq_ring_t
 
 cdef enum:
     LIMBO_EPOCHS = 4            # two whole rounds of the NIC
@@ -116,7 +117,6 @@ cdef inline int take_requests(vmm_t *vmm, uint32_t domain, vring_t *vring, uint1
             desc.len = 0
         if status:
             break
-        desc.addr = again_u64(PLANT_REQUEST_ADDR, desc.addr, &request[i].addr)
         desc.seq = seq
         seq = (seq + 1) & seq_mask
         write_desc(&ring[producer & mask], &desc)

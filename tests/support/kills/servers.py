@@ -15,8 +15,8 @@ from pathlib import Path
 
 from cdna import ContextSettings, Machine
 from cdna.base.closing import Closing
-from cdna.guest_driver.pump import Pump
 from cdna.guest_driver.vhost_frontend import ALL_PACKED, SPLIT, AttachedGuest, attach
+from cdna.nic.loop import SleepingLoop
 from cdna.vmm.vhost_user import VhostUserServer
 from cdna.vmm.vhost_user.messages import Request
 from tests.support.frames import frame
@@ -42,7 +42,7 @@ def server(steps: Steps, board: Board, folder: str) -> None:
         settings = ContextSettings(protection="table", mac=mac.hex(":"))
         served.add(name, f"{folder}/{name}", settings=settings, pairs=1)
     machine.vmm.start_interrupts()
-    machine.nic.start_engine(loop=Pump(machine.nic, spin_us=50).run)
+    machine.nic.start_engine(loop=SleepingLoop(machine.nic, spin_us=50).run)
     board.go = 1
     signal.pause()
 

@@ -16,7 +16,7 @@ from cdna import Machine, RemoteDriver
 from cdna.base.closing import Closing
 from cdna.base.units import parse_mac
 from cdna.errors import CdnaError
-from cdna.guest_driver.pump import Pump
+from cdna.nic.loop import SleepingLoop
 from tests.support.frames import frame
 from tests.support.kills.nursery import Nursery
 from tests.support.kills.steps import NEVER, Board, Points, Steps
@@ -34,10 +34,10 @@ def vmm(steps: Steps, board: Board, path: str) -> None:
     steps.begin()
     machine = Machine(2 << 20, wire="null", contexts=6)
     machine.serve(path, control_share=1.0)
-    pump = Pump(machine.nic, spin_us=50)
-    pump.add_wakers(1)
+    loop = SleepingLoop(machine.nic, spin_us=50)
+    loop.add_wakers(1)
     machine.vmm.start_interrupts()
-    machine.nic.start_engine(loop=pump.run)
+    machine.nic.start_engine(loop=loop.run)
     while True:
         if board.go > board.done:
             work(machine)

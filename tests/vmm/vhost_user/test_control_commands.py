@@ -6,7 +6,7 @@ import struct
 import pytest
 
 from cdna.guest_driver.vhost_frontend import SPLIT
-from cdna.nic.flow_hash import HashType, hash_frame_rss
+from cdna.nic.offload.flow_hash import HashType, hash_frame_rss
 from cdna.virtio import Feature
 from cdna.vmm.vhost_user.messages import CONFIG_HEAD, Request
 from cdna.vmm.vhost_user.net_control import NetCtrl

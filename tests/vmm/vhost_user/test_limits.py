@@ -12,8 +12,8 @@ from cdna import ConfigError
 from cdna.abi import ContextState, Fault, Limits, VnetFlag, VnetGso
 from cdna.guest_driver.vhost_frontend import ALL_PACKED, SPLIT, AttachedGuest
 from cdna.guest_driver.vrings import Buffer, GuestMemory, MemoryRegion, PackedRing, SplitRing
-from cdna.nic.control_queue import ControlQueue
-from cdna.nic.virtio_device import Region, VirtioDevice
+from cdna.nic.virtio.control_queue import ControlQueue
+from cdna.nic.virtio.device import Region, VirtioDevice
 from cdna.virtio import Feature
 from tests.support.frames import OUTSIDE, frame
 from tests.support.vhost_host import VhostHost, check_traffic, incoming, less, mac, outgoing

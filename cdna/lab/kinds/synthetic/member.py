@@ -64,14 +64,14 @@ class SyntheticMember(Member[SyntheticPlan]):
         except Exception:
             vmm.destroy_guest(guest)
             raise
-        self._tell_pump(True)
+        self._tell_loop(True)
         if self.up:
             self._worker.start()
 
-    def _tell_pump(self, wakes: bool) -> None:
-        """Counts the guest's thread among those that wake the pump, or no more. Twice is once."""
-        if self.shared.pump is not None and wakes != self._wakes:
-            self.shared.pump.add_wakers(1 if wakes else -1)
+    def _tell_loop(self, wakes: bool) -> None:
+        """Counts the guest's thread among those that wake the loop, or no more. Twice is once."""
+        if self.shared.loop is not None and wakes != self._wakes:
+            self.shared.loop.add_wakers(1 if wakes else -1)
             self._wakes = wakes
 
     @property
@@ -120,7 +120,7 @@ class SyntheticMember(Member[SyntheticPlan]):
 
     def remove(self) -> None:
         self._worker.stop()
-        self._tell_pump(False)
+        self._tell_loop(False)
         self.shared.machine.vmm.destroy_guest(self.context.guest)
 
 

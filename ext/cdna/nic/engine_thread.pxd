@@ -1,0 +1,10 @@
+"""The engine's thread, and its standing still, as Python controls them."""
+
+from cdna.nic.state cimport nic_t
+
+cdef class EngineThread:
+    cdef nic_t *c
+    cdef readonly object _lock
+    cdef object _thread
+    cdef void _pause(self) noexcept
+    cdef _resume(self)

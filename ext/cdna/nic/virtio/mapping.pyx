@@ -1,0 +1,352 @@
+"""The memory that a frontend lends: its files mapped here, and what happens when one of them shrinks.
+
+A file that shrinks under a mapping raises SIGBUS in whoever touches it next, which is the engine. The handler
+puts zeros of our own in the place of the mapping and marks the table; the engine goes on, and stops that
+guest's context at its next look (`notify.pxd`). A fault anywhere else is left to who handled it
+before.
+"""
+# build: explored
+
+import fcntl
+import os
+from typing import NamedTuple
+
+cimport cython
+from libc.errno cimport EINVAL, errno
+from libc.signal cimport SIGBUS
+from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
+from posix.mman cimport (
+    MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED, MAP_NORESERVE, MAP_PRIVATE, MAP_SHARED, PROT_NONE, PROT_READ,
+    PROT_WRITE, mmap, munmap,
+)
+
+from cdna.cpu cimport load_u32, store_u32
+from cdna.nic.virtio.memory cimport guest_memory_t, mapping_t, region_t
+from cdna.virtio cimport VIRTIO_MAX_REGIONS
+
+from cdna.errors import ConfigError
+
+cdef extern from "<signal.h>" nogil:
+    ctypedef struct siginfo_t:
+        void *si_addr
+    ctypedef struct sigset_t:
+        pass
+    struct sigaction_t "sigaction":
+        void (*sa_sigaction)(int, siginfo_t *, void *) noexcept nogil
+        sigset_t sa_mask
+        int sa_flags
+    int sigaction(int number, const sigaction_t *act, sigaction_t *old)
+    int sigemptyset(sigset_t *set)
+    enum:
+        SA_SIGINFO
+        SA_ONSTACK
+
+cdef enum:
+    LOG = VIRTIO_MAX_REGIONS            # in `guest_memory_t.mapping`
+    INFLIGHT = LOG + 1
+    MAPPINGS = INFLIGHT + 1
+
+# Bytes that one guest may have mapped, and all together. A file may be all holes, but addresses are few: some
+# of the 2**47 that a process has are left to other guests, and to the NIC itself.
+MAX_MAPPED = 1 << 42
+MAX_MAPPED_BY_ALL = 1 << 46
+
+
+class Region(NamedTuple):
+    """A part of a guest's memory: bytes, and addresses in bytes. `offset`: where it begins in the file."""
+
+    guest_addr: int
+    size: int
+    user_addr: int
+    fd: int
+    offset: int
+
+
+# --- files that shrink ------------------------------------------------------------------------------------
+
+cdef guest_memory_t *_tables = NULL     # all that are mapped; changed while their engines stand still
+cdef sigaction_t _before
+
+
+cdef bint put_zeros(const mapping_t *mapping) noexcept nogil:
+    """Replaces a mapping by zeros of ours: all of it, as of huge pages no part can be."""
+    return mmap(mapping.base, mapping.size, PROT_READ | PROT_WRITE,
+                MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) != MAP_FAILED
+
+
+cdef bint replaced(guest_memory_t *memory, const uint8_t *at) noexcept nogil:
+    """Whether `at` lies in a mapping of this table, which is zeros then."""
+    cdef uint32_t i
+    for i in range(MAPPINGS):
+        if <uint64_t>(at - memory.mapping[i].base) < memory.mapping[i].size:
+            return put_zeros(&memory.mapping[i])
+    return False
+
+
+cdef void on_sigbus(int number, siginfo_t *info, void *context) noexcept nogil:
+    cdef guest_memory_t *memory = _tables
+    while memory != NULL:
+        if replaced(memory, <uint8_t *>info.si_addr):
+            store_u32(&memory.gone, 1)
+            return
+        memory = memory.next
+    sigaction(SIGBUS, &_before, NULL)   # the instruction is tried again, and then it is theirs
+
+
+cdef _handle_sigbus():
+    cdef sigaction_t action
+    cdef sigaction_t now
+    sigaction(SIGBUS, NULL, &now)
+    if now.sa_sigaction == on_sigbus:
+        return
+    memset(&action, 0, sizeof(action))
+    action.sa_sigaction = on_sigbus
+    action.sa_flags = SA_SIGINFO | SA_ONSTACK
+    sigemptyset(&action.sa_mask)
+    sigaction(SIGBUS, &action, &_before)
+
+
+# --- one mapping ------------------------------------------------------------------------------------------
+
+_mapped = 0                             # bytes, of all guests
+
+
+def _size_of(int fd, str what):
+    """(bytes, bytes of a page) of a memory file. ConfigError: it is none.
+
+    Only memory files have seals; who asks for them asks no file system, which might make the NIC wait.
+    """
+    try:
+        fcntl.fcntl(fd, fcntl.F_GET_SEALS)
+        found = os.fstat(fd)
+    except OSError as error:
+        if error.errno != EINVAL:
+            raise ConfigError(f"{what}: {error.strerror}") from None
+        raise ConfigError(
+            f"{what}: no memory file; give a memfd, or a file in a tmpfs or hugetlbfs") from None
+    block = max(found.st_blksize, 4096)         # of a hugetlbfs: a huge page
+    return found.st_size, block if block & (block - 1) == 0 else 4096
+
+
+cdef _map(int fd, uint64_t size, uint64_t offset, str what, held):
+    """(address of the first byte, address and length of the mapping, bytes of the guards around it).
+
+    ConfigError: it cannot be mapped.
+
+    held: bytes that its guest has mapped already.
+    """
+    global _mapped
+    cdef uint64_t block, start, length
+    cdef void *base
+    end, block = _size_of(fd, what)
+    if size == 0 or offset > end or size > end - offset:
+        raise ConfigError(f"{what}: {size} bytes from {offset} in a file of {end}")
+    if offset & 4095:
+        raise ConfigError(f"{what}: it begins at {offset} of its file; give a whole number of pages of 4096")
+    start = offset & ~(block - 1)
+    length = (offset - start + size + block - 1) & ~(block - 1)
+    if held + length > MAX_MAPPED or _mapped + length > MAX_MAPPED_BY_ALL:
+        raise ConfigError(f"{what}: {size} bytes more; a guest maps up to {MAX_MAPPED >> 40} TiB, all guests "
+                          f"{MAX_MAPPED_BY_ALL >> 40}")
+    base = _reserve(length, block)
+    if base == NULL or mmap(base, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED, fd,
+                            start) == MAP_FAILED:
+        reason = os.strerror(errno)
+        if base != NULL:
+            munmap(<uint8_t *>base - block, length + 2 * block)
+        raise ConfigError(f"{what}: cannot be mapped: {reason}")
+    _mapped += length
+    return <uintptr_t>base + (offset - start), <uintptr_t>base, length, block
+
+
+cdef void *_reserve(uint64_t length, uint64_t block) noexcept:
+    """Addresses for a mapping in whole blocks, and a block before and behind it that nobody may touch."""
+    cdef uint64_t wanted = length + 3 * block, start, first
+    cdef void *base = mmap(NULL, wanted, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+    if base == MAP_FAILED:
+        return NULL
+    first = <uintptr_t>base
+    start = (first + block - 1) & ~(block - 1)
+    if start > first:
+        munmap(base, start - first)
+    munmap(<void *><uintptr_t>(start + length + 2 * block), first + wanted - (start + length + 2 * block))
+    return <void *><uintptr_t>(start + block)
+
+
+cdef _unmap(tuple mapped):
+    global _mapped
+    _, base, length, guard = mapped
+    munmap(<void *><uintptr_t>(base - guard), <size_t>(length + 2 * guard))
+    _mapped -= length
+
+
+def _length(mapped) -> int:
+    """Bytes of a mapping; None: there is none."""
+    return mapped[2] if mapped is not None else 0
+
+
+cdef bint _overlap(uint64_t a, uint64_t a_size, uint64_t b, uint64_t b_size) noexcept:
+    return a - b < b_size or b - a < a_size
+
+
+def _check(regions):
+    """ConfigError: addresses that wrap around, or regions that overlap."""
+    if len(regions) > VIRTIO_MAX_REGIONS:
+        raise ConfigError(f"{len(regions)} memory regions: give up to {<int>VIRTIO_MAX_REGIONS}")
+    for i, region in enumerate(regions):
+        for start in (region.guest_addr, region.user_addr):
+            if not 0 < region.size <= (1 << 64) - 1 - start:
+                raise ConfigError(
+                    f"memory region {i}: {region.size} bytes at {start:#x} are none, or wrap around")
+        for other in regions[:i]:
+            if _overlap(region.guest_addr, region.size, other.guest_addr, other.size):
+                raise ConfigError(
+                    f"memory region {i}: guest address {region.guest_addr:#x} is in another region")
+            if _overlap(region.user_addr, region.size, other.user_addr, other.size):
+                raise ConfigError(
+                    f"memory region {i}: user address {region.user_addr:#x} is in another region")
+
+
+@cython.no_gc_clear             # `__dealloc__` has to find what is mapped
+cdef class GuestMapping:
+    """The memory table of one guest. Whoever calls has the engine stand still.
+
+    Descriptors stay the caller's; it may close them afterwards. Errors: ConfigError, and nothing has changed.
+    """
+
+    def __cinit__(self):
+        global _tables
+        self.c = <guest_memory_t *>calloc(1, sizeof(guest_memory_t))
+        if self.c == NULL:
+            raise MemoryError
+        self._maps = []
+        self.c.next = _tables
+        _tables = self.c
+        _handle_sigbus()
+
+    def replace(self, regions):
+        """The table is these regions from now on."""
+        regions = list(regions)
+        _check(regions)
+        maps = []
+        held = _length(self._log) + _length(self._inflight)
+        try:
+            for i, region in enumerate(regions):
+                mapped = _map(region.fd, region.size, region.offset, f"memory region {i}", held)
+                maps.append(mapped)
+                held += _length(mapped)
+        except ConfigError:
+            for mapped in maps:
+                _unmap(mapped)
+            raise
+        memset(self.c.region, 0, sizeof(self.c.region))
+        memset(self.c.mapping, 0, LOG * sizeof(mapping_t))
+        self.c.regions = 0
+        for mapped in self._maps:
+            _unmap(mapped)
+        self._maps = []
+        store_u32(&self.c.gone, 0)
+        for region, mapped in zip(regions, maps):
+            self._append(region, mapped)
+
+    def _append(self, region, mapped):
+        cdef region_t *entry = &self.c.region[self.c.regions]
+        entry.guest_addr = region.guest_addr
+        entry.user_addr = region.user_addr
+        entry.base = <uint8_t *><uintptr_t>mapped[0]
+        entry.size = region.size
+        self._place(self.c.regions, mapped)
+        self.c.regions += 1
+        self._maps.append(mapped)
+
+    cdef _place(self, uint32_t which, mapped):
+        """Tells the signal handler of a mapping, or that there is none any more."""
+        cdef mapping_t *entry = &self.c.mapping[which]
+        entry.size = 0
+        if mapped is not None:
+            entry.base = <uint8_t *><uintptr_t>mapped[1]
+            entry.size = mapped[2]
+
+    def _held(self):
+        """Bytes that are mapped."""
+        return sum(map(_length, [*self._maps, self._log, self._inflight]))
+
+    def add(self, region):
+        _check([*(Region(*known, -1, 0) for known in self.regions()), region])
+        self._append(region, _map(region.fd, region.size, region.offset, "memory region", self._held()))
+
+    def remove(self, guest_addr, size, user_addr):
+        cdef uint32_t i
+        wanted = (guest_addr, size, user_addr)
+        known = self.regions()
+        if wanted not in known:
+            raise ConfigError(f"memory region at {guest_addr:#x}: there is none of {size} bytes")
+        i = known.index(wanted)
+        mapped = self._maps.pop(i)
+        self.c.regions -= 1
+        while i < self.c.regions:
+            self.c.region[i] = self.c.region[i + 1]
+            self.c.mapping[i] = self.c.mapping[i + 1]
+            i += 1
+        memset(&self.c.region[self.c.regions], 0, sizeof(region_t))
+        self._place(self.c.regions, None)
+        _unmap(mapped)
+
+    def regions(self):
+        """(guest address, bytes, user address) of each region."""
+        return [(self.c.region[i].guest_addr, self.c.region[i].size, self.c.region[i].user_addr)
+                for i in range(self.c.regions)]
+
+    def set_log(self, int fd, uint64_t size, uint64_t offset):
+        """Maps the dirty log: a bit for each 4 KiB of guest addresses; fd -1: there is none any more."""
+        mapped = _map(fd, size, offset, "dirty log", self._held()) if fd >= 0 else None
+        self.c.log = NULL
+        self.c.log_size = 0
+        self._place(LOG, mapped)
+        if self._log is not None:
+            _unmap(self._log)
+        self._log = mapped
+        if mapped is not None:
+            self.c.log = <uint8_t *><uintptr_t>mapped[0]
+            self.c.log_size = size
+
+    cdef uint8_t *map_inflight(self, int fd, uint64_t size, uint64_t offset) except? NULL:
+        """Maps the inflight area; fd -1: there is none any more."""
+        mapped = _map(fd, size, offset, "inflight area", self._held()) if fd >= 0 else None
+        self.c.inflight = NULL
+        self.c.inflight_size = 0
+        self._place(INFLIGHT, mapped)
+        if self._inflight is not None:
+            _unmap(self._inflight)
+        self._inflight = mapped
+        if mapped is not None:
+            self.c.inflight = <uint8_t *><uintptr_t>mapped[0]
+            self.c.inflight_size = size
+        return self.c.inflight
+
+    @property
+    def gone(self) -> bool:
+        """Whether a file has shrunk under its mapping."""
+        return bool(load_u32(&self.c.gone))
+
+    def close(self):
+        """Unmaps everything. Closing twice is harmless."""
+        self.replace(())
+        self.set_log(-1, 0, 0)
+        self.map_inflight(-1, 0, 0)
+
+    def __dealloc__(self):
+        global _tables
+        cdef guest_memory_t **link = &_tables
+        if self.c == NULL:
+            return
+        while link[0] != NULL and link[0] != self.c:
+            link = &link[0].next
+        if link[0] == self.c:
+            link[0] = self.c.next
+        for mapped in (*self._maps, self._log, self._inflight):
+            if mapped is not None:
+                _unmap(mapped)
+        free(self.c)
