@@ -1,4 +1,4 @@
-"""The compiled modules: ext/cdna/a/b.pyx is cdna.a.b, its interface and bodies for others are in b.pxd beside it.
+"""The compiled modules: ext/cdna/a/b.pyx is cdna.a.b; what others compile with is in b.pxd beside it.
 
 A module says in a line of its own, `# build: WORD ...`, what is particular about it:
 

@@ -1,7 +1,7 @@
 """CDNA as a path: each guest has a context of the NIC, which it drives itself."""
 
+from cdna.base.units import PROTECTIONS
 from cdna.compare.path import ComparisonPath, Look, Published, VmSide
-from cdna.compare.plan import PROTECTIONS
 
 PATH = ComparisonPath(
     name="cdna",
