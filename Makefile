@@ -8,6 +8,8 @@ PYX := $(shell find ext -name '*.pyx')
 SOURCES := setup.py $(PYX) $(shell find fuzz -name '*.py[x]') $(shell find ext cdna fuzz -name '*.pxd' -o -name '*.h')
 FLAGS := $(strip $(CDNA_CFLAGS) $(if $(filter 1,$(CDNA_COVERAGE)),coverage))
 export CDNA_CFLAGS CDNA_COVERAGE
+# The programs that tests start, hundreds of them, would else compile all that they import, each anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 # $(call install,KEYS): what pyproject.toml requires, which is written down there alone.
 # No .pyc files in advance: most modules of the dependencies are never imported.
