@@ -11,6 +11,8 @@ import pytest
 from cdna.doctor.host import try_out
 from tests.support.console import Shell, steps
 
+pytestmark = pytest.mark.alone
+
 ROOT = Path(__file__).parents[2]
 PROGRAMS = ("bash", "python3", "ping", "curl", "iperf3", "cmp")
 
