@@ -8,6 +8,8 @@ from cdna.bench.result import BARE_RING, GUEST_TO_WIRE, PATHS, BenchPlan, BenchR
 from cdna.bench.runner import SLICES, measure
 from cdna.progress import Progress
 
+pytestmark = pytest.mark.alone
+
 SECONDS = 0.1  # a row
 PROTECTIONS = ("validated", "none", "iommu:shared")
 

@@ -21,6 +21,8 @@ from cdna.report.style import Style
 from cdna.report.table import comparison_text
 from tests.support.synthetic import synthetic_comparison, synthetic_vm_comparison
 
+pytestmark = pytest.mark.alone
+
 CDNA = Plan((1,), direction=("tx",), path=("cdna",), protection=("validated",), seconds=0.1)
 BURN = "import os, sys; os.sched_setaffinity(0, {int(sys.argv[1])}); print(flush=True)\nwhile True: pass"
 

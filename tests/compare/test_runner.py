@@ -12,6 +12,8 @@ from cdna.compare.result import Comparison, Run
 from cdna.compare.runner import SLICES, measure
 from cdna.progress import Progress
 
+pytestmark = pytest.mark.alone
+
 SECONDS = 0.1  # a case
 
 

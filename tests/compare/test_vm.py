@@ -17,6 +17,8 @@ from cdna.vm import image
 from tests.support.synthetic import synthetic_vm_comparison
 from tests.support.vm import needs_vm
 
+pytestmark = pytest.mark.alone
+
 CPU = HostCpu(1.0, 0.25, 0.0)
 
 

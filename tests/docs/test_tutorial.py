@@ -9,6 +9,8 @@ from cdna.extend.host import try_out
 from cdna.nic.wires import tap_trial
 from tests.support.console import Shell, steps
 
+pytestmark = pytest.mark.alone
+
 PAGES = Path(__file__).parents[2] / "docs"
 PROGRAMS = ("bash", "python3", "ping", "curl", "iperf3", "cmp")
 
