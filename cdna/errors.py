@@ -13,6 +13,16 @@ class ConfigError(CdnaError, ValueError):
     """A setting that cannot be: an unknown wire, a ring size that is no power of two, a MAC address twice."""
 
 
+class BadSetting(ConfigError):
+    """A setting that cannot be: its name, what was given, and what would be right."""
+
+    def __init__(self, setting: str, value: object, advice: str) -> None:
+        self.setting = setting
+        self.value = "''" if value == "" else value
+        super().__init__(f"{setting} {self.value}: {advice}")
+        self.advice = advice
+
+
 class ResourceError(CdnaError, RuntimeError):
     """Something that this machine or this NIC has no more of: pages, contexts, permission, a device."""
 

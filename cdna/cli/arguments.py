@@ -4,13 +4,8 @@ import os
 from collections.abc import Callable
 
 from cdna.base.units import PROTECTIONS, STRATEGIES, parse_rate
-from cdna.compare.plan import (
-    LINE_RATES,
-    SIZES,
-    BadSetting,
-    check_line_rate,
-    check_seconds,
-)
+from cdna.compare.plan import LINE_RATES, SIZES, check_line_rate, check_seconds
+from cdna.errors import BadSetting
 
 # pcapng's section header, then pcap with microseconds and nanoseconds, in either byte order.
 _CAPTURE_MAGIC = {bytes.fromhex(m) for m in ("0a0d0d0a", "a1b2c3d4", "d4c3b2a1", "a1b23c4d", "4d3cb2a1")}

@@ -12,11 +12,11 @@ from cdna.cli.exits import DONE, LOST, stop, until_stopped
 from cdna.cli.progress import Display
 from cdna.cli.runners import Runners
 from cdna.compare.paths import paths
-from cdna.compare.plan import DOMAINS, MAX_GUESTS, BadSetting, Plan, receives
+from cdna.compare.plan import DOMAINS, MAX_GUESTS, Plan, receives
 from cdna.compare.result import Comparison, Run
 from cdna.compare.vm.plan import LOADS, VmPlan
 from cdna.compare.vm.result import VmRun
-from cdna.errors import ConfigError
+from cdna.errors import BadSetting, ConfigError
 from cdna.report.table import comparison_text
 
 PROGRAM = "cdna compare"

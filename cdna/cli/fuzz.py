@@ -14,8 +14,7 @@ from cdna.base.stopping import stop_signals
 from cdna.cli import arguments, output
 from cdna.cli.exits import DONE, Interrupted
 from cdna.cli.live import Live
-from cdna.compare.plan import BadSetting
-from cdna.errors import CdnaError
+from cdna.errors import BadSetting, CdnaError
 from cdna.fuzz.campaigns import ATTACK, CAMPAIGNS
 from cdna.fuzz.plan import FuzzPlan
 from cdna.interrupts import Ends

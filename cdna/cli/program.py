@@ -16,8 +16,7 @@ import typer
 from cdna.cli import streams
 from cdna.cli.exits import DONE, INTERRUPTED, USAGE, Interrupted
 from cdna.cli.runners import Runners
-from cdna.compare.plan import BadSetting
-from cdna.errors import CdnaError
+from cdna.errors import BadSetting, CdnaError
 
 __all__ = ["COMMANDS", "command_line", "run"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from cdna.base.units import MAX_RATE, PROTECTIONS
 from cdna.compare.path import Contender
 from cdna.compare.paths import path_named, paths
-from cdna.errors import ConfigError
+from cdna.errors import BadSetting
 
 DIRECTIONS = ("tx", "rx")
 DOMAINS = ("process", "inline")
@@ -22,16 +22,6 @@ MIN_LINE_RATE = 1e6  # bits a second
 def receives() -> tuple[str, ...]:
     """The ways to receive of all paths."""
     return tuple(dict.fromkeys(way for path in paths().values() for way in path.receives))
-
-
-class BadSetting(ConfigError):
-    """A setting that cannot be: its name, what was given, and what would be right."""
-
-    def __init__(self, setting: str, value: object, advice: str) -> None:
-        self.setting = setting
-        self.value = "''" if value == "" else value
-        super().__init__(f"{setting} {self.value}: {advice}")
-        self.advice = advice
 
 
 @dataclass(frozen=True)

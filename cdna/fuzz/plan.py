@@ -11,7 +11,7 @@ from itertools import count
 from typing import Any
 
 from cdna.base.units import MAX_SECONDS
-from cdna.compare.plan import BadSetting
+from cdna.errors import BadSetting
 from cdna.fuzz.campaigns import ATTACK, CAMPAIGNS
 
 MAX_JOBS = 1024

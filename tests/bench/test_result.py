@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from cdna.bench.result import BARE_RING, GUEST_TO_WIRE, BenchPlan, BenchRow
-from cdna.compare.plan import BadSetting
+from cdna.errors import BadSetting
 from tests.support.synthetic import synthetic_bench
 
 

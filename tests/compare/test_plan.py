@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from cdna.compare.plan import BadSetting, Case, Plan
-from cdna.errors import ConfigError
+from cdna.compare.plan import Case, Plan
+from cdna.errors import BadSetting, ConfigError
 
 
 def test_default_cases() -> None:

@@ -4,8 +4,7 @@ from itertools import islice
 
 import pytest
 
-from cdna.compare.plan import BadSetting
-from cdna.errors import ConfigError
+from cdna.errors import BadSetting, ConfigError
 from cdna.fuzz.campaign import Tally
 from cdna.fuzz.campaigns import CAMPAIGNS, campaign_class
 from cdna.fuzz.journal import JournalFile, last_case
