@@ -39,7 +39,7 @@ build: $(VENV)/.built $(VENV)/.installed $(VENV)/share/man/man1/cdna.1  ## compi
 SIDE_BY_SIDE := -n auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder -p no:benchmark
 
 test: build $(VENV)/.test  ## run the tests; the summaries say what was skipped and why
-	$(PY) -m pytest $(SIDE_BY_SIDE) -m "not alone" && $(PY) -m pytest -m alone
+	$(PY) -m pytest $(SIDE_BY_SIDE) -m "not alone"; side_by_side=$$?; $(PY) -m pytest -m alone && exit $$side_by_side
 
 checks: build $(VENV)/.test  ## build with checks that can be switched off; each has to be missed by a test
 	CDNA_VARIANT=checks $(PY) setup.py -q build --build-lib build/checks/lib
