@@ -8,7 +8,7 @@ PYX := $(shell find ext -name '*.pyx')
 SOURCES := setup.py $(PYX) $(shell find fuzz -name '*.py[x]') $(shell find ext fuzz -name '*.pxd' -o -name '*.h')
 FLAGS := $(strip $(CDNA_CFLAGS) $(if $(filter 1,$(CDNA_COVERAGE)),coverage))
 export CDNA_CFLAGS CDNA_COVERAGE
-# The programs that tests start, hundreds of them, would else compile all that they import, each anew.
+# The programs that tests start, hundreds of them, would otherwise compile all that they import, each anew.
 export PYTHONDONTWRITEBYTECODE :=
 
 # $(call install,KEYS): what pyproject.toml requires, which is written down there alone.
@@ -36,15 +36,17 @@ run: build  ## set up, build and run the comparison
 build: $(VENV)/.built $(VENV)/.installed $(VENV)/share/man/man1/cdna.1  ## compile what has changed, into the source tree
 
 # Most tests wait for programs that they start: side by side they take half the time.
-SIDE_BY_SIDE := -n auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder -p no:benchmark
+SIDE_BY_SIDE := -n auto --maxprocesses=4 -p no:benchmark
+# The tests of a file share what it has set up.
+BY_FILE := --dist=loadfile --no-loadscope-reorder
 
 test: build $(VENV)/.test  ## run the tests; the summaries say what was skipped and why
-	$(PY) -m pytest $(SIDE_BY_SIDE) -m "not alone"; side_by_side=$$?; $(PY) -m pytest -m alone && exit $$side_by_side
+	$(PY) -m pytest $(SIDE_BY_SIDE) $(BY_FILE) -m "not alone"; side_by_side=$$?; $(PY) -m pytest -m alone && exit $$side_by_side
 
 checks: build $(VENV)/.test  ## build with checks that can be switched off; each has to be missed by a test
 	CDNA_VARIANT=checks $(PY) setup.py -q build --build-lib build/checks/lib
 	CDNA_VARIANT=checks PYTHONSAFEPATH=1 PYTHONPATH="$(CURDIR)/build/checks/lib" $(PY) -m pytest \
-		-o pythonpath="build/checks/lib ." $(subst loadfile,load,$(SIDE_BY_SIDE)) tests/checks
+		-o pythonpath="build/checks/lib ." $(SIDE_BY_SIDE) tests/checks
 
 # MODEL="-DSLOTS1=4" make model: the second ring as long as the first, which takes much longer.
 model:  ## search all states of the protection protocol; needs spin (docs/model.md)

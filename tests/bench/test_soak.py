@@ -11,10 +11,11 @@ from types import ModuleType
 
 import pytest
 
-pytestmark = pytest.mark.alone
-
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-pytestmark = pytest.mark.skipif(not BENCHMARKS.exists(), reason="no benchmarks beside these tests")
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.skipif(not BENCHMARKS.exists(), reason="no benchmarks beside these tests"),
+]
 
 
 @pytest.fixture

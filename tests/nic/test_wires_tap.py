@@ -38,7 +38,7 @@ def numbered(n, size=100):
 
 
 def ours(frames):
-    """Those of the test's own ethertype; the kernel sends some of its own (neighbour discovery)."""
+    """The frames of the test's own ethertype; the kernel sends others (neighbour discovery)."""
     return [frame for frame in frames if frame[12:14] == ETHERTYPE.to_bytes(2, "big")]
 
 

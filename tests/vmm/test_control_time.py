@@ -118,7 +118,9 @@ def test_who_floods_waits_and_nobody_else(host, clocks):
 def test_another_connection_is_no_way_out(host, clocks):
     guest = host.add("greedy")
     for _ in range(2):  # each comes and goes, two turns, and the fifth is too much
-        host.detach(guest, host.connect(guest))
+        frontend = host.connect(guest)
+        until(lambda: guest.connected)
+        host.detach(guest, frontend)
     assert guest.due() is None
     again = host.connect(guest)
     until(lambda: guest.due() == pytest.approx(clocks.now + 1.25))
