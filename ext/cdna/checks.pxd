@@ -1,9 +1,9 @@
 """The checks that the NIC and its VMM make against guests, by name, and double fetches that can be planted.
 
 In the code a check reads `if broken(CHECK_SEQUENCE, desc.seq != expected):`. In an ordinary build that is the
-condition alone; in a test build (`ext/cdna/checks.h`, docs/checks.md) each check can be switched off, and for each
-there is a test that notices (`tests/checks/`). What is decided otherwise, a limit of work or a state of the
-NIC's own, has no name here. The comments are the table in docs/checks.md.
+condition alone; in a test build (`ext/cdna/checks.h`, docs/checks.md) each check can be switched off, and for
+each there is a test that notices (`tests/checks/`). What is decided otherwise, a limit of work or a state of
+the NIC's own, has no name here. The comments are the table in docs/checks.md.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t

@@ -1,8 +1,8 @@
 """The guest's half of a doorbell (section 4.1 of the paper); the NIC's half is nic/doorbell.pxd.
 
 A mailbox is a word of the context page (`cdna.abi`). A guest in the NIC's address space sets its context's
-bit in the first-level vector as well, as the snooping hardware of RiceNIC does; one in another process has the
-page alone.
+bit in the first-level vector as well, as the snooping hardware of RiceNIC does; one in another process has
+the page alone.
 """
 
 from libc.stdint cimport uint32_t, uint64_t

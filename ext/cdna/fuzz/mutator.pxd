@@ -1,4 +1,4 @@
-"""Words of a guest's memory that another thread rewrites while the engine works: see ext/cdna/fuzz/mutator.pyx."""
+"""Words of a guest's memory that another thread rewrites while the engine works: see mutator.pyx."""
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
