@@ -12,7 +12,7 @@ from cdna.abi import DESC_DTYPE, PAGE_BYTES, Protection
 from cdna.memory import Memory
 from cdna.nic.device import Nic
 from cdna.nic.null_wire import NullWire
-from cdna.vmm.settings import parse_protection
+from cdna.settings import parse_protection
 from cdna.vmm.tables import Tables
 
 UNITS = pytest.StashKey[list[tuple[str, float]]]()

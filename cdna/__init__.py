@@ -10,17 +10,17 @@ if TYPE_CHECKING:
     from typing import Any
 
     from cdna.errors import CdnaError, ConfigError, ContextFault, Refused, ResourceError
-    from cdna.guest_driver.driver import Driver
+    from cdna.faults import FaultReport
     from cdna.guest_driver.remote import RemoteDriver
-    from cdna.guest_driver.scapy_guests import scapy_guests
-    from cdna.guest_driver.scapy_socket import ScapyL3Socket, ScapySocket
+    from cdna.guests.driver import Driver
+    from cdna.guests.scapy_guests import scapy_guests
+    from cdna.guests.scapy_socket import ScapyL3Socket, ScapySocket
     from cdna.machine import Machine
+    from cdna.settings import ContextSettings
     from cdna.version import __version__
-    from cdna.vmm.faults import FaultReport
     from cdna.vmm.hypervisor import Context, Guest, Hypervisor
     from cdna.vmm.policy import Policy
     from cdna.vmm.server import Server
-    from cdna.vmm.settings import ContextSettings
 
 __all__ = [
     "__version__",
@@ -48,14 +48,14 @@ _MODULES = {
     "cdna.version": ("__version__",),
     "cdna.machine": ("Machine",),
     "cdna.vmm.hypervisor": ("Hypervisor", "Guest", "Context"),
-    "cdna.vmm.settings": ("ContextSettings",),
-    "cdna.guest_driver.driver": ("Driver",),
+    "cdna.settings": ("ContextSettings",),
+    "cdna.guests.driver": ("Driver",),
     "cdna.guest_driver.remote": ("RemoteDriver",),
-    "cdna.guest_driver.scapy_socket": ("ScapySocket", "ScapyL3Socket"),
-    "cdna.guest_driver.scapy_guests": ("scapy_guests",),
+    "cdna.guests.scapy_socket": ("ScapySocket", "ScapyL3Socket"),
+    "cdna.guests.scapy_guests": ("scapy_guests",),
     "cdna.vmm.server": ("Server",),
     "cdna.vmm.policy": ("Policy",),
-    "cdna.vmm.faults": ("FaultReport",),
+    "cdna.faults": ("FaultReport",),
     "cdna.errors": ("CdnaError", "ConfigError", "ResourceError", "Refused", "ContextFault"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

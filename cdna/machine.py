@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Self, TypedDict, Unpack
 
 from cdna.base.closing import Closing
 from cdna.errors import ConfigError, known, whole
-from cdna.guest_driver.driver import Driver
 from cdna.guest_driver.queues import memory_needed
+from cdna.guests.driver import Driver
 from cdna.memory import Memory
 from cdna.nic.device import Nic
 from cdna.nic.wire import Wire
 from cdna.nic.wires import make_wire
+from cdna.settings import ContextSettings, Settings
 from cdna.vmm.hypervisor import Context, Guest, Hypervisor
 from cdna.vmm.policy import Policy, PolicyOptions
 from cdna.vmm.server import Server
-from cdna.vmm.settings import ContextSettings, Settings
 
 if TYPE_CHECKING:
     from cdna.vmm.capture import FileCapture

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from cdna.base.closing import Closing
 from cdna.base.units import parse_mac
-from cdna.guest_driver import stepping
-from cdna.guest_driver.misbehaviour import HostileGuest
-from cdna.guest_driver.shared_driver import Inbox, SharedDriver
+from cdna.guests import stepping
+from cdna.guests.misbehaviour import HostileGuest
+from cdna.guests.shared_driver import Inbox, SharedDriver
 from cdna.machine import GuestSettings, Machine
 from cdna.nic.queue_wire import QueueWire
 
 if TYPE_CHECKING:
-    from cdna.guest_driver.driver import Driver
-    from cdna.guest_driver.hostile import HostileSettings
-    from cdna.guest_driver.scapy_socket import ScapySocket
+    from cdna.guests.driver import Driver
+    from cdna.guests.hostile import HostileSettings
+    from cdna.guests.scapy_socket import ScapySocket
     from cdna.vmm.hypervisor import Context
 
 PATIENCE = 5.0  # seconds that `recv` waits where the NIC runs in a thread
@@ -82,7 +82,7 @@ class NicGuest:
     def socket(self) -> ScapySocket:
         """A scapy socket of this guest."""
         if self._socket is None:
-            from cdna.guest_driver.scapy_socket import ScapySocket
+            from cdna.guests.scapy_socket import ScapySocket
 
             self._socket = ScapySocket(self._shared, ip=self.ip)
         return self._socket

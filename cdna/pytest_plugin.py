@@ -24,8 +24,8 @@ import pytest
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from cdna.guest_driver.hostile import HostileSettings
-    from cdna.guest_driver.misbehaviour import HostileGuest
+    from cdna.guests.hostile import HostileSettings
+    from cdna.guests.misbehaviour import HostileGuest
     from cdna.machine import GuestSettings, Machine
     from cdna.pytest_guests import NicGuest
 

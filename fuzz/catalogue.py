@@ -11,7 +11,7 @@ PYTHON = ("messages", "captures", "plans")
 TARGETS = (*NATIVE, *PYTHON)
 
 _INSTRUMENTED = {  # of what is imported, the packages and modules whose Python code is measured
-    "messages": ("cdna.vmm.vhost_user", "cdna.vmm.faults", "cdna.nic.event_fd", "cdna.base.sockets"),
+    "messages": ("cdna.vmm.vhost_user", "cdna.faults", "cdna.nic.event_fd", "cdna.base.sockets"),
     "captures": ("cdna.nic.capture",),
     "plans": ("tomllib", "cdna.lab"),
 }

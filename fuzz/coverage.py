@@ -32,15 +32,15 @@ DATA_PATH = (  # patterns below the root, and what of them is none: benchmarks, 
     "ext/cdna/nic/**/*.pxd",
     "ext/cdna/vmm/protection.pxd",
     "ext/cdna/guest_driver/queues.pxd",
-    "ext/cdna/guest_driver/tap_port.pxd",
-    "ext/cdna/guest_driver/udp_gro.pxd",
+    "ext/cdna/guests/tap_port.pxd",
+    "ext/cdna/guests/udp_gro.pxd",
     "ext/cdna/nic/**/*.pyx",
     "ext/cdna/vmm/*.pyx",
-    "ext/cdna/guest_driver/pump.pyx",
+    "ext/cdna/guests/pump.pyx",
 )
 LEFT_OUT = ("traffic", "generator", "line")  # the load of benchmarks, and its checks
 TESTS = (  # two groups, which run at the same time
-    ("tests/nic", "tests/guest_driver", "tests/captures", "tests/test_model.py"),
+    ("tests/nic", "tests/guests", "tests/captures", "tests/test_model.py"),
     ("tests/vmm",),
 )
 WANTED = 96.0  # per cent of lines

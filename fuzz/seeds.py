@@ -203,7 +203,7 @@ def _request(number: int, payload: bytes = b"", fds: tuple[int, ...] = (), reply
 
 def _attach(r: random.Random) -> list[bytes]:
     from cdna.guest_driver.vhost_frontend import ALL_PACKED, SPLIT
-    from cdna.vmm.vhost_user.features import OFFERED_PROTOCOL, SUPPORTED
+    from cdna.protocol.features import OFFERED_PROTOCOL, SUPPORTED
 
     features = r.choice((SPLIT, ALL_PACKED, SUPPORTED))
     user, guest, size = 0x7F0000000000, 1 << 32, 8 if features != ALL_PACKED else 7

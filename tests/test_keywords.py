@@ -5,12 +5,12 @@ from dataclasses import fields
 import pytest
 
 from cdna import ConfigError, ContextSettings, Machine, Policy, RemoteDriver, scapy_guests
-from cdna.guest_driver.hostile import Hostile, HostileSettings
-from cdna.guest_driver.misbehaviour import HostileGuest
+from cdna.guests.hostile import Hostile, HostileSettings
+from cdna.guests.misbehaviour import HostileGuest
 from cdna.machine import GuestSettings, NicOptions
 from cdna.pytest_guests import Mischief, NicGuest
+from cdna.settings import Settings
 from cdna.vmm.policy import PolicyOptions
-from cdna.vmm.settings import Settings
 
 MEMORY = 8 << 20
 WRONG = ["x", object(), -1, 1.5, 10**30, float("nan"), b"bytes", ("x", "y"), {"x": 1}]

@@ -9,7 +9,7 @@ import pytest
 
 from cdna.base.descriptors import readable
 from cdna.errors import CdnaError, ConfigError
-from cdna.guest_driver.driver import Driver
+from cdna.guests.driver import Driver
 from cdna.machine import Machine
 from cdna.memory import Memory
 from cdna.nic.device import Nic
@@ -156,7 +156,7 @@ def test_who_waits_for_frames_learns_of_the_end():
 
     waiter = threading.Thread(target=wait, daemon=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cdna.guest_driver.driver.readable", watched)
+        patch.setattr("cdna.guests.driver.readable", watched)
         waiter.start()
         assert asleep.wait(20)
         machine.close()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cdna.errors import ConfigError, ResourceError
-from cdna.guest_driver.hostile import RX, Hostile
+from cdna.guests.hostile import RX, Hostile
 from cdna.machine import Machine
 from cdna.memory import Memory
 

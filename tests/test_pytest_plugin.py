@@ -237,7 +237,7 @@ def test_nothing_is_left_behind_and_a_failure_is_the_tests_own(project):
 
         @pytest.fixture(scope="module")
         def before():
-            import cdna.pytest_guests, cdna.guest_driver.scapy_socket
+            import cdna.pytest_guests, cdna.guests.scapy_socket
             return held()
 
         @pytest.mark.cdna(start=True)

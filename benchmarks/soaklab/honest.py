@@ -16,11 +16,11 @@ from typing import Any
 
 from cdna import Machine
 from cdna.base.units import parse_mac
-from cdna.guest_driver.synthetic import SyntheticGuest
 from cdna.guest_driver.vhost_frontend import PACKED, SPLIT, AttachedGuest, attach
 from cdna.guest_driver.vrings import GuestMemory
+from cdna.guests.synthetic import SyntheticGuest
 from cdna.nic.traffic import Load
-from cdna.vmm.settings import ContextSettings
+from cdna.settings import ContextSettings
 from cdna.vmm.vhost_user import VhostUserServer
 
 from .frames import PATIENCE, Counts, Frames, Wrong, drops_of, exchange, mac

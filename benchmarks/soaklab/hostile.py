@@ -14,8 +14,8 @@ from cdna.fuzz.hostile_process import HostileProcess
 from cdna.fuzz.message_steps import message_steps
 from cdna.fuzz.messages import Attacker
 from cdna.fuzz.process import ProcessCampaign
-from cdna.guest_driver.misbehaviour import HostileGuest
-from cdna.vmm.settings import ContextSettings
+from cdna.guests.misbehaviour import HostileGuest
+from cdna.settings import ContextSettings
 from cdna.vmm.vhost_user import VhostUserServer
 
 from .honest import until

@@ -1,4 +1,4 @@
-from cdna.guest_driver.synthetic import SyntheticGuest
+from cdna.guests.synthetic import SyntheticGuest
 from cdna.nic.wire import Wire
 
 def guest_to_wire(guest: SyntheticGuest, wire: Wire, seconds: float) -> tuple[int, float]: ...

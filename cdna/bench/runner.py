@@ -23,9 +23,9 @@ from cdna.bench.result import (
 from cdna.compare.hostinfo import host_facts
 from cdna.compare.result import quartiles
 from cdna.errors import WrongFrame
-from cdna.guest_driver.driver import Driver
 from cdna.guest_driver.queues import memory_needed
-from cdna.guest_driver.synthetic import SyntheticGuest
+from cdna.guests.driver import Driver
+from cdna.guests.synthetic import SyntheticGuest
 from cdna.machine import Machine
 from cdna.nic.generator import GeneratorWire
 from cdna.nic.null_wire import NullWire

@@ -16,10 +16,10 @@ from cdna.errors import Refused, ResourceError
 from cdna.fuzz.arguments import Either, OneOf, Several, Steps, Together, Whole
 from cdna.fuzz.campaign import Breach, Case, Journal, Tally, no_journal
 from cdna.fuzz.model import BROADCAST, PAGE, WORD, Model, ModelContext, ModelRing
-from cdna.guest_driver.hostile import EOP, PRODUCER, RX, TX, Desc, Hostile
+from cdna.guests.hostile import EOP, PRODUCER, RX, TX, Desc, Hostile
 from cdna.machine import Machine
 from cdna.nic.queue_wire import QueueWire
-from cdna.vmm.settings import Settings
+from cdna.settings import Settings
 
 PAGES = 40
 CONTEXTS = 4

@@ -3,7 +3,7 @@
     class Mine:
         settings = {"protection": "iommu:shared"}      # of its context, if it wants others than the defaults
 
-        def attack(self, guest, random): ...           # once a step; guest: cdna.guest_driver.hostile.Hostile
+        def attack(self, guest, random): ...           # once a step; guest: cdna.guests.hostile.Hostile
 
 Each schedule has a machine and an instance of its own; the machine moves after each step, and then the
 neighbours talk and all memory is looked at.
@@ -28,9 +28,9 @@ from cdna.errors import ConfigError, known
 from cdna.fuzz.campaign import Breach, Case, Journal, Tally, no_journal
 from cdna.fuzz.neighbours import Harm, Scene
 from cdna.fuzz.patience import Endless, limit
-from cdna.guest_driver.hostile import Hostile
+from cdna.guests.hostile import Hostile
 from cdna.nic.queue_wire import QueueWire
-from cdna.vmm.settings import ContextSettings, Settings
+from cdna.settings import ContextSettings, Settings
 
 LENGTH = 40  # steps of a schedule
 PAGES = 32  # of the hostile guest

@@ -18,13 +18,13 @@ import numpy as np
 from cdna.abi import PAGE_BYTES, ContextState, Limits, Ring
 from cdna.base.units import parse_mac
 from cdna.fuzz.mutator import Mutator, Pattern
-from cdna.guest_driver.hostile import EOP, PRODUCER, RX, TX, Hostile
 from cdna.guest_driver.vhost_frontend import ALL_PACKED, SPLIT, NetDriver
 from cdna.guest_driver.vrings import AVAIL, GuestMemory, MemoryRegion, PackedRing, SplitRing
+from cdna.guests.hostile import EOP, PRODUCER, RX, TX, Hostile
 from cdna.machine import Machine
 from cdna.nic.queue_wire import QueueWire
 from cdna.nic.virtio.device import Region, VirtioDevice
-from cdna.vmm.settings import ContextSettings
+from cdna.settings import ContextSettings
 
 Result = tuple[str | None, int]
 Duel = Callable[[float], Result]

@@ -23,7 +23,7 @@ from cdna import abi
 from cdna.abi import Mailbox, Protection, Refusal
 from cdna.base.units import parse_mac
 from cdna.fuzz.arguments import Step
-from cdna.vmm.hypercall import Hypercall
+from cdna.protocol.hypercall import Hypercall
 
 PAGE = mmap.PAGESIZE
 PATIENCE = 5.0  # seconds for an answer of the VMM's

@@ -7,8 +7,8 @@ from random import Random
 
 from cdna.fuzz.arguments import Step
 from cdna.guest_driver.vhost_frontend import ALL_PACKED, LEGACY, SPLIT
+from cdna.protocol.vhost_user import VERSION, Request
 from cdna.vmm.vhost_user.handlers import RULES
-from cdna.vmm.vhost_user.messages import VERSION, Request
 
 MEMORY = 1 << 20  # bytes of a hostile frontend
 GUEST = 1 << 32  # guest address of its memory

@@ -25,8 +25,8 @@ from cdna.fuzz.neighbours import Harm, Scene, Turns
 from cdna.guest_driver.vhost_frontend import SPLIT, Frontend, NetDriver, attach
 from cdna.guest_driver.vrings import GuestMemory
 from cdna.nic.queue_wire import QueueWire
+from cdna.settings import ContextSettings
 from cdna.virtio import Feature
-from cdna.vmm.settings import ContextSettings
 from cdna.vmm.vhost_user import SUPPORTED, VhostUserGuest, VhostUserServer
 
 NEIGHBOURS: dict[str, Any] = {

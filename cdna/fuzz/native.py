@@ -12,7 +12,7 @@ from cdna.fuzz.arena import mac_text
 from cdna.fuzz.episodes import EpisodeCampaign
 from cdna.fuzz.native_attacks import NativeAttacks, NativeOp, generate
 from cdna.fuzz.stage import LOOSE_KIND, LOOSE_VLAN, STRICT_KIND, Stage
-from cdna.vmm.settings import ContextSettings
+from cdna.settings import ContextSettings
 
 OWN_PAGES = 16
 RING = 64

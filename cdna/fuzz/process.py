@@ -19,7 +19,7 @@ from cdna.fuzz.campaign import Breach, Case, Journal, Tally, no_journal
 from cdna.fuzz.hostile_process import HostileProcess
 from cdna.fuzz.neighbours import Harm, Scene, Turns
 from cdna.nic.queue_wire import QueueWire
-from cdna.vmm.hypercall import Hypercall
+from cdna.protocol.hypercall import Hypercall
 
 PAGES = 64  # of a hostile guest
 SCENE_PAGES = 600  # that foreign pages are drawn from; the last ones lie behind the end

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from cdna.abi import PAGE_BYTES
 from cdna.fuzz.arena import FuzzWire, mac_text
-from cdna.guest_driver.driver import Driver
 from cdna.guest_driver.queues import memory_needed
+from cdna.guests.driver import Driver
 from cdna.machine import Machine
 from cdna.nic.traffic import Load
 from cdna.vmm.hypervisor import Guest

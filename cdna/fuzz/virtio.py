@@ -15,8 +15,8 @@ from cdna.fuzz.stage import LOOSE_KIND, LOOSE_VLAN, STRICT_KIND, Stage
 from cdna.fuzz.virtio_attacks import VirtioAttacks, VirtioOp, device_offset, generate, ring_bytes, sizes
 from cdna.nic.virtio.device import Region, VirtioDevice
 from cdna.nic.virtio.features import GUEST_OFFLOADS
+from cdna.settings import ContextSettings
 from cdna.virtio import Feature
-from cdna.vmm.settings import ContextSettings
 
 PAGE = 4096
 GUEST_ADDR = 1 << 32  # of the first region

@@ -12,12 +12,12 @@ from typing import Any, Unpack
 from cdna import abi
 from cdna.base.closing import Closing
 from cdna.errors import ConfigError, ContextFault, Refused, ResourceError
+from cdna.faults import FaultReport, refusal_text
 from cdna.guest_driver.queues import memory_needed
 from cdna.guest_driver.remote_queues import Mapping, RemoteQueues
-from cdna.vmm.faults import FaultReport, refusal_text
-from cdna.vmm.hypercall import Hypercall
-from cdna.vmm.policy import REQUEST_BYTES, VERSION
-from cdna.vmm.settings import ContextSettings, Settings
+from cdna.protocol.attach import REQUEST_BYTES, VERSION
+from cdna.protocol.hypercall import Hypercall
+from cdna.settings import ContextSettings, Settings
 
 _ANSWER_BYTES = 65536
 _SHARED = 4  # descriptors that come with the answer: memory, page, rings, virtual interrupts

@@ -19,9 +19,8 @@ from collections.abc import Iterable, Sequence
 
 from cdna.base.closing import Closing
 from cdna.guest_driver.vrings import Buffer, GuestMemory, PackedRing, SplitRing, Used, Vring
-from cdna.virtio import Feature
-from cdna.vmm.vhost_user.features import OFFERED_PROTOCOL, SUPPORTED
-from cdna.vmm.vhost_user.messages import (
+from cdna.protocol.features import OFFERED_PROTOCOL, SUPPORTED
+from cdna.protocol.vhost_user import (
     FLAG_NEED_REPLY,
     FLAG_REPLY,
     HEADER,
@@ -40,6 +39,7 @@ from cdna.vmm.vhost_user.messages import (
     ProtocolFeature,
     Request,
 )
+from cdna.virtio import Feature
 
 TIMEOUT = 20.0  # seconds that a frontend waits for a reply
 FRAME_ROOM = 2048  # bytes of a buffer

@@ -14,7 +14,7 @@ from cdna import logs
 from cdna.base.closing import Closing
 from cdna.base.descriptors import make_room
 from cdna.errors import ConfigError
-from cdna.guest_driver.pump import Pump
+from cdna.guests.pump import Pump
 from cdna.interrupts import held
 from cdna.lab.duplicates import Duplicates
 from cdna.lab.guest_plans import guest_plan

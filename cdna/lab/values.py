@@ -105,7 +105,7 @@ def destination(where: str, value: object) -> str:
 
 def features(where: str, value: object) -> tuple[str, ...]:
     """Virtio features to withhold (-rss) and to add (+rss)."""
-    from cdna.vmm.vhost_user.features import offer  # compiled modules, which plans do without otherwise
+    from cdna.protocol.features import offer  # compiled modules, which plans do without otherwise
 
     given = tuple(word.lower() for word in words(where, value))
     try:

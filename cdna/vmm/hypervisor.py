@@ -13,13 +13,13 @@ import numpy as np
 
 from cdna import abi, logs
 from cdna.errors import ConfigError, Refused, ResourceError, known, whole
+from cdna.faults import FaultReport, refusal_text
 from cdna.memory import Memory
 from cdna.nic.device import Nic
+from cdna.settings import ContextSettings
 from cdna.vmm.addresses import AddressBook
-from cdna.vmm.faults import FaultReport, refusal_text
 from cdna.vmm.policy import Policy, PolicyOptions
 from cdna.vmm.server import Server
-from cdna.vmm.settings import ContextSettings
 from cdna.vmm.tables import Tables
 
 log = logs.logger("cdna.vmm")

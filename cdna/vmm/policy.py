@@ -1,9 +1,4 @@
-"""What a guest in another process may ask for, and its first message read and checked.
-
-That message is JSON text of at most REQUEST_BYTES:
-
-    {"version": 1, "name": "web", "memory": 1052672, "settings": {"tx_ring": 256, "mac": "02:..."}}
-"""
+"""What a guest in another process may ask for; its first message (protocol/attach.py) read and checked."""
 
 from __future__ import annotations
 
@@ -16,12 +11,11 @@ from typing import Any, TypedDict
 from cdna.abi import IommuStrategy, Protection
 from cdna.base.units import PROTECTIONS
 from cdna.errors import ConfigError
+from cdna.protocol.attach import REQUEST_BYTES, VERSION
+from cdna.protocol.hypercall import Malformed
+from cdna.settings import ContextSettings, parse_protection
 from cdna.vmm.control_time import SHARE
-from cdna.vmm.hypercall import Malformed
-from cdna.vmm.settings import ContextSettings, parse_protection
 
-VERSION = 1
-REQUEST_BYTES = 4096
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,63}", re.ASCII)
 LARGEST = 1 << 48  # of any number in a request
 

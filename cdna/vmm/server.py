@@ -6,7 +6,7 @@ What a connection goes through:
     request      one JSON message: name, memory, settings; checked by `Policy`
     attach       guest created, its pages in a memory file of their own, a context assigned and exported
     reply        geometry as JSON, with the descriptors of memory, page, rings and virtual interrupts
-    hypercalls   binary messages (`cdna.vmm.hypercall`), each answered at once
+    hypercalls   binary messages (`cdna.protocol.hypercall`), each answered at once
     end          whoever closes, whatever was malformed: the context revoked, pins dropped, pages freed
 
 One thread serves all connections and waits for none of them. A guest that floods its socket gets one
@@ -29,9 +29,11 @@ from cdna.abi import ContextState, Protection
 from cdna.base.loop import Clock, Session, SessionServer
 from cdna.base.sockets import listen, may_connect, peer
 from cdna.errors import CdnaError, ConfigError, ResourceError
+from cdna.protocol.attach import REQUEST_BYTES, VERSION
+from cdna.protocol.hypercall import Malformed
 from cdna.vmm.control_time import ControlTime
-from cdna.vmm.hypercall import HypercallBuffer, Malformed, Served
-from cdna.vmm.policy import REQUEST_BYTES, VERSION, Policy, Request, parse_request
+from cdna.vmm.hypercall_buffer import HypercallBuffer, Served
+from cdna.vmm.policy import Policy, Request, parse_request
 
 if TYPE_CHECKING:
     from cdna.vmm.hypervisor import Context, Guest, Hypervisor

@@ -188,7 +188,7 @@ cpdef enum Check:
     CHECK_TRANSFER_RANGE            # a page that is given away is in machine memory
     CHECK_TRANSFER_OWNER            # the caller's
     CHECK_TRANSFER_PINNED           # and not in use
-    # ext/cdna/vmm/hypercall.pyx: messages
+    # ext/cdna/vmm/hypercall_buffer.pyx: messages
     CHECK_MESSAGE_HEAD              # a message has a header
     CHECK_MESSAGE_OP                # the operation is known
     CHECK_MESSAGE_RESERVED          # reserved fields are 0

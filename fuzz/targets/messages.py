@@ -24,8 +24,8 @@ from typing import Any
 
 from cdna import ContextSettings, Machine
 from cdna.abi import ContextState
+from cdna.protocol.vhost_user import FLAG_NEED_REPLY, HEADER, VERSION, Request
 from cdna.vmm.vhost_user import SUPPORTED, VhostUserServer
-from cdna.vmm.vhost_user.messages import FLAG_NEED_REPLY, HEADER, VERSION, Request
 from fuzz.targets.fuzz_wire import FuzzWire
 
 REQUESTS = sorted(Request)

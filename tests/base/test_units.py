@@ -5,7 +5,7 @@ import pytest
 from cdna.base.units import MAX_RATE, is_mac, parse_mac, parse_mebibytes, parse_rate, rate_text
 from cdna.errors import ConfigError
 from cdna.nic.wires import make_wire
-from cdna.vmm.settings import SETTINGS, ContextSettings
+from cdna.settings import SETTINGS, ContextSettings
 
 
 @pytest.mark.parametrize(

@@ -26,18 +26,18 @@ MISSED_BY: dict[str, str] = {
     "test_the_offender_stops_with_a_reason_and_nobody_else_loses_a_frame[a_ring_full_of_one_frame-none]",
     "CHECK_FRAGMENTS_VNET_LONG": "tests/nic/test_limits.py::"
     "test_fragments_without_work_to_do_are_no_longer_than_a_frame",
-    "CHECK_RX_POSTED": "tests/guest_driver/test_driver.py::"
+    "CHECK_RX_POSTED": "tests/guests/test_driver.py::"
     "test_views_that_are_kept_run_the_ring_dry_and_released_fill_it_again",
     "CHECK_RX_EMPTY": "tests/nic/test_faults.py::"
     "test_the_offender_stops_with_a_reason_and_nobody_else_loses_a_frame[a_receive_buffer_of_no_length-none]",
     "CHECK_RX_FLAGS": "tests/nic/test_faults.py::"
     "test_the_offender_stops_with_a_reason_and_nobody_else_loses_a_frame[an_offload_descriptor_for_receiving-none]",
-    "CHECK_RX_ROOM": "tests/guest_driver/test_driver.py::test_a_frame_in_too_many_buffers",
-    "CHECK_SCATTER_POSTED": "tests/guest_driver/test_driver.py::"
+    "CHECK_RX_ROOM": "tests/guests/test_driver.py::test_a_frame_in_too_many_buffers",
+    "CHECK_SCATTER_POSTED": "tests/guests/test_driver.py::"
     "test_a_frame_that_fills_the_buffers_to_the_last_byte_and_one_byte_more[iommu:shared]",
     "CHECK_SCATTER_POSTED_AGAIN": "tests/checks/test_races.py::"
     "test_what_is_read_twice_is_checked_twice[shrinking_buffers]",
-    "CHECK_SCATTER_REST": "tests/guest_driver/test_driver.py::"
+    "CHECK_SCATTER_REST": "tests/guests/test_driver.py::"
     "test_a_jumbo_frame_takes_several_buffers_each_with_its_completion[iommu:direct-map]",
     "CHECK_DMA_START": "tests/nic/test_faults.py::"
     "test_the_offender_stops_with_a_reason_and_nobody_else_loses_a_frame[an_address_whose_end_wraps-none]",

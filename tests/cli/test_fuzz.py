@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cdna.guest_driver.hostile import Hostile
+from cdna.guests.hostile import Hostile
 from cdna.machine import Machine
 from tests.cli.conftest import Cdna
 

@@ -16,9 +16,9 @@ import pytest
 from cdna.base.units import parse_mac
 from cdna.guest_driver.vhost_frontend import ALL_PACKED, AttachedGuest, Frontend, attach
 from cdna.guest_driver.vrings import Buffer
+from cdna.protocol.features import names
+from cdna.protocol.vhost_user import HEADER, VERSION, Request
 from cdna.virtio import Feature
-from cdna.vmm.vhost_user.features import names
-from cdna.vmm.vhost_user.messages import HEADER, VERSION, Request
 from tests.support.frames import frame
 from tests.support.lab import CDNA, DEADLINE, Serve, needs_namespaces, run, wait_for
 

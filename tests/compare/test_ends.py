@@ -16,7 +16,7 @@ from cdna.compare.plan import Case
 from cdna.compare.runner import Worker
 from cdna.compare.slice import Slice
 from cdna.errors import ResourceError
-from cdna.guest_driver.synthetic import SyntheticGuest
+from cdna.guests.synthetic import SyntheticGuest
 from cdna.machine import Machine
 from cdna.nic.null_wire import NullWire
 from cdna.nic.traffic import Load

@@ -9,7 +9,7 @@ from tests.support.console import Shell, steps
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "extending.md").read_text()
 FILES = dict(re.findall(r"^`([\w./-]+)`:\n\n```\w+\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL))
-SETTINGS = "cdna/vmm/settings.py"
+SETTINGS = "cdna/settings.py"
 END = "\n\n\nSETTINGS:"  # of the class that the page's lines go into
 
 

@@ -12,9 +12,9 @@ from cdna.fuzz.campaign import Breach, Tally
 from cdna.fuzz.campaigns import CAMPAIGNS, campaign_class
 from cdna.fuzz.neighbours import Harm, Scene
 from cdna.nic.queue_wire import QueueWire
+from cdna.protocol.vhost_user import Request
 from cdna.vmm.tables import Tables
 from cdna.vmm.vhost_user.handlers import RULES
-from cdna.vmm.vhost_user.messages import Request
 
 PYTHON = ("model", "process", "messages")
 

@@ -4,8 +4,7 @@ from ipaddress import ip_interface
 
 import pytest
 
-from cdna.base.units import rate_text
-from cdna.lab import values
+from cdna.base.units import parse_rate, rate_text
 from cdna.lab.hosts import hosts_text
 from cdna.lab.rates import Rates
 from cdna.report.lab_table import guests_table
@@ -47,7 +46,7 @@ def test_hosts() -> None:
 
 @pytest.mark.parametrize("text", ["100M", "1.5G", "2K", "1T", "999"])
 def test_rates_are_shown_as_they_are_given(text: str) -> None:
-    assert rate_text(values.rate("", text)) == text
+    assert rate_text(parse_rate(text)) == text
 
 
 def test_a_mac_is_no_emoji() -> None:

@@ -9,7 +9,7 @@ import pytest
 from cdna import abi
 from cdna.abi import CompletionFlag, ContextState
 from cdna.errors import ConfigError
-from cdna.guest_driver.hostile import EOP, TX, Hostile
+from cdna.guests.hostile import EOP, TX, Hostile
 from cdna.machine import Machine
 from cdna.memory import Memory
 from cdna.nic.device import Nic

@@ -10,7 +10,7 @@ import pytest
 
 from cdna import abi
 from cdna.abi import ContextState, DescFlag, Fault, Refusal
-from cdna.guest_driver.hostile import EOP, PRODUCER, RX, TX, Hostile
+from cdna.guests.hostile import EOP, PRODUCER, RX, TX, Hostile
 from cdna.machine import Machine
 from tests.support.frames import Neighbours, frame, mac
 

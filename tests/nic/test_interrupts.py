@@ -9,8 +9,8 @@ import pytest
 
 from cdna.abi import ContextState
 from cdna.errors import ConfigError, ContextFault
-from cdna.guest_driver.driver import Driver
-from cdna.guest_driver.hostile import PRODUCER, TX, Hostile
+from cdna.guests.driver import Driver
+from cdna.guests.hostile import PRODUCER, TX, Hostile
 from cdna.machine import Machine
 from cdna.nic.device import VECTORS
 from cdna.nic.queue_wire import QueueWire

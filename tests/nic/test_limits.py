@@ -11,10 +11,11 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
 from cdna.abi import ContextState, DescFlag, Fault, Limits, Refusal
-from cdna.guest_driver.hostile import EOP, PRODUCER, TX, Hostile
+from cdna.guests.hostile import EOP, PRODUCER, TX, Hostile
 from cdna.machine import Machine
 from cdna.nic.offload.buffers import transport_header
-from cdna.vmm.hypercall import Hypercall, HypercallBuffer, Malformed
+from cdna.protocol.hypercall import Hypercall, Malformed
+from cdna.vmm.hypercall_buffer import HypercallBuffer
 from tests.support.frames import Neighbours, mac
 
 VNET = 12  # bytes of the header in front of a frame

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cdna.guest_driver.driver import Driver
+from cdna.guests.driver import Driver
 from cdna.machine import Machine
 from cdna.nic.queue_wire import QueueWire
 from tests.support.frames import OUTSIDE, frame, mac, receive_all

@@ -13,9 +13,9 @@ import pytest
 
 from cdna.abi import Fault
 from cdna.base.units import parse_mac
-from cdna.guest_driver.hostile import EOP, RX, TX
 from cdna.guest_driver.vhost_frontend import ALL_PACKED, SPLIT
 from cdna.guest_driver.vrings import Buffer
+from cdna.guests.hostile import EOP, RX, TX
 from tests.support.attack import INDIRECT, NEXT, NOWHERE, PATTERN, WRITE
 from tests.support.frames import OUTSIDE, frame
 from tests.support.vhost_host import mac, outgoing, until

@@ -8,10 +8,10 @@ from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt
 from scapy.packet import Raw
 
 from cdna import ContextSettings
-from cdna.guest_driver.hostile import EOP, TX, Hostile
+from cdna.guests.hostile import EOP, TX, Hostile
 from cdna.nic.offload.buffers import verify_checksum
+from cdna.protocol.vhost_user import Request
 from cdna.virtio import Feature
-from cdna.vmm.vhost_user.messages import Request
 from cdna.vmm.vhost_user.net_control import NetCtrl
 from tests.support.attack import VirtioAttack
 from tests.support.control_driver import ERR

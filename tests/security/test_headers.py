@@ -7,9 +7,9 @@ import pytest
 from cdna import abi
 from cdna.abi import DescFlag, Fault, VnetFlag, VnetGso
 from cdna.base.units import parse_mac
-from cdna.guest_driver.hostile import EOP, RX, TX
 from cdna.guest_driver.vhost_frontend import ALL_PACKED, LEGACY, SPLIT
 from cdna.guest_driver.vrings import Buffer
+from cdna.guests.hostile import EOP, RX, TX
 from cdna.virtio import Feature
 from tests.support.attack import INDIRECT, NEXT, PATTERN, WRITE
 from tests.support.frames import OUTSIDE, frame

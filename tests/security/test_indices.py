@@ -6,10 +6,10 @@ import struct
 import pytest
 
 from cdna.abi import Fault, Refusal
-from cdna.guest_driver.hostile import EOP, PRODUCER, RX, TX
 from cdna.guest_driver.vhost_frontend import ALL_PACKED, SPLIT
 from cdna.guest_driver.vrings import PackedRing
-from cdna.vmm.vhost_user.messages import U64, VRING_NO_FD, VRING_STATE, Request
+from cdna.guests.hostile import EOP, PRODUCER, RX, TX
+from cdna.protocol.vhost_user import U64, VRING_NO_FD, VRING_STATE, Request
 from cdna.vmm.vhost_user.net_control import NetCtrl
 from tests.support.attack import NativeAttack
 from tests.support.control_driver import ERR, OK, spread

@@ -7,10 +7,10 @@ import pytest
 from cdna import abi
 from cdna.abi import ContextState, Fault, Refusal
 from cdna.errors import Refused
-from cdna.guest_driver.hostile import EOP, PRODUCER, RX, TX, Hostile
 from cdna.guest_driver.vhost_frontend import ALL_PACKED, SPLIT
 from cdna.guest_driver.vrings import Buffer
-from cdna.vmm.vhost_user.messages import Request
+from cdna.guests.hostile import EOP, PRODUCER, RX, TX, Hostile
+from cdna.protocol.vhost_user import Request
 from tests.support.attack import NOWHERE, PATTERN
 from tests.support.frames import OUTSIDE, frame
 from tests.support.large import KINDS, large, vnet_header

@@ -8,10 +8,10 @@ import pytest
 
 from cdna import abi
 from cdna.abi import ContextState, Fault, Refusal
-from cdna.guest_driver.hostile import EOP, RX, TX
 from cdna.guest_driver.vrings import Buffer, GuestMemory, MemoryRegion
+from cdna.guests.hostile import EOP, RX, TX
+from cdna.protocol.vhost_user import SINGLE_REGION, Request
 from cdna.virtio import VirtioLimits
-from cdna.vmm.vhost_user.messages import SINGLE_REGION, Request
 from tests.support.attack import PATTERN
 from tests.support.frames import OUTSIDE, frame
 from tests.support.vhost_host import incoming, outgoing

@@ -8,9 +8,9 @@ import struct
 
 import pytest
 
+from cdna.protocol.vhost_user import CONFIG_HEAD, HEADER, INFLIGHT, LOG, U64, VERSION, Request
 from cdna.virtio import Feature
 from cdna.vmm.vhost_user.handlers import RULES
-from cdna.vmm.vhost_user.messages import CONFIG_HEAD, HEADER, INFLIGHT, LOG, U64, VERSION, Request
 from tests.support.remote_host import descriptors
 from tests.support.vhost_host import check_traffic, until
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from cdna.guest_driver.vhost_frontend import ALL_PACKED, SPLIT
+from cdna.protocol.vhost_user import LOG, Request
 from cdna.virtio import Feature
-from cdna.vmm.vhost_user.messages import LOG, Request
 from tests.support.vhost_host import incoming, outgoing
 
 LOG_ALL = 1 << Feature.VHOST_F_LOG_ALL

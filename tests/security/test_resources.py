@@ -6,9 +6,9 @@ import socket
 import pytest
 
 from cdna.abi import Fault
-from cdna.guest_driver.hostile import EOP, PRODUCER, RX, TX
 from cdna.guest_driver.vhost_frontend import ALL_PACKED, SPLIT, Frontend
-from cdna.vmm.vhost_user.messages import Request
+from cdna.guests.hostile import EOP, PRODUCER, RX, TX
+from cdna.protocol.vhost_user import Request
 from tests.support.attack import INDIRECT, NEXT
 from tests.support.frames import BROADCAST, frame
 from tests.support.vhost_host import check_traffic, incoming, mac, outgoing, until

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 from cdna import abi
 from cdna.abi import ContextState, Fault
-from cdna.guest_driver.hostile import Hostile
 from cdna.guest_driver.vhost_frontend import SPLIT, AttachedGuest
 from cdna.guest_driver.vrings import SplitRing
+from cdna.guests.hostile import Hostile
 from cdna.machine import Machine
 from cdna.nic.queue_wire import QueueWire
 from cdna.vmm.vhost_user import VhostUserGuest

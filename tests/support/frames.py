@@ -7,7 +7,7 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
 from cdna.base.units import parse_mac
-from cdna.guest_driver.driver import Driver
+from cdna.guests.driver import Driver
 from cdna.machine import Machine
 
 OUTSIDE = bytes.fromhex("02ffffffff01")  # somebody on the wire

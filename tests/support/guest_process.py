@@ -31,7 +31,7 @@ import numpy as np
 
 from cdna import abi
 from cdna.guest_driver import remote
-from cdna.vmm.hypercall import Hypercall
+from cdna.protocol.hypercall import Hypercall
 
 ROOT = Path(__file__).parents[2]
 NOBODY = 65534

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import pytest
 
-from cdna.guest_driver.driver import Driver
+from cdna.guests.driver import Driver
 from cdna.machine import Machine
 from cdna.nic.tap import IFF_MULTI_QUEUE, IFF_NO_PI, IFF_TAP, TUNSETIFF
 from tests.support.frames import frame, mac

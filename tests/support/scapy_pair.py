@@ -13,7 +13,7 @@ from scapy.all import (
 )
 
 import cdna
-from cdna.guest_driver.scapy_socket import ScapySocket
+from cdna.guests.scapy_socket import ScapySocket
 from cdna.nic.queue_wire import QueueWire
 
 EVERYBODY = "ff:ff:ff:ff:ff:ff"

@@ -8,13 +8,13 @@ from typing import Any
 from cdna.compare.paths.xen3 import public
 from cdna.compare.paths.xen3.xen import XenBridge
 from cdna.compare.slice import Slice
-from cdna.guest_driver.local import LocalQueues
 from cdna.guest_driver.queues import memory_needed
+from cdna.guests.local import LocalQueues
 from cdna.machine import Machine
 from cdna.nic.generator import GeneratorWire
 from cdna.nic.null_wire import NullWire
 from cdna.nic.traffic import Load
-from cdna.vmm.settings import ContextSettings
+from cdna.settings import ContextSettings
 
 # Xen's constants by their own names, flat as in its headers.
 xen = SimpleNamespace(

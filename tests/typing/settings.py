@@ -1,8 +1,8 @@
 """Wrong settings are type errors. Only mypy reads this file; it reports an `ignore` that is not needed."""
 
 from cdna import Machine, RemoteDriver, scapy_guests
-from cdna.guest_driver.hostile import Hostile
-from cdna.guest_driver.misbehaviour import HostileGuest
+from cdna.guests.hostile import Hostile
+from cdna.guests.misbehaviour import HostileGuest
 from cdna.pytest_plugin import AttachGuest, AttachHostile
 
 

@@ -7,10 +7,10 @@ import pytest
 
 from cdna import Machine, RemoteDriver
 from cdna.errors import ConfigError
+from cdna.protocol.vhost_user import VERSION, Request
 from cdna.vmm.control_time import REST, ControlTime
 from cdna.vmm.policy import Policy
 from cdna.vmm.server import Server
-from cdna.vmm.vhost_user.messages import VERSION, Request
 from tests.support.vhost_host import VhostHost, until
 
 

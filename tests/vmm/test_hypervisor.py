@@ -6,11 +6,11 @@ import pytest
 
 from cdna.abi import ContextState
 from cdna.errors import CdnaError, ConfigError, ResourceError
-from cdna.guest_driver.driver import Driver
-from cdna.guest_driver.hostile import EOP, TX, Hostile
+from cdna.guests.driver import Driver
+from cdna.guests.hostile import EOP, TX, Hostile
 from cdna.machine import Machine
 from cdna.nic.loopback_wire import LoopbackWire
-from cdna.vmm.settings import ContextSettings
+from cdna.settings import ContextSettings
 from tests.support.frames import Neighbours, frame, mac
 
 PAGE = 4096

@@ -7,8 +7,8 @@ import pytest
 
 from cdna.abi import ContextState, Fault
 from cdna.base.units import STRATEGIES
-from cdna.guest_driver.driver import Driver
-from cdna.guest_driver.hostile import EOP, RX, TX, Hostile
+from cdna.guests.driver import Driver
+from cdna.guests.hostile import EOP, RX, TX, Hostile
 from cdna.machine import Machine
 from tests.support.frames import Neighbours, frame, mac, receive_all
 

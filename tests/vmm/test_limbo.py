@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Iterator
 
-from cdna.guest_driver.hostile import Hostile
+from cdna.guests.hostile import Hostile
 from cdna.machine import Machine
 
 MANY = 4096  # more than can wait of a guest of 16 pages

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from cdna import ConfigError
-from cdna.vmm.hypercall import Malformed
+from cdna.protocol.hypercall import Malformed
 from cdna.vmm.policy import Policy, parse_request
 
 GOOD = {"version": 1, "name": "web", "memory": 4096, "settings": {}}

@@ -10,7 +10,7 @@ import pytest
 from cdna import abi
 from cdna.abi import DescFlag, Refusal
 from cdna.errors import Refused
-from cdna.guest_driver.hostile import EOP, RX, TX, Desc, Hostile
+from cdna.guests.hostile import EOP, RX, TX, Desc, Hostile
 from cdna.machine import Machine
 from tests.support.frames import Neighbours, frame, mac
 

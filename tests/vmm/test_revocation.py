@@ -11,8 +11,8 @@ import pytest
 from cdna.abi import ContextState
 from cdna.base.units import PROTECTIONS
 from cdna.errors import CdnaError
-from cdna.guest_driver.driver import Driver
-from cdna.guest_driver.hostile import TX, Hostile
+from cdna.guests.driver import Driver
+from cdna.guests.hostile import TX, Hostile
 from cdna.machine import Machine
 from cdna.nic.queue_wire import QueueWire
 from cdna.vmm.hypervisor import Guest

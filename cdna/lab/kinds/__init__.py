@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from cdna.extend.permits import Permits
 from cdna.extend.registry import Registry
 from cdna.extend.setting import Setting
-from cdna.vmm.settings import SETTINGS, Declared
+from cdna.settings import SETTINGS, Declared
 
 if TYPE_CHECKING:
     from cdna.extend.host import Check

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from cdna.abi import ContextState
 from cdna.errors import ConfigError
 from cdna.lab.kinds import CONTEXT, GuestPlan
-from cdna.vmm.settings import SETTINGS, ContextSettings
+from cdna.settings import SETTINGS, ContextSettings
 
 if TYPE_CHECKING:
-    from cdna.guest_driver.pump import Pump
+    from cdna.guests.pump import Pump
     from cdna.machine import Machine
     from cdna.nic.loop import SleepingLoop
     from cdna.vmm.hypervisor import Context

@@ -15,7 +15,7 @@ This package is control only. What moves frames is the engine, out of the guest'
     thread       `server`       one for all sockets of the process; it waits for nobody
 """
 
-from cdna.vmm.vhost_user.features import OFFERED, OFFERED_PROTOCOL, SUPPORTED
+from cdna.protocol.features import OFFERED, OFFERED_PROTOCOL, SUPPORTED
 from cdna.vmm.vhost_user.guest import VhostUserGuest
 from cdna.vmm.vhost_user.server import VhostUserServer
 

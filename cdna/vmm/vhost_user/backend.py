@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from cdna import logs
 from cdna.errors import ConfigError
+from cdna.protocol.vhost_user import Message, ProtocolError, ProtocolFeature, name_of
 from cdna.vmm.vhost_user.handlers import DONE, FAILED, RULES, Declined, Handlers, Reply, Rule
-from cdna.vmm.vhost_user.messages import Message, ProtocolError, ProtocolFeature, name_of
 
 if TYPE_CHECKING:
     from cdna.vmm.vhost_user.connection import Connection

@@ -10,8 +10,7 @@ import select
 import socket
 
 from cdna.base.sockets import peer
-from cdna.vmm.vhost_user.descriptors import Discard
-from cdna.vmm.vhost_user.messages import (
+from cdna.protocol.vhost_user import (
     FLAG_REPLY,
     HEADER,
     MAX_PAYLOAD,
@@ -24,6 +23,7 @@ from cdna.vmm.vhost_user.messages import (
     name_of,
     pack,
 )
+from cdna.vmm.vhost_user.descriptors import Discard
 
 FDS_READ = 2 * MAX_REGIONS  # room for more than any message has, so that a surplus is seen as one
 

@@ -21,6 +21,8 @@ from cdna import logs
 from cdna.abi import ContextState
 from cdna.base.sockets import may_connect
 from cdna.base.units import parse_mac
+from cdna.protocol.features import CTRL_VQ, PROTOCOL_FEATURES, names
+from cdna.protocol.vhost_user import Gone, Message, ProtocolError, ProtocolFeature
 from cdna.virtio import Feature
 from cdna.vmm.control_time import ControlTime
 from cdna.vmm.vhost_user.backend import Backend
@@ -28,8 +30,6 @@ from cdna.vmm.vhost_user.connection import Connection
 from cdna.vmm.vhost_user.control import ControlRing
 from cdna.vmm.vhost_user.descriptors import Discard
 from cdna.vmm.vhost_user.endpoint import CONNECT_AGAIN, Connecting, Listening
-from cdna.vmm.vhost_user.features import CTRL_VQ, PROTOCOL_FEATURES, names
-from cdna.vmm.vhost_user.messages import Gone, Message, ProtocolError, ProtocolFeature
 from cdna.vmm.vhost_user.net_config import net_config
 
 if TYPE_CHECKING:

@@ -15,10 +15,9 @@ from cdna import logs
 from cdna.errors import ConfigError
 from cdna.nic.event_fd import is_unix_stream
 from cdna.nic.virtio.device import Region
-from cdna.virtio import Feature, VirtioLimits
-from cdna.vmm.vhost_user import inflight, messages
-from cdna.vmm.vhost_user.features import LOG_ALL, PACKED, names
-from cdna.vmm.vhost_user.messages import (
+from cdna.protocol import vhost_user as messages
+from cdna.protocol.features import LOG_ALL, PACKED, names
+from cdna.protocol.vhost_user import (
     CONFIG_HEAD,
     CONFIG_MIGRATION,
     INFLIGHT,
@@ -45,6 +44,8 @@ from cdna.vmm.vhost_user.messages import (
     VringState,
     name_of,
 )
+from cdna.virtio import Feature, VirtioLimits
+from cdna.vmm.vhost_user import inflight
 from cdna.vmm.vhost_user.net_config import MAC_BYTES
 from cdna.vmm.vhost_user.rings import Rings
 

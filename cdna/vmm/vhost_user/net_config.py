@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 
-from cdna.vmm.vhost_user.messages import MAX_CONFIG
+from cdna.protocol.vhost_user import MAX_CONFIG
 from cdna.vmm.vhost_user.net_control import RSS_HASH_TYPES, RSS_KEY, RSS_TABLE
 
 _LAYOUT = struct.Struct("<6sHHHIBBHI")

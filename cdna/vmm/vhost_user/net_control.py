@@ -27,8 +27,8 @@ from cdna.base.units import parse_mac
 from cdna.errors import CdnaError
 from cdna.nic.offload.flow_hash import HashType
 from cdna.nic.options import MAX_MULTICAST
+from cdna.settings import VLAN_TRUNK
 from cdna.virtio import Feature
-from cdna.vmm.settings import VLAN_TRUNK
 
 if TYPE_CHECKING:
     from cdna.nic.virtio.device import VirtioDevice

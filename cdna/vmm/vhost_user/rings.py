@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cdna.errors import ConfigError
+from cdna.protocol.features import CTRL_VQ, PAIRS, PROTOCOL_FEATURES
+from cdna.protocol.vhost_user import VHOST_VRING_F_LOG, VringAddr
 from cdna.virtio import VirtioLimits
-from cdna.vmm.vhost_user.features import CTRL_VQ, PAIRS, PROTOCOL_FEATURES
-from cdna.vmm.vhost_user.messages import VHOST_VRING_F_LOG, VringAddr
 
 if TYPE_CHECKING:
     from cdna.nic.virtio.device import VirtioDevice

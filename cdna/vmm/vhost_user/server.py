@@ -19,14 +19,14 @@ from cdna.abi import Protection
 from cdna.base.loop import Clock, Loop
 from cdna.errors import ConfigError, whole
 from cdna.nic.virtio.device import VirtioDevice
+from cdna.protocol.features import OFFERED, OFFERED_PROTOCOL, PAIRS, check_offer
+from cdna.protocol.vhost_user import ProtocolFeature
+from cdna.settings import ContextSettings
 from cdna.virtio import VirtioLimits
 from cdna.vmm.control_time import SHARE
-from cdna.vmm.settings import ContextSettings
 from cdna.vmm.vhost_user.endpoint import Connecting, Listening
-from cdna.vmm.vhost_user.features import OFFERED, OFFERED_PROTOCOL, PAIRS, check_offer
 from cdna.vmm.vhost_user.guest import VhostUserGuest
 from cdna.vmm.vhost_user.handlers import MIN_MTU
-from cdna.vmm.vhost_user.messages import ProtocolFeature
 
 if TYPE_CHECKING:
     from cdna.vmm.hypervisor import Hypervisor

@@ -7,7 +7,7 @@ thread on its own core. What is counted is what arrived, read at the start and a
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from cdna.cpu cimport cpu_relax, cycles, load_u64
-from cdna.guest_driver.synthetic cimport SyntheticGuest, offer, synthetic_t, take
+from cdna.guests.synthetic cimport SyntheticGuest, offer, synthetic_t, take
 from cdna.memory cimport SharedRegion
 from cdna.nic.wire cimport Wire, cycles_per_second
 

@@ -1,6 +1,6 @@
 """The baseline of namespace guests: each guest's tap joined to a tap on a kernel bridge, by one thread.
 
-What the pump (`cdna.guest_driver.pump`) and the NIC are to a CDNA guest, this loop and the kernel's bridge
+What the pump (`cdna.guests.pump`) and the NIC are to a CDNA guest, this loop and the kernel's bridge
 are to the guest of the baseline; everything else is the same. A frame is read from one tap and written to the
 other, with its virtio-net header, so that checksums stay undone and large segments uncut. Towards the guest
 datagrams of one flow are joined as the pump does; towards the bridge no backend does that. A tap never makes
@@ -18,7 +18,7 @@ from cdna.epoll cimport (
     precise_timers, spun_out, watch,
 )
 from cdna.nic.moderation cimport moderate, moderation_init
-from cdna.guest_driver.udp_gro cimport gro_join, gro_t, gro_write
+from cdna.guests.udp_gro cimport gro_join, gro_t, gro_write
 from cdna.memory cimport SharedRegion
 from cdna.nic.wire cimport cycles_per_second
 

@@ -3,7 +3,7 @@
 from libc.stdint cimport uint8_t
 
 from cdna.guest_driver.queues cimport Queues
-from cdna.vmm.hypercall cimport hypercall_reply_t
+from cdna.protocol.hypercall cimport hypercall_reply_t
 
 cdef struct remote_caller_t:    # who makes hypercalls by a socket
     int fd

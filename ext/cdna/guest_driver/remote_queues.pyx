@@ -1,6 +1,7 @@
 """A driver whose hypercalls are messages on a socket: the guest maps its own memory, page and rings only.
 
-A hypercall is one message and one reply (`cdna.vmm.hypercall`); the interpreter's lock is free meanwhile.
+A hypercall is one message and one reply (`cdna.protocol.hypercall`), and the interpreter's lock is free
+meanwhile.
 One thread at a time may use a driver.
 """
 # build: unfuzzed
@@ -17,7 +18,7 @@ from cdna.abi cimport PAGE_SIZE, REFUSED_CONTEXT, completion_t, context_page_t, 
 from cdna.checks cimport cdna_step
 from cdna.guest_driver.queues cimport Queues
 from cdna.uio cimport MSG_NOSIGNAL, iovec, msghdr, sendmsg
-from cdna.vmm.hypercall cimport (
+from cdna.protocol.hypercall cimport (
     HYPERCALL_ENQUEUE, HYPERCALL_MAP, HYPERCALL_REAP, HYPERCALL_UNMAP, hypercall_reply_t, hypercall_t,
 )
 

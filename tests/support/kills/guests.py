@@ -18,10 +18,10 @@ from cdna import ContextSettings, Machine, RemoteDriver
 from cdna.base.closing import Closing
 from cdna.base.units import PROTECTIONS
 from cdna.errors import CdnaError
-from cdna.guest_driver.driver import Driver
 from cdna.guest_driver.vhost_frontend import ALL_PACKED, SPLIT, AttachedGuest, attach
+from cdna.guests.driver import Driver
+from cdna.protocol.vhost_user import Request
 from cdna.vmm.vhost_user import VhostUserServer
-from cdna.vmm.vhost_user.messages import Request
 from tests.support.frames import frame, mac
 from tests.support.kills.nursery import Nursery
 from tests.support.kills.steps import NEVER, Board, Steps

@@ -17,8 +17,8 @@ from cdna import ContextSettings, Machine
 from cdna.base.closing import Closing
 from cdna.guest_driver.vhost_frontend import ALL_PACKED, SPLIT, AttachedGuest, attach
 from cdna.nic.loop import SleepingLoop
+from cdna.protocol.vhost_user import Request
 from cdna.vmm.vhost_user import VhostUserServer
-from cdna.vmm.vhost_user.messages import Request
 from tests.support.frames import frame
 from tests.support.kills.nursery import Nursery
 from tests.support.kills.steps import NEVER, Board, Points, Steps

@@ -7,9 +7,7 @@ import struct
 import pytest
 
 from cdna.guest_driver.vhost_frontend import SPLIT
-from cdna.virtio import Feature
-from cdna.vmm.vhost_user.handlers import RULES
-from cdna.vmm.vhost_user.messages import (
+from cdna.protocol.vhost_user import (
     CONFIG_HEAD,
     HEADER,
     INFLIGHT,
@@ -23,6 +21,8 @@ from cdna.vmm.vhost_user.messages import (
     VRING_STATE,
     Request,
 )
+from cdna.virtio import Feature
+from cdna.vmm.vhost_user.handlers import RULES
 from tests.support.vhost_host import check_traffic, until
 
 TOP = (1 << 64) - 1

@@ -12,8 +12,8 @@ import pytest
 from cdna import ContextSettings
 from cdna.errors import ConfigError, ResourceError
 from cdna.guest_driver.vhost_frontend import SPLIT, Frontend, attach
+from cdna.protocol.vhost_user import HEADER, U64, VERSION, Request
 from cdna.vmm.vhost_user import SUPPORTED, VhostUserServer
-from cdna.vmm.vhost_user.messages import HEADER, U64, VERSION, Request
 from tests.support.vhost_host import check_traffic, incoming, mac, until
 
 GET_FEATURES = HEADER.pack(Request.GET_FEATURES, VERSION, 0)

@@ -7,8 +7,8 @@ import pytest
 
 from cdna.guest_driver.vhost_frontend import SPLIT
 from cdna.nic.offload.flow_hash import HashType, hash_frame_rss
+from cdna.protocol.vhost_user import CONFIG_HEAD, Request
 from cdna.virtio import Feature
-from cdna.vmm.vhost_user.messages import CONFIG_HEAD, Request
 from cdna.vmm.vhost_user.net_control import NetCtrl
 from tests.support.control_driver import ELSE, ERR, GROUP, MQ, OK, RSS, ControlDriver, arrives, spread, table
 from tests.support.frames import BROADCAST, OUTSIDE, flows, frame

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from cdna.guest_driver.vhost_frontend import ALL_PACKED, LEGACY, SPLIT
+from cdna.protocol.vhost_user import INFLIGHT, Request
 from cdna.virtio import Feature
 from cdna.vmm.vhost_user import SUPPORTED
-from cdna.vmm.vhost_user.messages import INFLIGHT, Request
 from cdna.vmm.vhost_user.net_control import NetCtrl
 from tests.support.control_driver import CUTS, ERR, FORMATS, MQ, OK, RSS, ControlDriver, spread
 from tests.support.vhost_host import check_traffic, less, until

@@ -10,8 +10,8 @@ from scapy.packet import Raw
 
 from cdna.base.units import parse_mac
 from cdna.guest_driver.vhost_frontend import ALL_PACKED, LEGACY, MRG_RXBUF, SPLIT
+from cdna.protocol.vhost_user import Request
 from cdna.virtio import Feature
-from cdna.vmm.vhost_user.messages import Request
 from tests.support.frames import BROADCAST, OUTSIDE, flows, frame
 from tests.support.vhost_host import check_traffic, incoming, less, mac, outgoing, until
 

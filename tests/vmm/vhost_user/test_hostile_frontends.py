@@ -13,7 +13,7 @@ import pytest
 from cdna.abi import ContextState
 from cdna.guest_driver.vhost_frontend import ALL_PACKED, SPLIT
 from cdna.guest_driver.vrings import Buffer, PackedRing
-from cdna.vmm.vhost_user.messages import SINGLE_REGION, TABLE_HEAD, Inflight, Request
+from cdna.protocol.vhost_user import SINGLE_REGION, TABLE_HEAD, Inflight, Request
 from tests.support.frames import OUTSIDE, frame
 from tests.support.vhost_host import check_traffic, mac, until
 

@@ -9,9 +9,7 @@ import pytest
 
 from cdna.guest_driver.vhost_frontend import ALL_PACKED, SPLIT
 from cdna.guest_driver.vrings import SplitRing
-from cdna.virtio import Feature
-from cdna.vmm.vhost_user import OFFERED, OFFERED_PROTOCOL, SUPPORTED
-from cdna.vmm.vhost_user.messages import (
+from cdna.protocol.vhost_user import (
     CONFIG_HEAD,
     HEADER,
     INFLIGHT,
@@ -24,6 +22,8 @@ from cdna.vmm.vhost_user.messages import (
     ProtocolFeature,
     Request,
 )
+from cdna.virtio import Feature
+from cdna.vmm.vhost_user import OFFERED, OFFERED_PROTOCOL, SUPPORTED
 from tests.support.vhost_host import check_traffic, incoming, mac, outgoing, until
 
 ACK = 1 << ProtocolFeature.REPLY_ACK

@@ -7,8 +7,8 @@ import pytest
 
 from cdna.guest_driver.vhost_frontend import ALL_PACKED, SPLIT
 from cdna.guest_driver.vrings import GuestMemory
+from cdna.protocol.vhost_user import Request
 from cdna.virtio import Feature
-from cdna.vmm.vhost_user.messages import Request
 from tests.support.vhost_host import VhostHost, check_traffic, incoming, mac, outgoing
 
 PAGE = 4096

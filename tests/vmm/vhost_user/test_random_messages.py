@@ -7,8 +7,8 @@ import struct
 import pytest
 
 from cdna.guest_driver.vhost_frontend import ALL_PACKED, SPLIT, Frontend
+from cdna.protocol.vhost_user import VERSION, Request
 from cdna.vmm.vhost_user.handlers import RULES
-from cdna.vmm.vhost_user.messages import VERSION, Request
 from tests.support.vhost_host import check_traffic, until
 
 INTERESTING = (0, 1, 2, 7, 8, 15, 16, 63, 64, 256, 4095, 4096, 32768, 65535, 1 << 20, 8 << 20)

@@ -5,7 +5,7 @@ from cdna.compare.paths.cdna.guest import CdnaGuest
 from cdna.compare.plan import Case
 from cdna.compare.slice import Slice
 from cdna.guest_driver.queues import memory_needed
-from cdna.guest_driver.synthetic import SyntheticGuest
+from cdna.guests.synthetic import SyntheticGuest
 from cdna.machine import Machine
 from cdna.nic.generator import GeneratorWire
 from cdna.nic.null_wire import NullWire

@@ -1,5 +1,5 @@
 from cdna.compare.host import Host
-from cdna.guest_driver.synthetic import SyntheticGuest
+from cdna.guests.synthetic import SyntheticGuest
 from cdna.nic.generator import GeneratorWire
 
 class CdnaGuest:

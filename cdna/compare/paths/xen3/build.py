@@ -4,13 +4,13 @@ from cdna.compare.path import PEER, WINDOW, Scene, guest_mac
 from cdna.compare.paths.xen3.xen import XenBridge
 from cdna.compare.plan import Case
 from cdna.compare.slice import Slice
-from cdna.guest_driver.local import LocalQueues
 from cdna.guest_driver.queues import memory_needed
+from cdna.guests.local import LocalQueues
 from cdna.machine import Machine
 from cdna.nic.generator import GeneratorWire
 from cdna.nic.null_wire import NullWire
 from cdna.nic.traffic import Load
-from cdna.vmm.settings import ContextSettings
+from cdna.settings import ContextSettings
 
 RING = 1024  # descriptors of the driver domain's rings
 DRIVER_DOMAIN_MEMORY = 16 << 20  # bytes

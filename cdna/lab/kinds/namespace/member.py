@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from cdna.abi import ContextState
 from cdna.errors import ConfigError, ResourceError
-from cdna.guest_driver.driver import Driver
 from cdna.guest_driver.queues import memory_needed
+from cdna.guests.driver import Driver
 from cdna.lab.kinds.base import Member, Shared
 from cdna.lab.kinds.namespace import NamespacePlan
 from cdna.lab.namespace import Namespace
 
 if TYPE_CHECKING:
-    from cdna.guest_driver.pump import Pump
+    from cdna.guests.pump import Pump
     from cdna.vmm.hypervisor import Context
 
 # A buffer holds the largest frame that a namespace sends, so that one read of the tap is one descriptor.

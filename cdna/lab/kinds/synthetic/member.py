@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from cdna.base.units import parse_mac
 from cdna.errors import ConfigError
-from cdna.guest_driver.driver import Driver
 from cdna.guest_driver.queues import memory_needed
-from cdna.guest_driver.synthetic import SyntheticGuest
+from cdna.guests.driver import Driver
+from cdna.guests.synthetic import SyntheticGuest
 from cdna.lab.kinds.base import Member, Shared
 from cdna.lab.kinds.synthetic import SyntheticPlan
 from cdna.nic.traffic import Load

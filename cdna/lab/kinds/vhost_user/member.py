@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from cdna.errors import ConfigError
 from cdna.lab.kinds.base import Member, Shared
 from cdna.lab.kinds.vhost_user import VhostUserPlan
-from cdna.vmm.vhost_user.features import offer
+from cdna.protocol.features import offer
 
 if TYPE_CHECKING:
     from cdna.vmm.hypervisor import Context

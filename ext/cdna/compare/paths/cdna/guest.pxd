@@ -1,7 +1,7 @@
 """A CDNA guest as a domain of the host core."""
 
 from cdna.compare.host cimport Host, host_t
-from cdna.guest_driver.synthetic cimport SyntheticGuest, synthetic_t
+from cdna.guests.synthetic cimport SyntheticGuest, synthetic_t
 from cdna.memory cimport SharedRegion
 
 cdef struct cdna_guest_t:

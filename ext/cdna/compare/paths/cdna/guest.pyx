@@ -12,7 +12,7 @@ from cdna.compare.host cimport (
     stay_runnable,
 )
 from cdna.guest_driver.queues cimport tx_reclaim
-from cdna.guest_driver.synthetic cimport BATCH, SyntheticGuest, offer, synthetic_t, take
+from cdna.guests.synthetic cimport BATCH, SyntheticGuest, offer, synthetic_t, take
 from cdna.memory cimport SharedRegion
 from cdna.nic.generator cimport GeneratorWire
 from cdna.vmm cimport protection

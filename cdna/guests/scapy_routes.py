@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from scapy.config import conf
 
-from cdna.guest_driver.scapy_neighbours import link_local
+from cdna.guests.scapy_neighbours import link_local
 
 # Metrics: scapy's rule for the host's own addresses has 1, and the host's routes have 0 or more.
 NEAREST, OWN = -2, -1

@@ -26,8 +26,8 @@ from scapy.error import Scapy_Exception
 import cdna
 from cdna import abi
 from cdna.errors import ConfigError, ContextFault
-from cdna.guest_driver import shared_driver
-from cdna.guest_driver.scapy_socket import ScapySocket
+from cdna.guests import shared_driver
+from cdna.guests.scapy_socket import ScapySocket
 from tests.support.scapy_pair import (
     BOB_IP,
     KINDS,

@@ -13,20 +13,19 @@ from cdna.checks cimport (
     CHECK_MESSAGE_ENTRIES, CHECK_MESSAGE_HEAD, CHECK_MESSAGE_LENGTH, CHECK_MESSAGE_NO_ENTRIES,
     CHECK_MESSAGE_OP, CHECK_MESSAGE_RESERVED, CHECK_MESSAGE_RING, CHECK_REAP_OWNER, broken,
 )
+from cdna.protocol.hypercall cimport (
+    HYPERCALL_BATCH, HYPERCALL_ENQUEUE, HYPERCALL_MAP, HYPERCALL_STATUS, HYPERCALL_UNMAP,
+    hypercall_message_t, hypercall_reply_t, hypercall_t,
+)
 from cdna.vmm.protection cimport enqueue, iommu_map, iommu_unmap, reap, vmm_t
 from cdna.vmm.tables cimport Tables
+
+from cdna.protocol.hypercall import Hypercall, Malformed
 
 cdef extern from "<sys/socket.h>" nogil:
     int MSG_DONTWAIT, MSG_NOSIGNAL, MSG_TRUNC
     ssize_t recv(int fd, void *buf, size_t len, int flags)
     ssize_t send(int fd, const void *buf, size_t len, int flags)
-
-BATCH = HYPERCALL_BATCH
-
-
-class Malformed(Exception):
-    """A message that no driver would send: it ends the connection."""
-
 
 cdef inline size_t entry_bytes(uint32_t op) noexcept nogil:
     """Bytes that one entry takes in a message."""
@@ -42,7 +41,7 @@ cdef check_message(const hypercall_t *head, size_t length):
     if broken(CHECK_MESSAGE_HEAD, length < sizeof(hypercall_t)):
         raise Malformed(f"a hypercall of {length} bytes: the header alone has {sizeof(hypercall_t)}")
     if broken(CHECK_MESSAGE_OP, not HYPERCALL_ENQUEUE <= head.op <= HYPERCALL_STATUS):
-        raise Malformed(f"unknown hypercall {head.op}: see cdna.vmm.hypercall.Hypercall")
+        raise Malformed(f"unknown hypercall {head.op}: see cdna.protocol.hypercall.Hypercall")
     if broken(CHECK_MESSAGE_RESERVED, head.reserved != 0) or \
             broken(CHECK_MESSAGE_RING, head.ring and head.op != HYPERCALL_ENQUEUE):
         raise Malformed(f"{Hypercall(head.op).name} with reserved fields that are not 0")

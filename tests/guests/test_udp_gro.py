@@ -12,7 +12,7 @@ from scapy.packet import Raw
 
 from cdna.abi import VNET_HEADER_DTYPE, VnetFlag, VnetGso
 from cdna.nic.offload.buffers import internet_checksum
-from tests.guest_driver.test_pump import Lab, get, until
+from tests.guests.test_pump import Lab, get, until
 from tests.support.frames import mac
 
 HEADER = VNET_HEADER_DTYPE.itemsize

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from cdna.abi import CompletionFlag
 from cdna.base.units import PROTECTIONS
 from cdna.errors import ConfigError, Refused
-from cdna.guest_driver.driver import Driver
+from cdna.guests.driver import Driver
 from cdna.machine import Machine
 from cdna.nic.queue_wire import QueueWire
 from tests.support.frames import OUTSIDE, frame, mac, receive_all

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cdna.nic.packet_wire import PacketWire
-from tests.guest_driver.test_pump import HEADER, Lab
+from tests.guests.test_pump import HEADER, Lab
 from tests.support.frames import OUTSIDE, frame, mac
 from tests.support.namespace import host_end, in_namespace, make_veth
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cdna.base.descriptors import readable
 from cdna.errors import ConfigError, ContextFault
-from cdna.guest_driver.local import LocalQueues
+from cdna.guests.local import LocalQueues
 
 if TYPE_CHECKING:
     from cdna.vmm.hypervisor import Context

@@ -20,7 +20,6 @@ message names either. All fields are words of the host:
 from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t
 
 from cdna.abi cimport desc_t
-from cdna.vmm.tables cimport Tables
 
 cdef enum:
     HYPERCALL_BATCH = 256
@@ -31,12 +30,6 @@ cpdef enum Hypercall:
     HYPERCALL_UNMAP = 3
     HYPERCALL_REAP = 4
     HYPERCALL_STATUS = 5
-
-cpdef enum Served:              # what `HypercallBuffer.serve` did
-    SERVED_NOTHING = 0          # there was no message
-    SERVED_HYPERCALL = 1
-    SERVED_STATUS = 2           # the caller answers
-    SERVED_END = 3              # the guest has gone
 
 cdef struct hypercall_t:
     uint16_t op                 # Hypercall
@@ -53,8 +46,3 @@ cdef struct hypercall_reply_t:
 cdef struct hypercall_message_t:
     hypercall_t head
     desc_t entry[256]           # HYPERCALL_BATCH; page numbers lie in the same bytes
-
-cdef class HypercallBuffer:
-    cdef hypercall_message_t _message
-    cdef Tables _tables
-    cdef int _dispatch(self, uint32_t domain, uint32_t context) noexcept nogil

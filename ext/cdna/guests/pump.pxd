@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint32_t
 
-from cdna.guest_driver.tap_port cimport port_t
+from cdna.guests.tap_port cimport port_t
 from cdna.nic.loop cimport driver_in_loop_t
 
 cdef struct pump_t:

@@ -33,9 +33,9 @@ from scapy.automaton import ATMT
 from scapy.error import Scapy_Exception
 
 from cdna.errors import ConfigError, ResourceError
-from cdna.guest_driver import shared_driver
-from cdna.guest_driver.scapy_neighbours import link_local
-from cdna.guest_driver.scapy_socket import ScapyL3Socket, ScapySocket
+from cdna.guests import shared_driver
+from cdna.guests.scapy_neighbours import link_local
+from cdna.guests.scapy_socket import ScapyL3Socket, ScapySocket
 from tests.support.scapy_pair import (
     ALICE_IP,
     BOB_IP,
@@ -273,7 +273,7 @@ def test_what_is_not_near_goes_to_the_gateway(stepped):
 
 
 def test_layer_3_without_an_answer_or_without_ip(stepped, monkeypatch):
-    monkeypatch.setattr("cdna.guest_driver.scapy_neighbours.ASK_FOR", 0.05)
+    monkeypatch.setattr("cdna.guests.scapy_neighbours.ASK_FOR", 0.05)
     with stepped.alice.l3 as l3:
         with pytest.raises(Scapy_Exception, match=r"nobody answers for 10\.9\.0\.77"):
             l3.send(IP(dst="10.9.0.77") / UDP())

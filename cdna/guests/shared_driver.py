@@ -24,9 +24,9 @@ from collections.abc import Callable
 from weakref import WeakValueDictionary
 
 from cdna.errors import ConfigError, ContextFault, ResourceError
-from cdna.guest_driver import stepping
-from cdna.guest_driver.driver import Driver
 from cdna.guest_driver.remote import RemoteDriver
+from cdna.guests import stepping
+from cdna.guests.driver import Driver
 
 BATCH = 64  # frames taken from the ring at a time
 INBOX = 4096  # frames that wait for a reader beside others

@@ -19,8 +19,8 @@ from cdna.abi import DescFlag, Mailbox, Refusal, Ring
 from cdna.base.units import parse_mac
 from cdna.errors import Refused
 from cdna.machine import Machine
+from cdna.settings import ContextSettings, Settings
 from cdna.vmm.hypervisor import Context, Guest
-from cdna.vmm.settings import ContextSettings, Settings
 
 EOP = DescFlag.DESC_F_EOP
 TX, RX = Ring.RING_TX, Ring.RING_RX

@@ -15,8 +15,8 @@ from scapy.utils6 import in6_getnsma, in6_getnsmac, inet_ntop, inet_pton
 from cdna.base.units import parse_mac
 
 if TYPE_CHECKING:
-    from cdna.guest_driver.scapy_socket import ScapySocket
-    from cdna.guest_driver.shared_driver import SharedDriver
+    from cdna.guests.scapy_socket import ScapySocket
+    from cdna.guests.shared_driver import SharedDriver
 
 ASK_FOR = 2.0  # seconds until nobody is assumed to have an address
 EVERYBODY = "ff:ff:ff:ff:ff:ff"
@@ -71,7 +71,7 @@ def _multicast(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
 
 
 def _ask_v4(sock: ScapySocket, address: str) -> str:
-    from cdna.guest_driver.scapy_socket import ScapySocket
+    from cdna.guests.scapy_socket import ScapySocket
 
     with ScapySocket(sock.shared, ip=sock.ip or "0.0.0.0") as link:
         answer = link.sr1(Ether(dst=EVERYBODY) / ARP(pdst=address), timeout=ASK_FOR, verbose=0)
@@ -80,7 +80,7 @@ def _ask_v4(sock: ScapySocket, address: str) -> str:
 
 def _ask_v6(sock: ScapySocket, address: str) -> str:
     """Asks from the guest's link-local address (RFC 4861 section 7.2)."""
-    from cdna.guest_driver.scapy_socket import ScapySocket
+    from cdna.guests.scapy_socket import ScapySocket
 
     solicited = in6_getnsma(inet_pton(10, address))
     question = (

@@ -17,7 +17,7 @@ from cdna.abi cimport CONTEXT_RUNNING
 from cdna.cpu cimport load_u32, store_u32
 from cdna.epoll cimport EPOLLET, EPOLLIN
 from cdna.guest_driver.queues cimport Queues
-from cdna.guest_driver.tap_port cimport MIN_BUFFER, from_tap, port_t, to_tap
+from cdna.guests.tap_port cimport MIN_BUFFER, from_tap, port_t, to_tap
 from cdna.nic.loop cimport SleepingLoop, driver_in_loop_t
 
 from cdna.errors import ConfigError

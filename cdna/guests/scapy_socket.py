@@ -25,10 +25,10 @@ from scapy.packet import Packet, raw
 from scapy.supersocket import SuperSocket
 from scapy.utils import EDecimal
 
-from cdna.guest_driver.driver import Driver
 from cdna.guest_driver.remote import RemoteDriver
-from cdna.guest_driver.scapy_neighbours import EVERYBODY, link_local, next_hop, resolve
-from cdna.guest_driver.shared_driver import SharedDriver
+from cdna.guests.driver import Driver
+from cdna.guests.scapy_neighbours import EVERYBODY, link_local, next_hop, resolve
+from cdna.guests.shared_driver import SharedDriver
 
 GLANCE = 0.1  # seconds between two looks at a socket that sleeps: it may have been closed meanwhile
 STEP_EVERY = 0.01  # seconds, where the machine moves by looking: its wire may have received something

@@ -17,7 +17,7 @@ from cdna.guest_driver.queues cimport (
     announce, buffer_at, buffer_maddr, driver_t, give_free, post, room, rx_ready, rx_refill, rx_take,
     take_free, tx_reclaim,
 )
-from cdna.guest_driver.udp_gro cimport gro_join, gro_t, gro_write
+from cdna.guests.udp_gro cimport gro_join, gro_t, gro_write
 from cdna.nic.offload.vnet cimport carried
 from cdna.uio cimport iovec, writev
 

@@ -10,7 +10,7 @@ import pytest
 
 import cdna
 from cdna.abi import DESC_DTYPE, VNET_HEADER_DTYPE, Ring, VnetFlag, VnetGso
-from cdna.guest_driver.pump import Pump
+from cdna.guests.pump import Pump
 from cdna.nic.loop import SleepingLoop
 from tests.support.frames import OUTSIDE, frame, mac
 from tests.support.tcp import large_segment

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from enum import IntEnum
 
 from cdna.errors import ConfigError
+from cdna.protocol.vhost_user import ProtocolFeature
 from cdna.virtio import Feature
-from cdna.vmm.vhost_user.messages import ProtocolFeature
 
 
 def mask(bits: Iterable[int]) -> int:

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Unpack
 from cdna import abi
 from cdna.base.units import parse_mac
 from cdna.errors import ConfigError
-from cdna.guest_driver.hostile import EOP, PRODUCER, RX, TX, Desc, Hostile, HostileSettings
+from cdna.guests.hostile import EOP, PRODUCER, RX, TX, Desc, Hostile, HostileSettings
 
 if TYPE_CHECKING:
+    from cdna.faults import FaultReport
     from cdna.machine import Machine
-    from cdna.vmm.faults import FaultReport
 
 EVERYBODY = b"\xff" * 6
 NOBODY = bytes.fromhex("02fdfdfdfdfd")  # no guest's: frames to it leave by the wire

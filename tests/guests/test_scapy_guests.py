@@ -38,7 +38,7 @@ from scapy.layers import inet, inet6, l2
 
 import cdna
 from cdna.errors import ConfigError
-from cdna.guest_driver import scapy_neighbours
+from cdna.guests import scapy_neighbours
 
 EVERYBODY = "ff:ff:ff:ff:ff:ff"
 QUIET = {"verbose": 0, "timeout": 20}

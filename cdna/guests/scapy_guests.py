@@ -22,11 +22,11 @@ from scapy.interfaces import InterfaceProvider, NetworkInterface
 from cdna.base.closing import Closing
 from cdna.errors import ConfigError, known, whole
 from cdna.guest_driver.queues import memory_needed
-from cdna.guest_driver.scapy_routes import End, add_routes, remove_routes
-from cdna.guest_driver.scapy_socket import ScapyL3Socket, ScapySocket
-from cdna.guest_driver.shared_driver import SharedDriver
+from cdna.guests.scapy_routes import End, add_routes, remove_routes
+from cdna.guests.scapy_socket import ScapyL3Socket, ScapySocket
+from cdna.guests.shared_driver import SharedDriver
 from cdna.machine import BUFFER_SIZES, LARGEST_MEMORY, GuestSettings, Machine
-from cdna.vmm.settings import ContextSettings, Settings
+from cdna.settings import ContextSettings, Settings
 
 NETWORK = "10.0.0.0/24"
 _FIRST_INDEX = 1 << 20  # of scapy's interfaces; the kernel's are far below

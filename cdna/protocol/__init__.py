@@ -1,0 +1,1 @@
+"""What guests and the VMM say to each other, beside the words of shared memory (abi, virtio)."""
