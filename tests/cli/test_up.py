@@ -1,6 +1,5 @@
 """`cdna up`, `exec` and `ctl` as a user runs them: processes, signals, files, and what is left behind."""
 
-import gc
 import hashlib
 import json
 import os
@@ -17,6 +16,7 @@ import pytest
 
 from tests.cli.conftest import Cdna
 from tests.support.lab import CDNA, Up, needs_namespaces, run, unique, user_namespaces_work, wait_for
+from tests.support.open_files import open_files
 
 TOTALS = {"guest", "tx_frames", "tx_bytes", "rx_frames", "rx_bytes", "drops", "faults", "interrupts"}
 
@@ -380,13 +380,12 @@ def test_nonsense(cdna: Cdna, tmp_path: Path, argv: tuple[str, ...], said: str) 
     ],
 )
 def test_wires_that_cannot_be(cdna: Cdna, tmp_path: Path, wire: str, said: str) -> None:
-    fds = len(os.listdir("/proc/self/fd"))
+    fds = open_files()
     ended = cdna("up", "--socket", str(tmp_path / "lab.sock"), "--guests", "1", "--wire", wire)
     assert (ended.status, len(ended.err.splitlines())) == (2, 1)
     assert said in ended.err
     assert list(tmp_path.iterdir()) == []
-    gc.collect()  # what the error's frames still held
-    assert len(os.listdir("/proc/self/fd")) == fds
+    assert open_files() == fds
 
 
 @pytest.mark.parametrize("command", [("ctl", "list"), ("ctl", "stats"), ("exec", "g1", "--", "true")])

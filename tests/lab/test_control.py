@@ -26,6 +26,7 @@ from cdna.lab.control import (
     make_directory,
 )
 from tests.support.lab import wait_for
+from tests.support.open_files import open_files
 
 
 class Handlers:
@@ -103,11 +104,11 @@ def test_descriptors_both_ways(server: ControlServer, handlers: Handlers) -> Non
         _, (fd,) = client.call("pipe")
         os.write(handlers.write_fd, b"hello")
         assert os.read(fd, 5) == b"hello"
-        before = len(os.listdir("/proc/self/fd"))
+        before = open_files()
         reply, _ = client.call("echo", send_fds=(fd, fd))
         assert reply["received"] == 2
         client.call("echo")  # the request before is done with when this one is answered
-        assert len(os.listdir("/proc/self/fd")) == before  # the lab has closed its own
+        assert open_files() == before  # the lab has closed its own
         os.close(fd)
 
 

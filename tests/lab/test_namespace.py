@@ -9,6 +9,7 @@ import pytest
 from cdna.errors import ResourceError
 from cdna.lab.namespace import GSO_LIMITS, Namespace
 from tests.support.lab import needs_namespaces
+from tests.support.open_files import open_files
 
 pytestmark = needs_namespaces
 
@@ -44,18 +45,18 @@ def test_this_process_stays_where_it_was() -> None:
 def test_nothing_is_mounted_and_no_descriptor_stays() -> None:
     Namespace(MAC, ADDRESSES).close()
     mounts = Path("/proc/self/mounts")
-    fds, mounted = os.listdir("/proc/self/fd"), mounts.read_text()
+    fds, mounted = open_files(), mounts.read_text()
     namespace = Namespace(MAC, ADDRESSES)
     assert mounts.read_text() == mounted
     namespace.close()
     namespace.close()
-    assert len(os.listdir("/proc/self/fd")) == len(fds)
+    assert open_files() == fds
 
 
 def test_what_the_kernel_refuses_is_one_line_and_leaves_nothing() -> None:
-    fds = len(os.listdir("/proc/self/fd"))
+    fds = open_files()
     with pytest.raises(ResourceError, match=r"default route by 10.99.0.1"):
         Namespace(MAC, ADDRESSES, gateways=[ip_address("10.99.0.1")])
     with pytest.raises(ResourceError, match=r"eth0 with address 10.77.0.1/24: file exists"):
         Namespace(MAC, [ADDRESSES[0], ADDRESSES[0]])
-    assert len(os.listdir("/proc/self/fd")) == fds
+    assert open_files() == fds

@@ -1,6 +1,5 @@
 """`Machine.capture`: what the contexts sent, received and lost, in a file, named after their guests."""
 
-import os
 import resource
 
 import pytest
@@ -9,6 +8,7 @@ from cdna.errors import ConfigError, ResourceError
 from cdna.machine import Machine
 from cdna.nic.queue_wire import QueueWire
 from tests.support.frames import BROADCAST, OUTSIDE, Neighbours, frame, mac, receive_all, vlan_tag
+from tests.support.open_files import open_files
 from tests.support.pcapng import read_pcapng
 
 
@@ -177,7 +177,7 @@ def test_snapshot_length(machine, tmp_path):
 def test_nothing_stays_behind(machine, tmp_path):
     """Neither on the NIC nor in the process, also where a capture cannot start."""
     neighbours = Neighbours(machine)
-    open_before = len(os.listdir("/proc/self/fd"))
+    open_before = open_files()
     for wrong in ("nobody", [], ["alice", 3], 7, "alice.1", "1.5"):
         with pytest.raises(ConfigError, match=r"capture|contexts"):
             machine.capture(tmp_path / "x", wrong)
@@ -188,7 +188,7 @@ def test_nothing_stays_behind(machine, tmp_path):
         machine.capture(tmp_path / "no" / "x")
     with machine.capture(tmp_path / "x"):
         neighbours.check(1)
-    assert len(os.listdir("/proc/self/fd")) == open_before
+    assert open_files() == open_before
     neighbours.check()
 
 
