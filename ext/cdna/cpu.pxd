@@ -27,6 +27,7 @@ cdef extern from "cpu.h" nogil:
     uint64_t cycles()
     void cpu_relax()
     uint64_t monotonic_ns()
+    uint64_t thread_ns()
     uint64_t realtime_ns()
     void null_system_call()
     void futex_wait(uint32_t *word, uint32_t while_it_is)

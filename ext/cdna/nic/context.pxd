@@ -59,6 +59,12 @@ cdef struct ring_t:
     uint32_t seq_mask           # modulus - 1; the modulus is at least twice the ring
     completion_t *completion    # receive only
 
+# Cycles of the NIC's core that were spent for a context: see account.pxd.
+cdef struct account_t:
+    uint64_t tx                 # its turns, and what its frames caused at their receivers
+    uint64_t rx                 # what its own receive rings cost beyond a buffer of one piece
+    uint64_t signal             # interrupts
+
 cdef struct context_t:
     uint32_t index
     uint32_t state              # ContextState
@@ -84,7 +90,8 @@ cdef struct context_t:
     uint64_t *io_page           # I/O page table, or NULL; index: I/O address >> PAGE_SHIFT
     uint32_t io_pages
     uint32_t weight
-    int64_t deficit             # bytes that it may still send in this turn (deficit round robin)
+    int64_t deficit             # what is left of its turn: cycles, or bytes (schedule.pxd); below 0: a debt
+    account_t time
     double tokens               # bytes that the rate limit allows now
     double tokens_per_cycle
     double tokens_max

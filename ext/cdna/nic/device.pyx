@@ -16,6 +16,7 @@ from cdna.abi cimport (
 )
 from cdna.cpu cimport load_u32, swap_u32
 from cdna.memory cimport Memory, SharedRegion
+from cdna.nic.account cimport QUANTUM_NS, ROUND_NS, SUSPECT_NS, count_bytes
 from cdna.nic.context cimport (
     MEMORY_GUEST_TABLE, NO_LIMIT, RINGS_NATIVE, RINGS_NONE, RINGS_VIRTIO, context_t, memory_of, progress_t,
     ring_t, stats_t,
@@ -88,6 +89,11 @@ cdef class Nic(EngineThread):
         nic.irq.event_fd = -1
         nic.wake_fd = -1
         nic.epoll_fd = -1
+        nic.cycles_per_ns = cycles_per_second() * 1e-9
+        nic.quantum = <uint64_t>(QUANTUM_NS * nic.cycles_per_ns)
+        nic.round_limit = <uint64_t>(ROUND_NS * nic.cycles_per_ns)
+        nic.suspect = <uint64_t>(SUSPECT_NS * nic.cycles_per_ns)
+        count_bytes(nic)
         self.set_learning(LEARN_AGE, LEARN_HOLD)
 
     def _allocate(self):
@@ -96,7 +102,7 @@ cdef class Nic(EngineThread):
             macs *= 2
         cdef size_t vectors = <size_t>VECTORS * words * 8
         self._state = SharedRegion(
-            sizeof(nic_t) + n * (sizeof(context_t) + sizeof(progress_t)) + 10 * (words * 8 + 64)
+            sizeof(nic_t) + n * (sizeof(context_t) + sizeof(progress_t)) + 11 * (words * 8 + 64)
             + 2 * macs * sizeof(mac_entry_t)
             + sizeof(irq_ring_t) + vectors + sizeof(segmentation_t) + 65536)
         cdef _Layout part = _Layout()
@@ -117,6 +123,7 @@ cdef class Nic(EngineThread):
         nic.running = <uint64_t *>part.take(words * 8)
         nic.virtio = <uint64_t *>part.take(words * 8)
         nic.virtio_used = <uint64_t *>part.take(words * 8)
+        nic.debtors = <uint64_t *>part.take(words * 8)
         nic.mac_table = <mac_entry_t *>part.take(macs * sizeof(mac_entry_t))
         nic.own_table = <mac_entry_t *>part.take(macs * sizeof(mac_entry_t))
         nic.mac_mask = macs - 1

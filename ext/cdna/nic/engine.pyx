@@ -4,10 +4,11 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from cdna.cpu cimport cpu_relax, cycles, load_u32, sched_yield, store_u32, store_u64
+from cdna.nic.account cimport begin_time, count_bytes, since_mark
 from cdna.nic.doorbell cimport doorbells
 from cdna.nic.interrupt cimport interrupts
 from cdna.nic.receive cimport receive
-from cdna.nic.schedule cimport transmit
+from cdna.nic.schedule cimport pay_off, transmit
 from cdna.nic.state cimport nic_t
 
 cdef enum:
@@ -18,12 +19,19 @@ cdef enum:
 cdef int engine_poll(nic_t *nic, int budget) noexcept nogil:
     cdef uint64_t now = cycles()
     cdef int n
-    nic.now = now
+    nic.now = nic.mark = now
+    nic.over = 0
     store_u64(&nic.epoch, nic.epoch + 1)
     doorbells(nic)
+    nic.other_cycles += since_mark(nic)
     n = transmit(nic, budget, now)
     n += receive(nic, budget)
     interrupts(nic, now)
+    nic.other_cycles += since_mark(nic)
+    if nic.mark - now > nic.worst_round:
+        nic.worst_round = nic.mark - now
+    if nic.timed:
+        pay_off(nic, nic.mark - now)
     store_u64(&nic.epoch, nic.epoch + 1)
     nic.rounds += 1
     nic.frames += n
@@ -32,6 +40,7 @@ cdef int engine_poll(nic_t *nic, int budget) noexcept nogil:
 
 cdef void engine_run(nic_t *nic) noexcept nogil:
     cdef uint32_t idle = 0
+    begin_time(nic)
     store_u32(&nic.alive, 1)
     while not load_u32(&nic.stop):
         if stood_still(nic):
@@ -45,3 +54,4 @@ cdef void engine_run(nic_t *nic) noexcept nogil:
             sched_yield()
             idle = 0
     store_u32(&nic.alive, 0)
+    count_bytes(nic)

@@ -12,6 +12,7 @@ from cdna.epoll cimport (
     EPOLL_CLOEXEC, EPOLL_CTL_DEL, EPOLLIN, epoll_create1, epoll_ctl, epoll_event, epoll_wait, precise_timers,
     spun_out, watch,
 )
+from cdna.nic.account cimport begin_time, count_bytes
 from cdna.nic.context cimport RINGS_VIRTIO
 from cdna.nic.device cimport Nic
 from cdna.nic.engine cimport engine_poll, paused_until_resumed, stood_still
@@ -127,6 +128,7 @@ cdef void loop_run(loop_t *loop) noexcept nogil:
     cdef uint64_t idle_since = 0
     cdef int moved
     precise_timers()
+    begin_time(nic)
     store_u32(&nic.alive, 1)
     while not load_u32(&nic.stop):
         if stood_still(nic):
@@ -140,6 +142,7 @@ cdef void loop_run(loop_t *loop) noexcept nogil:
             sleep_until_woken(loop)
             idle_since = cycles()
     store_u32(&nic.alive, 0)
+    count_bytes(nic)
 
 
 cdef class SleepingLoop:

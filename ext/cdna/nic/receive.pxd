@@ -4,6 +4,7 @@ from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcpy, memset
 
 from cdna.abi cimport COMPLETION_F_CSUM_OK, MAX_FRAME, MIN_FRAME, offload_t
+from cdna.nic.account cimport charge_payer
 from cdna.nic.context cimport RINGS_VIRTIO, context_t
 from cdna.nic.demux cimport MULTICAST_BIT, admits, find_in, find_mac, header_t, parse_header
 from cdna.nic.frame cimport frame_t, piece_t
@@ -132,9 +133,11 @@ cdef inline int receive(nic_t *nic, int budget) noexcept nogil:
     cdef int i, n
     if nic.wire.rx == NULL:
         return 0
+    nic.payer = NULL
     n = nic.wire.rx(nic.wire, frame, budget if budget < 32 else 32)
     for i in range(n):
         nic.wire.rx_frames += 1
         nic.wire.rx_bytes += frame[i].len
         receive_one(nic, &frame[i])
+    charge_payer(nic)
     return n

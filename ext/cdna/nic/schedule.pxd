@@ -1,22 +1,22 @@
 """The scheduler: whose turn it is to send, and for how long.
 
-Contexts take turns by deficit round robin (Shreedhar and Varghese, SIGCOMM 1995): a turn is worth
-`weight` quanta of bytes. A rate limit is a token bucket that skips turns.
+Contexts take turns by deficit round robin (Shreedhar and Varghese, SIGCOMM 1995): a turn is worth `weight`
+quanta. Where the engine runs, a quantum is time, so that no frame is cheap for who sends it and dear for who
+waits; in a NIC that is stepped it is bytes, which no clock changes. Who took more than its turn pays it off
+before the next. A rate limit is a token bucket that skips turns.
 """
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from cdna.cpu cimport lowest_bit
+from cdna.nic.account cimport charge, charge_payer, quantum
+from cdna.nic.bits cimport clear_bit
 from cdna.nic.context cimport RINGS_VIRTIO, context_t
 from cdna.nic.native.tx cimport native_turn
 from cdna.nic.offload.perform cimport segment
 from cdna.nic.state cimport nic_t
 from cdna.nic.virtio.tx cimport virtio_turn
 from cdna.nic.wire_queue cimport flush_wire
-
-cdef enum:
-    QUANTUM = 16384             # bytes of one turn at weight 1
-
 
 cdef inline void refill_tokens(context_t *context, uint64_t now) noexcept nogil:
     context.tokens += (now - context.tokens_at) * context.tokens_per_cycle
@@ -27,11 +27,39 @@ cdef inline void refill_tokens(context_t *context, uint64_t now) noexcept nogil:
 
 cdef inline int turn(nic_t *nic, context_t *context, int budget, bint *stuck) noexcept nogil:
     """Gives a context its turn on its rings. Returns frames sent. `stuck`: the wire has no room."""
+    cdef int n
     if context.deficit <= 0:
-        context.deficit += <int>QUANTUM * <int>context.weight
+        context.deficit += quantum(nic, context)
+        if context.deficit <= 0:
+            return 0
+    nic.payer = context
     if context.rings == RINGS_VIRTIO:
-        return virtio_turn(nic, context, budget, stuck)
-    return native_turn(nic, context, budget, stuck)
+        n = virtio_turn(nic, context, budget, stuck)
+    else:
+        n = native_turn(nic, context, budget, stuck)
+    charge(nic, context, &context.time.tx)
+    return n
+
+
+cdef inline void pay_off(nic_t *nic, uint64_t passed) noexcept nogil:
+    """The end of a round: contexts in debt that do not wait for a turn get what it would be worth.
+
+    At most as much as has passed, so that time which others want is not had twice.
+    """
+    cdef uint32_t word
+    cdef uint64_t bits
+    cdef int64_t worth
+    cdef context_t *context
+    for word in range(nic.words):
+        bits = nic.debtors[word] & ~nic.tx_active[word]
+        while bits:
+            context = &nic.context[word * 64 + lowest_bit(bits)]
+            bits &= bits - 1
+            worth = quantum(nic, context)
+            context.deficit += worth if worth < <int64_t>passed else <int64_t>passed
+            if context.deficit >= 0:
+                context.deficit = 0
+                clear_bit(nic.debtors, context.index)
 
 
 cdef inline uint32_t next_active(const nic_t *nic, uint32_t start) noexcept nogil:
@@ -57,8 +85,10 @@ cdef inline int transmit(nic_t *nic, int budget, uint64_t now) noexcept nogil:
     cdef context_t *context
     flush_wire(nic)
     if nic.tso_context != NULL:
+        nic.payer = nic.tso_context
         segment(nic, nic.tso_context)
-    while n < budget:
+        charge_payer(nic)
+    while n < budget and not nic.over:
         at = next_active(nic, at)
         if at == nic.contexts:
             if wrapped:
@@ -78,7 +108,7 @@ cdef inline int transmit(nic_t *nic, int budget, uint64_t now) noexcept nogil:
         n += turn(nic, context, budget - n, &stuck)
         if stuck and first_stuck == nic.contexts:
             first_stuck = at            # the others still reach each other; this one is first next time
-        if n < budget or context.deficit <= 0:  # its turn is over; otherwise it goes on in the next round
+        if (n < budget and not nic.over) or context.deficit <= 0:   # otherwise its turn goes on in the next round
             at += 1
     if first_stuck != nic.contexts:
         at = first_stuck

@@ -51,6 +51,7 @@ cdef inline void end_serving(nic_t *nic, context_t *context) noexcept nogil:
     clear_bit(nic.enabled, context.index)
     clear_bit(nic.virtio, context.index)
     clear_bit(nic.virtio_used, context.index)
+    clear_bit(nic.debtors, context.index)
 
 
 cdef inline void stop_context(nic_t *nic, context_t *context, uint32_t fault, uint32_t ring, uint32_t index,

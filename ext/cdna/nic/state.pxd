@@ -49,6 +49,23 @@ cdef struct nic_t:
     uint64_t learn_age          # cycles after which an address that was silent is forgotten
     uint64_t learn_hold         # cycles of silence after which it may be learned elsewhere
     uint64_t now                # cycle count at the beginning of the round
+    # Time: see account.pxd.
+    uint64_t mark               # cycle count up to which time was charged
+    context_t *payer            # whose turn it is; NULL: the wire's
+    uint32_t timed              # 1: turns are worth time; 0: bytes, in a NIC that is stepped
+    uint32_t by_bytes           # a mask for the same: 0, or all bits
+    uint32_t settle             # 1: charge before the next frame
+    uint32_t over               # 1: this round begins no other frame
+    uint64_t quantum            # cycles of a turn at weight 1
+    uint64_t round_limit        # cycles
+    uint64_t suspect            # cycles of a charge that may hide time of other threads
+    double cycles_per_ns
+    uint64_t own_ns             # the thread's own clock when it was last looked at, and the mark then
+    uint64_t own_mark
+    uint64_t *debtors           # contexts with a deficit below 0
+    uint64_t wire_cycles        # spent for frames from the wire
+    uint64_t other_cycles       # doorbells, link, accounts
+    uint64_t worst_round        # cycles
     wire_t *wire
     irq_ring_t *irq
     uint64_t irq_looked         # cycle count when held-back completions were last looked at

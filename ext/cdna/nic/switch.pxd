@@ -133,6 +133,7 @@ cdef inline uint32_t flood(nic_t *nic, const context_t *sender, const header_t *
             if wanted:
                 matched[0] = True
                 n += deliver_tagged(nic, context, header, piece, len, flags, NULL)
+                nic.settle = 1
     return n
 
 
@@ -254,7 +255,7 @@ cdef inline int forward(nic_t *nic, context_t *context, header_t *header, const 
         capture(nic.capture, context.index, CAPTURE_OUT, outcome, piece, len)
     context.stats.tx_frames += 1
     context.stats.tx_bytes += len
-    context.deficit -= len
+    context.deficit -= len & nic.by_bytes
     if context.rate_limited:
         context.tokens -= len
     return DONE

@@ -16,6 +16,7 @@ from cdna.abi cimport (
 )
 from cdna.checks cimport CHECK_TX_LONG, CHECK_TX_SHORT, CHECK_TX_VNET_LONG, CHECK_TX_VNET_SHORT, broken
 from cdna.cpu cimport prefetch_read
+from cdna.nic.account cimport charge
 from cdna.nic.bits cimport clear_bit
 from cdna.nic.context cimport MEMORY_IO_TABLE, context_t, ring_t
 from cdna.nic.demux cimport header_t, parse_header
@@ -33,6 +34,7 @@ cdef enum:
     AHEAD = 16                  # descriptors whose frames are prefetched
     DESC_AHEAD = 32             # descriptors that are themselves prefetched
     HEADER_COPY = 64            # bytes of a frame that the NIC reads before it decides
+    CHARGE_EVERY = 16           # frames of a turn
 
 
 # --- one frame ---------------------------------------------------------------------------------------------
@@ -151,7 +153,7 @@ cdef inline int native_turn(nic_t *nic, context_t *context, int budget, bint *st
     """Sends for one context until its deficit, its ring or the budget ends. `stuck`: the wire has no room."""
     cdef int n = 0, done = DONE
     cdef bint simple = context.memory != MEMORY_IO_TABLE
-    while n < budget and context.deficit > 0 and posted(&context.tx) and \
+    while n < budget and context.deficit > 0 and not nic.over and posted(&context.tx) and \
             (not context.rate_limited or context.tokens > 0):
         if simple:
             prefetch_ahead(nic, &context.tx)
@@ -159,9 +161,12 @@ cdef inline int native_turn(nic_t *nic, context_t *context, int budget, bint *st
         if done != DONE or nic.tso_context == context:
             break
         n += 1
+        if nic.settle or (nic.timed and n & (CHARGE_EVERY - 1) == 0):
+            charge(nic, context, &context.time.tx)
     if context.state != CONTEXT_RUNNING or not posted(&context.tx):
         clear_bit(nic.tx_active, context.index)
-        context.deficit = 0
+        if context.deficit > 0 or not nic.timed:
+            context.deficit = 0
     elif done == WAIT:
         if wire_has_room(nic) and nic.tso_context == NULL:  # the rest is missing: its doorbell comes
             clear_bit(nic.tx_active, context.index)

@@ -11,6 +11,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from cdna.abi cimport CONTEXT_FAULTED, CONTEXT_RUNNING, FAULT_MEMORY_GONE
 from cdna.cpu cimport load_u32, lowest_bit
 from cdna.eventfd cimport signal_eventfd
+from cdna.nic.account cimport charge
 from cdna.nic.bits cimport clear_bit, set_bit
 from cdna.nic.context cimport context_t
 from cdna.nic.serving cimport stop_context
@@ -106,6 +107,7 @@ cdef inline void virtio_interrupts(nic_t *nic, uint64_t now) noexcept nogil:
             bits &= bits - 1
             if not signal_used(context, now):
                 clear_bit(nic.virtio_used, context.index)
+            charge(nic, context, &context.time.signal)
 
 
 cdef inline bint ask_all_for_kicks(nic_t *nic, bint wanted) noexcept nogil:

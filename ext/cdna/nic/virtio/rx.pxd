@@ -15,6 +15,7 @@ from cdna.checks cimport (
     CHECK_MERGED_MANY, broken,
 )
 from cdna.cpu cimport copy_bytes, load_u16, prefetch_read, prefetch_write
+from cdna.nic.account cimport charge, charge_payer, in_debt
 from cdna.nic.bits cimport set_bit
 from cdna.nic.context cimport context_t
 from cdna.nic.frame cimport MAX_PIECES, piece_t
@@ -219,6 +220,16 @@ cdef inline bint rx_merged(nic_t *nic, context_t *context, virtqueue_t *q, const
     return True
 
 
+cdef inline bint rx_slow(nic_t *nic, context_t *context, virtqueue_t *q, const piece_t *piece,
+                         uint32_t len, uint32_t flags, const offload_t *offload) noexcept nogil:
+    """`rx_merged`, at the receiver's cost: it has posted what has to be walked."""
+    cdef bint done
+    charge_payer(nic)
+    done = rx_merged(nic, context, q, piece, len, flags, offload)
+    charge(nic, context, &context.time.rx)
+    return done
+
+
 cdef inline bint rx_split(nic_t *nic, context_t *context, virtqueue_t *q, const piece_t *piece,
                           uint32_t len, uint32_t flags, const offload_t *offload) noexcept nogil:
     cdef vring_desc_t desc
@@ -235,7 +246,7 @@ cdef inline bint rx_split(nic_t *nic, context_t *context, virtqueue_t *q, const 
             take(q, 1)
             use(q, head, len + context.virtio.header, 1)
             return True
-    return rx_merged(nic, context, q, piece, len, flags, offload)
+    return rx_slow(nic, context, q, piece, len, flags, offload)
 
 
 cdef inline bint rx_packed(nic_t *nic, context_t *context, virtqueue_t *q, const piece_t *piece,
@@ -253,7 +264,7 @@ cdef inline bint rx_packed(nic_t *nic, context_t *context, virtqueue_t *q, const
         take(q, 1)
         use(q, packed.id, len + context.virtio.header, 1)
         return True
-    return rx_merged(nic, context, q, piece, len, flags, offload)
+    return rx_slow(nic, context, q, piece, len, flags, offload)
 
 
 cdef inline void count_unfilled(context_t *context) noexcept nogil:
@@ -275,7 +286,7 @@ cdef inline bint fill_virtio(nic_t *nic, context_t *context, const piece_t *piec
     cdef virtio_t *v = context.virtio
     cdef virtqueue_t *q = receive_queue(v, piece)
     cdef bint done
-    if q == NULL:
+    if q == NULL or in_debt(nic, context):
         done = False
     elif q.packed:
         done = rx_packed(nic, context, q, piece, len, flags, offload)

@@ -18,6 +18,7 @@ from cdna.checks cimport (
     CHECK_FLAT_LONG, CHECK_FLAT_SHORT, CHECK_PIECES_SHORT, CHECK_PIECES_WORK, broken,
 )
 from cdna.cpu cimport load_u32, prefetch_read
+from cdna.nic.account cimport charge
 from cdna.nic.bits cimport clear_bit, set_bit
 from cdna.nic.context cimport context_t
 from cdna.nic.demux cimport header_t, parse_header
@@ -53,10 +54,11 @@ cdef struct staged_t:           # a buffer of a batch
 
 # --- one frame --------------------------------------------------------------------------------------------
 
-cdef inline int tx_invalid(context_t *context) noexcept nogil:
+cdef inline int tx_invalid(nic_t *nic, context_t *context) noexcept nogil:
     """A frame that cannot be one, or whose header asks for what cannot be done. Its guest may go on."""
     context.stats.tx_drop_invalid += 1
-    context.deficit -= WALK_COST
+    context.deficit -= <uint32_t>WALK_COST & nic.by_bytes
+    nic.settle = 1
     return DONE
 
 
@@ -67,7 +69,7 @@ cdef inline int tx_flat(nic_t *nic, context_t *context, const uint8_t *data, uin
     cdef piece_t piece[2]
     cdef uint32_t head = len
     if broken(CHECK_FLAT_SHORT, len < MIN_FRAME) or broken(CHECK_FLAT_LONG, len > MAX_FRAME):
-        return tx_invalid(context)
+        return tx_invalid(nic, context)
     if len < SWITCH_COPY:
         memcpy(copy, data, len)
     else:
@@ -104,19 +106,20 @@ cdef inline int tx_collected(nic_t *nic, context_t *context, const vnet_header_t
     cdef offload_t offload
     cdef bint wanted = False
     if broken(CHECK_COLLECTED_LONG, len > MAX_TSO_FRAME):
-        return tx_invalid(context)
+        return tx_invalid(nic, context)
     if not wire_has_room(nic) or nic.tso_context != NULL:
         return WAIT
+    nic.settle = 1
     gather(frame, piece, skip, len)
     memset(frame + len, 0, 8)           # a header can be read of the shortest frame
     if read_vnet(vnet, frame, len, len, &offload, &wanted):
-        context.deficit -= <int>len     # it was copied, which costs as much as to send it
-        return tx_invalid(context)
+        context.deficit -= len & nic.by_bytes   # it was copied, which costs as much as to send it
+        return tx_invalid(nic, context)
     if wanted:
         perform(nic, context, frame, len, &offload)
         return DONE
     if broken(CHECK_COLLECTED_WORK, len > MAX_FRAME):   # the headers have changed since they were read
-        return tx_invalid(context)
+        return tx_invalid(nic, context)
     return forward_flat(nic, context, frame, len, 0, NULL)
 
 
@@ -131,13 +134,13 @@ cdef inline int tx_pieces(nic_t *nic, context_t *context, const vnet_header_t *v
     cdef uint32_t head = len if len < OFFLOAD_COPY else OFFLOAD_COPY, m, fault
     # The longest is CHECK_PIECES_WORK's and `read_vnet`'s, or `tx_collected`'s.
     if broken(CHECK_PIECES_SHORT, len < MIN_FRAME):
-        return tx_invalid(context)
+        return tx_invalid(nic, context)
     if beyond_copy(vnet, len):
         return tx_collected(nic, context, vnet, piece, skip, len)
     gather(copy, piece, skip, head)
     fault = read_vnet(vnet, copy, head, len, &offload, &wanted)
     if fault or (not wanted and broken(CHECK_PIECES_WORK, len > MAX_FRAME)):
-        return tx_invalid(context)
+        return tx_invalid(nic, context)
     parse_header(&header, copy)
     m = behind(&out[1], piece, n, skip + head)
     if m > FRAME_PIECES or (wanted and not keeps_offload(nic, context, &header, &offload, copy, len)):
@@ -181,7 +184,8 @@ cdef inline int tx_chain(nic_t *nic, context_t *context, virtqueue_t *q, uint16_
     fault = read_chain(context.virtio.memory, q, &chain, 0, CHAIN_READABLE)
     if fault:
         return tx_stop(nic, context, q, fault, chain.found)
-    context.deficit -= <int>WALK_COST * <int>chain.steps
+    context.deficit -= <uint32_t>WALK_COST * chain.steps & nic.by_bytes
+    nic.settle = 1
     id[0] = chain.id
     slots[0] = chain.slots
     if broken(CHECK_CHAIN_HEADER, chain.len < skip):
@@ -264,8 +268,8 @@ cdef inline int next_batch(nic_t *nic, context_t *context, virtqueue_t *q, stage
     return n
 
 
-cdef inline bint may_send(const context_t *context) noexcept nogil:
-    return context.deficit > 0 and (not context.rate_limited or context.tokens > 0)
+cdef inline bint may_send(const nic_t *nic, const context_t *context) noexcept nogil:
+    return context.deficit > 0 and not nic.over and (not context.rate_limited or context.tokens > 0)
 
 
 cdef inline int tx_queue(nic_t *nic, context_t *context, virtqueue_t *q, int budget,
@@ -275,12 +279,12 @@ cdef inline int tx_queue(nic_t *nic, context_t *context, virtqueue_t *q, int bud
     cdef uint32_t slots
     cdef uint16_t id
     cdef int n = 0, count, i
-    while n < budget and may_send(context):
+    while n < budget and may_send(nic, context):
         count = next_batch(nic, context, q, staged, budget - n)
         if count <= 0:
             break
         for i in range(count):
-            if not may_send(context):
+            if not may_send(nic, context):
                 break
             id = staged[i].id
             slots = 1
@@ -294,10 +298,14 @@ cdef inline int tx_queue(nic_t *nic, context_t *context, virtqueue_t *q, int bud
             take(q, slots)
             use(q, id, 0, slots)
             n += 1
+            if nic.settle:
+                charge(nic, context, &context.time.tx)
             if nic.tso_context == context:      # the next one waits for the segments of this
                 publish_used(context.virtio.memory, q)
                 return n
         publish_used(context.virtio.memory, q)
+        if nic.timed:
+            charge(nic, context, &context.time.tx)
     return n
 
 
@@ -312,16 +320,17 @@ cdef inline int virtio_turn(nic_t *nic, context_t *context, int budget, bint *st
     for _ in range(v.sending):
         n += tx_queue(nic, context, &v.queue[v.transmitq[v.tx_cursor]], budget - n, &done)
         if done != DONE or nic.tso_context == context or context.state != CONTEXT_RUNNING or \
-                (n >= budget and may_send(context)):
+                (n >= budget and may_send(nic, context)):
             break                       # it goes on with this queue
         v.tx_cursor = v.tx_cursor + 1 if v.tx_cursor + 1 < v.sending else 0
-        if not may_send(context):
+        if not may_send(nic, context):
             break
     if n:
         set_bit(nic.virtio_used, context.index)
     if context.state != CONTEXT_RUNNING or not tx_available(v):
         clear_bit(nic.tx_active, context.index)
-        context.deficit = 0
+        if context.deficit > 0 or not nic.timed:
+            context.deficit = 0
     elif done == WAIT:
         stuck[0] = True
     return n

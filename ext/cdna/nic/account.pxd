@@ -1,0 +1,98 @@
+"""Whose time it is: each cycle of the NIC's core is charged to a context, to the wire, or to nobody.
+
+`nic.mark` is where the accounts have got to. A charge gives what has passed since then to somebody, and moves
+the mark. So whoever does something for another first charges what went before:
+
+                 a sender's turn            a receiver's slow ring         the turn goes on
+    mark  |----------------------------|------------------------------|--------------------->
+                      charge(sender's tx) ^       charge(receiver's rx) ^
+
+A time stamp costs a tenth of a small frame, so the fast way of a frame takes none. It is taken at the end of a
+turn and of a batch, and around what may be slow, which asks for it by `nic.settle`. A sender pays for what its
+frames cause at receivers, a receiver for what its own rings cost beyond a buffer of one piece.
+
+Time that the kernel gave to other threads is nobody's: a charge that is long enough to hide such is compared
+with the thread's own clock.
+"""
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from cdna.cpu cimport cycles, thread_ns
+from cdna.nic.bits cimport set_bit
+from cdna.nic.context cimport account_t, context_t
+from cdna.nic.state cimport nic_t
+
+cdef enum:
+    QUANTUM_BYTES = 16384       # of one turn at weight 1, where turns are worth bytes
+    QUANTUM_NS = 4000           # the same, where they are worth time
+    ROUND_NS = 20000            # after which a round begins no other frame
+    SUSPECT_NS = 30000          # a charge so long may hide time of other threads
+
+
+cdef inline uint64_t of_this_thread(nic_t *nic, uint64_t spent) noexcept nogil:
+    """What of a long charge the thread had; the rest the kernel gave to others since the last look."""
+    cdef uint64_t own = thread_ns(), passed = nic.mark - nic.own_mark, stolen
+    cdef uint64_t had = <uint64_t>(<double>(own - nic.own_ns) * nic.cycles_per_ns)
+    nic.own_ns = own
+    nic.own_mark = nic.mark
+    stolen = passed - had if had < passed else 0
+    return spent - stolen if stolen < spent else 0
+
+
+cdef inline uint64_t since_mark(nic_t *nic) noexcept nogil:
+    """Cycles since the mark, which moves to now."""
+    cdef uint64_t now = cycles(), spent = now - nic.mark
+    nic.mark = now
+    nic.settle = 0
+    if spent > nic.suspect:
+        spent = of_this_thread(nic, spent)
+    if nic.timed and now - nic.now >= nic.round_limit:
+        nic.over = 1
+    return spent
+
+
+cdef inline void charge(nic_t *nic, context_t *context, uint64_t *account) noexcept nogil:
+    """Charges the time since the mark to a context; `account`: what for."""
+    cdef uint64_t spent = since_mark(nic)
+    account[0] += spent
+    if nic.timed:
+        context.deficit -= <int64_t>spent
+        if context.deficit < 0:
+            set_bit(nic.debtors, context.index)
+
+
+cdef inline void charge_payer(nic_t *nic) noexcept nogil:
+    """Charges the time since the mark to the sender whose turn it is, or to the wire."""
+    if nic.payer != NULL:
+        charge(nic, nic.payer, &nic.payer.time.tx)
+    else:
+        nic.wire_cycles += since_mark(nic)
+
+
+cdef inline int64_t quantum(const nic_t *nic, const context_t *context) noexcept nogil:
+    """What a turn of a context is worth: cycles, or bytes."""
+    return (<int64_t>nic.quantum if nic.timed else QUANTUM_BYTES) * <int64_t>context.weight
+
+
+cdef inline bint in_debt(const nic_t *nic, const context_t *context) noexcept nogil:
+    """Whether a receiver's rings have cost so much that it gets nothing for now."""
+    return context.deficit < -<int64_t>nic.suspect
+
+
+cdef inline void begin_time(nic_t *nic) noexcept nogil:
+    """Turns are worth time from now on: called in the thread that runs the engine."""
+    nic.timed = 1
+    nic.by_bytes = 0
+    nic.mark = nic.own_mark = cycles()
+    nic.own_ns = thread_ns()
+
+
+cdef inline void count_bytes(nic_t *nic) noexcept nogil:
+    """Turns are worth bytes from now on, and nobody has a debt."""
+    cdef uint32_t i
+    nic.timed = 0
+    nic.by_bytes = 0xFFFFFFFF
+    for i in range(nic.contexts):
+        nic.context[i].deficit = 0
+    for i in range(nic.words):
+        nic.debtors[i] = 0
