@@ -20,6 +20,7 @@ cdef class EngineThread:
 
     def __cinit__(self, *args, **kwargs):
         self._lock = threading.RLock()
+        self._afterwards = []
 
     cdef void _pause(self) noexcept:
         swap_u32(&self.c.pause, 1)
@@ -39,15 +40,25 @@ cdef class EngineThread:
     @contextmanager
     def quiesced(self):
         """The engine stands still between two rounds while this is entered; it nests."""
-        with self._lock:
-            outermost = not load_u32(&self.c.pause)
-            if outermost:
-                self._pause()
-            try:
-                yield
-            finally:
+        calls = []
+        try:
+            with self._lock:
+                outermost = not load_u32(&self.c.pause)
                 if outermost:
-                    self._resume()
+                    self._pause()
+                try:
+                    yield
+                finally:
+                    if outermost:
+                        self._resume()
+                        calls, self._afterwards = self._afterwards, []
+        finally:
+            for call in calls:
+                call()
+
+    def afterwards(self, call):
+        """Has `call` called when the engine goes on: for what takes long. It stands still now (`quiesced`)."""
+        self._afterwards.append(call)
 
     # --- running ------------------------------------------------------------------------------------------
 

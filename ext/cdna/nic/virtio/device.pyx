@@ -114,13 +114,16 @@ cdef class VirtioDevice:
 
     def set_memory(self, regions):
         """The guest's memory is these `Region`s from now on; rings outside of it stop to be served."""
+        mapped = self.memory.mapped(regions)
         with self.nic.quiesced():
-            self.memory.replace(regions)
+            self.memory.replace(mapped)
             self._look_up()
+            self.nic.afterwards(self.memory.unmap_left)
 
     def add_region(self, region):
+        mapped = self.memory.mapped_beside(region)
         with self.nic.quiesced():
-            self.memory.add(region)
+            self.memory.add(mapped)
             self._look_up()
 
     def remove_region(self, guest_addr, size, user_addr):
@@ -128,11 +131,13 @@ cdef class VirtioDevice:
         with self.nic.quiesced():
             self.memory.remove(guest_addr, size, user_addr)
             self._look_up()
+            self.nic.afterwards(self.memory.unmap_left)
 
     def set_log(self, fd, size, offset):
         """Logs the pages written from now on in this file, a bit a page; fd -1: no more."""
         with self.nic.quiesced():
             self.memory.set_log(fd, size, offset)
+            self.nic.afterwards(self.memory.unmap_left)
 
     def set_inflight(self, fd, size, offset, queues, queue_size):
         """Keeps what a device that takes over has to know in this file (GET_INFLIGHT_FD); fd -1: no more."""
@@ -144,6 +149,7 @@ cdef class VirtioDevice:
                     raise ConfigError(f"inflight area of {size} bytes: {queues} queues of {queue_size} need "
                                       f"{queues * self._inflight_bytes(queue_size)}")
             self.memory.map_inflight(fd, size, offset)
+            self.nic.afterwards(self.memory.unmap_left)
             self._inflight = (queues, queue_size) if fd >= 0 else None
             for i in range(2 * self.pairs):
                 self._place_inflight(i)
@@ -428,6 +434,7 @@ cdef class VirtioDevice:
                 self._context().rings = RINGS_NONE
                 self._context().virtio = NULL
             self.memory.close()
+            self.nic.afterwards(self.memory.unmap_left)
 
     def __dealloc__(self):
         if self.c != NULL:

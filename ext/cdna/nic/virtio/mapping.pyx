@@ -211,7 +211,10 @@ def _check(regions):
 
 @cython.no_gc_clear             # `__dealloc__` has to find what is mapped
 cdef class GuestMapping:
-    """The memory table of one guest. Whoever calls has the engine stand still.
+    """The memory table of one guest.
+
+    The engine stands still where the table changes. To map and to unmap takes as long as a guest makes it: files
+    are mapped before (`mapped`), and what leaves the table is unmapped after (`unmap_left`).
 
     Descriptors stay the caller's; it may close them afterwards. Errors: ConfigError, and nothing has changed.
     """
@@ -222,13 +225,14 @@ cdef class GuestMapping:
         if self.c == NULL:
             raise MemoryError
         self._maps = []
+        self._left = []
         self.c.next = _tables
         _tables = self.c
         _handle_sigbus()
 
-    def replace(self, regions):
-        """The table is these regions from now on."""
-        regions = list(regions)
+    def mapped(self, regions) -> list:
+        """These regions mapped, for `replace`. The engine may run."""
+        regions = sorted(regions, key=lambda region: region.guest_addr)     # as the engine searches them
         _check(regions)
         maps = []
         held = _length(self._log) + _length(self._inflight)
@@ -241,25 +245,35 @@ cdef class GuestMapping:
             for mapped in maps:
                 _unmap(mapped)
             raise
+        return list(zip(regions, maps))
+
+    def replace(self, regions):
+        """The table is these mapped regions from now on."""
         memset(self.c.region, 0, sizeof(self.c.region))
         memset(self.c.mapping, 0, LOG * sizeof(mapping_t))
         self.c.regions = 0
-        for mapped in self._maps:
-            _unmap(mapped)
+        self._left += self._maps
         self._maps = []
         store_u32(&self.c.gone, 0)
-        for region, mapped in zip(regions, maps):
-            self._append(region, mapped)
+        for region, mapped in regions:
+            self._insert(region, mapped)
 
-    def _append(self, region, mapped):
-        cdef region_t *entry = &self.c.region[self.c.regions]
+    def _insert(self, region, mapped):
+        cdef uint32_t at = self.c.regions, i
+        cdef region_t *entry
+        while at and self.c.region[at - 1].guest_addr > <uint64_t>region.guest_addr:
+            at -= 1
+        for i in range(self.c.regions, at, -1):
+            self.c.region[i] = self.c.region[i - 1]
+            self.c.mapping[i] = self.c.mapping[i - 1]
+        entry = &self.c.region[at]
         entry.guest_addr = region.guest_addr
         entry.user_addr = region.user_addr
         entry.base = <uint8_t *><uintptr_t>mapped[0]
         entry.size = region.size
-        self._place(self.c.regions, mapped)
+        self._place(at, mapped)
         self.c.regions += 1
-        self._maps.append(mapped)
+        self._maps.insert(at, mapped)
 
     cdef _place(self, uint32_t which, mapped):
         """Tells the signal handler of a mapping, or that there is none any more."""
@@ -273,9 +287,14 @@ cdef class GuestMapping:
         """Bytes that are mapped."""
         return sum(map(_length, [*self._maps, self._log, self._inflight]))
 
-    def add(self, region):
+    def mapped_beside(self, region):
+        """One more region mapped, for `add`. The engine may run."""
         _check([*(Region(*known, -1, 0) for known in self.regions()), region])
-        self._append(region, _map(region.fd, region.size, region.offset, "memory region", self._held()))
+        return region, _map(region.fd, region.size, region.offset, "memory region", self._held())
+
+    def add(self, region):
+        """The table has this mapped region, too."""
+        self._insert(*region)
 
     def remove(self, guest_addr, size, user_addr):
         cdef uint32_t i
@@ -292,7 +311,7 @@ cdef class GuestMapping:
             i += 1
         memset(&self.c.region[self.c.regions], 0, sizeof(region_t))
         self._place(self.c.regions, None)
-        _unmap(mapped)
+        self._left.append(mapped)
 
     def regions(self):
         """(guest address, bytes, user address) of each region."""
@@ -305,8 +324,7 @@ cdef class GuestMapping:
         self.c.log = NULL
         self.c.log_size = 0
         self._place(LOG, mapped)
-        if self._log is not None:
-            _unmap(self._log)
+        self._leave(self._log)
         self._log = mapped
         if mapped is not None:
             self.c.log = <uint8_t *><uintptr_t>mapped[0]
@@ -318,8 +336,7 @@ cdef class GuestMapping:
         self.c.inflight = NULL
         self.c.inflight_size = 0
         self._place(INFLIGHT, mapped)
-        if self._inflight is not None:
-            _unmap(self._inflight)
+        self._leave(self._inflight)
         self._inflight = mapped
         if mapped is not None:
             self.c.inflight = <uint8_t *><uintptr_t>mapped[0]
@@ -331,8 +348,17 @@ cdef class GuestMapping:
         """Whether a file has shrunk under its mapping."""
         return bool(load_u32(&self.c.gone))
 
+    def _leave(self, mapped):
+        if mapped is not None:
+            self._left.append(mapped)
+
+    def unmap_left(self):
+        """Unmaps what the table has no more. The engine may run."""
+        while self._left:
+            _unmap(self._left.pop())
+
     def close(self):
-        """Unmaps everything. Closing twice is harmless."""
+        """The table is empty from now on, with `unmap_left` to be called. Closing twice is harmless."""
         self.replace(())
         self.set_log(-1, 0, 0)
         self.map_inflight(-1, 0, 0)
@@ -346,7 +372,7 @@ cdef class GuestMapping:
             link = &link[0].next
         if link[0] == self.c:
             link[0] = self.c.next
-        for mapped in (*self._maps, self._log, self._inflight):
+        for mapped in (*self._maps, *self._left, self._log, self._inflight):
             if mapped is not None:
                 _unmap(mapped)
         free(self.c)

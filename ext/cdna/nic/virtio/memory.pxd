@@ -30,7 +30,7 @@ cdef struct mapping_t:          # of a file: whole pages of it, in a hugetlbfs h
     uint64_t size
 
 cdef struct guest_memory_t:
-    region_t region[64]         # VIRTIO_MAX_REGIONS
+    region_t region[64]         # VIRTIO_MAX_REGIONS, by guest address
     uint32_t regions
     uint32_t gone               # 1: a file shrank; its pages are zeros of ours now
     uint8_t *log                # the dirty log, a bit a page of guest addresses, or NULL
@@ -42,6 +42,18 @@ cdef struct guest_memory_t:
     guest_memory_t *next
 
 
+cdef inline uint32_t region_below(const guest_memory_t *memory, uint64_t addr) noexcept nogil:
+    """The last region that begins at or below a guest address; 0 where there is none."""
+    cdef uint32_t low = 0, high = memory.regions, middle
+    while low + 1 < high:
+        middle = (low + high) >> 1
+        if memory.region[middle].guest_addr <= addr:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
 cdef inline uint8_t *guest_run(const guest_memory_t *memory, uint64_t addr, uint32_t len, uint32_t *hint,
                                uint32_t *run) noexcept nogil:
     """Where guest address `addr` lies, and how many of `len` bytes follow there. NULL: in no region.
@@ -50,17 +62,12 @@ cdef inline uint8_t *guest_run(const guest_memory_t *memory, uint64_t addr, uint
     """
     cdef const region_t *region = &memory.region[hint[0]]
     cdef uint64_t offset = addr - region.guest_addr
-    cdef uint32_t i
     if offset >= region.size:
-        for i in range(memory.regions):
-            region = &memory.region[i]
-            offset = addr - region.guest_addr
-            if offset < region.size:
-                hint[0] = i
-                break
-        else:
-            if broken(CHECK_GUEST_ADDRESS, True):
-                return NULL
+        hint[0] = region_below(memory, addr)
+        region = &memory.region[hint[0]]
+        offset = addr - region.guest_addr
+        if broken(CHECK_GUEST_ADDRESS, offset >= region.size):
+            return NULL
     run[0] = len
     if broken(CHECK_GUEST_RUN, len > region.size - offset):
         run[0] = <uint32_t>(region.size - offset)

@@ -210,8 +210,13 @@ cdef inline bint rx_merged(nic_t *nic, context_t *context, virtqueue_t *q, const
         i += 1
     scatter_pieces(chain.piece, source, total)
     if v.memory.log != NULL:
-        for i in range(chain.n):
-            log_bytes(v.memory, chain.piece[i].data, chain.piece[i].len)
+        left = total
+        i = 0
+        while left:
+            before = left if left < chain.piece[i].len else chain.piece[i].len
+            log_bytes(v.memory, chain.piece[i].data, before)
+            left -= before
+            i += 1
     for i in range(count):
         before = buffer[i].len if buffer[i].len < total else total
         total -= before
