@@ -1,6 +1,6 @@
 """The NIC as Python controls it."""
 
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from cdna.memory cimport Memory, SharedRegion
 from cdna.nic.context cimport context_t
@@ -21,6 +21,7 @@ cdef class Nic(EngineThread):
     cdef dict _io_tables
     cdef uint8_t *_buffer(self, size_t size) except NULL
     cdef context_t *_context(self, uint32_t index) except NULL
+    cdef uint64_t _ns(self, uint64_t cycles) noexcept
     cdef _clear(self, context_t *context)
     cdef _set_rings(self, context_t *context, uint32_t tx_ring, uint32_t rx_ring, uint32_t seq_mask)
     cdef void _rebuild_mac_table(self) noexcept

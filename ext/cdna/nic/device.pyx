@@ -357,6 +357,24 @@ cdef class Nic(EngineThread):
         values = np.frombuffer(bytes(raw), _STATS)[0]
         return {name: int(values[name]) for name in _STATS.names}
 
+    def time(self, uint32_t index) -> dict:
+        """Nanoseconds of the NIC's core that were spent for a context: transmit, receive, signal (account.pxd).
+
+        None of a NIC that is stepped and not timed.
+        """
+        cdef context_t *context = self._context(index)
+        return {"transmit": self._ns(context.time.tx), "receive": self._ns(context.time.rx),
+                "signal": self._ns(context.time.signal)}
+
+    cdef uint64_t _ns(self, uint64_t cycles) noexcept:
+        return <uint64_t>(cycles / self.c.cycles_per_ns)
+
+    def reset_worst(self) -> int:
+        """Nanoseconds of the longest round since the last call."""
+        cdef uint64_t worst = self.c.worst_round
+        self.c.worst_round = 0
+        return self._ns(worst)
+
     @property
     def counters(self) -> dict:
         """Of the NIC: rounds, frames moved, interrupts raised, faults, frames from the wire for nobody."""

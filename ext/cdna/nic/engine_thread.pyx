@@ -10,6 +10,7 @@ import threading
 from contextlib import contextmanager
 
 from cdna.cpu cimport load_u32, sched_yield, store_u32, swap_u32
+from cdna.nic.account cimport begin_time, count_bytes
 from cdna.nic.engine cimport engine_poll, engine_run
 
 from cdna.errors import ConfigError
@@ -62,12 +63,19 @@ cdef class EngineThread:
 
     # --- running ------------------------------------------------------------------------------------------
 
-    def poll(self, int rounds=1, int budget=64) -> int:
-        """Runs rounds of the engine here, in the caller's thread. Returns frames moved."""
+    def poll(self, int rounds=1, int budget=64, bint timed=False) -> int:
+        """Runs rounds of the engine here, in the caller's thread. Returns frames moved.
+
+        timed: turns are worth time, as where the engine runs on its own; otherwise bytes, which no clock changes.
+        """
         if self._thread is not None:
             raise ConfigError("the NIC runs in its own thread: stop it before polling it from here")
         cdef int n = 0
         with self._lock, nogil:
+            if timed and not self.c.timed:
+                begin_time(self.c)
+            elif self.c.timed and not timed:
+                count_bytes(self.c)
             for _ in range(rounds):
                 n += engine_poll(self.c, budget)
         return n
