@@ -25,7 +25,7 @@ from cdna.nic.state cimport nic_t
 cdef enum:
     QUANTUM_BYTES = 16384       # of one turn at weight 1, where turns are worth bytes
     QUANTUM_NS = 4000           # the same, where they are worth time
-    ROUND_NS = 20000            # after which a round begins no other frame
+    SLICE_NS = 20000            # of transmission, and of reception, in a round: no frame begins after that
     SUSPECT_NS = 30000          # a charge so long may hide time of other threads
 
 
@@ -46,9 +46,15 @@ cdef inline uint64_t since_mark(nic_t *nic) noexcept nogil:
     nic.settle = 0
     if spent > nic.suspect:
         spent = of_this_thread(nic, spent)
-    if nic.timed and now - nic.now >= nic.round_limit:
+    if nic.timed and now - nic.slice >= nic.slice_limit:
         nic.over = 1
     return spent
+
+
+cdef inline void begin_slice(nic_t *nic) noexcept nogil:
+    """Transmission or reception begins, with time of its own."""
+    nic.slice = nic.mark
+    nic.over = 0
 
 
 cdef inline void charge(nic_t *nic, context_t *context, uint64_t *account) noexcept nogil:

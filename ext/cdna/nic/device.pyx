@@ -16,7 +16,7 @@ from cdna.abi cimport (
 )
 from cdna.cpu cimport load_u32, swap_u32
 from cdna.memory cimport Memory, SharedRegion
-from cdna.nic.account cimport QUANTUM_NS, ROUND_NS, SUSPECT_NS, count_bytes
+from cdna.nic.account cimport QUANTUM_NS, SLICE_NS, SUSPECT_NS, count_bytes
 from cdna.nic.context cimport (
     MEMORY_GUEST_TABLE, NO_LIMIT, RINGS_NATIVE, RINGS_NONE, RINGS_VIRTIO, context_t, memory_of, progress_t,
     ring_t, stats_t,
@@ -91,7 +91,7 @@ cdef class Nic(EngineThread):
         nic.epoll_fd = -1
         nic.cycles_per_ns = cycles_per_second() * 1e-9
         nic.quantum = <uint64_t>(QUANTUM_NS * nic.cycles_per_ns)
-        nic.round_limit = <uint64_t>(ROUND_NS * nic.cycles_per_ns)
+        nic.slice_limit = <uint64_t>(SLICE_NS * nic.cycles_per_ns)
         nic.suspect = <uint64_t>(SUSPECT_NS * nic.cycles_per_ns)
         count_bytes(nic)
         self.set_learning(LEARN_AGE, LEARN_HOLD)
@@ -137,6 +137,7 @@ cdef class Nic(EngineThread):
         nic.tso = part.take(sizeof(segmentation_t))
         nic.tso_frame = self._buffer(MAX_FRAME + 64)
         nic.rx_frame = self._buffer(MAX_FRAME + 64)
+        nic.flood.frame = self._buffer(MAX_FRAME + 64)
         self._pages = ContextMemory(n, self.max_ring)
         cdef uint32_t i
         for i in range(n):

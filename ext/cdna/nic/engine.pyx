@@ -20,7 +20,6 @@ cdef int engine_poll(nic_t *nic, int budget) noexcept nogil:
     cdef uint64_t now = cycles()
     cdef int n
     nic.now = nic.mark = now
-    nic.over = 0
     store_u64(&nic.epoch, nic.epoch + 1)
     doorbells(nic)
     nic.other_cycles += since_mark(nic)

@@ -87,7 +87,8 @@ cdef bint must_look(const loop_t *loop) noexcept nogil:
     cdef const nic_t *nic = loop.nic
     cdef uint32_t word
     cdef int driven = 0
-    if loop.needs_poll or nic.wire.tx_waiting or nic.txq_head != nic.txq_tail or nic.tso_context != NULL:
+    if loop.needs_poll or nic.wire.tx_waiting or nic.txq_head != nic.txq_tail or nic.tso_context != NULL or \
+            nic.flood.left or nic.rx_at != nic.rx_n:
         return True
     for word in range(nic.words):
         if nic.tx_active[word] or nic.unreported[word] or nic.updated[word] & nic.enabled[word]:

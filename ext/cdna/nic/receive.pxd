@@ -4,7 +4,7 @@ from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcpy, memset
 
 from cdna.abi cimport COMPLETION_F_CSUM_OK, MAX_FRAME, MIN_FRAME, offload_t
-from cdna.nic.account cimport charge_payer
+from cdna.nic.account cimport begin_slice, charge_payer
 from cdna.nic.context cimport RINGS_VIRTIO, context_t
 from cdna.nic.demux cimport MULTICAST_BIT, admits, find_in, find_mac, header_t, parse_header
 from cdna.nic.frame cimport frame_t, piece_t
@@ -129,15 +129,23 @@ cdef inline void receive_one(nic_t *nic, frame_t *frame) noexcept nogil:
 
 cdef inline int receive(nic_t *nic, int budget) noexcept nogil:
     """Takes frames from the wire and delivers them. Returns frames taken."""
-    cdef frame_t frame[32]
-    cdef int i, n
-    if nic.wire.rx == NULL:
+    cdef frame_t *frame
+    cdef int n = 0
+    if nic.wire.rx == NULL or nic.flood.left:
         return 0
+    begin_slice(nic)
     nic.payer = NULL
-    n = nic.wire.rx(nic.wire, frame, budget if budget < 32 else 32)
-    for i in range(n):
+    if nic.rx_at == nic.rx_n:
+        nic.rx_at = 0
+        nic.rx_n = nic.wire.rx(nic.wire, nic.rxq, budget if budget < 32 else 32)
+    while nic.rx_at < nic.rx_n and not nic.over and not nic.flood.left:
+        frame = &nic.rxq[nic.rx_at]
+        nic.rx_at += 1
         nic.wire.rx_frames += 1
-        nic.wire.rx_bytes += frame[i].len
-        receive_one(nic, &frame[i])
+        nic.wire.rx_bytes += frame.len
+        receive_one(nic, frame)
+        n += 1
+        if nic.settle:
+            charge_payer(nic)
     charge_payer(nic)
     return n

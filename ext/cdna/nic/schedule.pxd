@@ -9,12 +9,13 @@ before the next. A rate limit is a token bucket that skips turns.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from cdna.cpu cimport lowest_bit
-from cdna.nic.account cimport charge, charge_payer, quantum
+from cdna.nic.account cimport begin_slice, charge, charge_payer, quantum
 from cdna.nic.bits cimport clear_bit
 from cdna.nic.context cimport RINGS_VIRTIO, context_t
 from cdna.nic.native.tx cimport native_turn
 from cdna.nic.offload.perform cimport segment
 from cdna.nic.state cimport nic_t
+from cdna.nic.switch cimport go_on_flooding
 from cdna.nic.virtio.tx cimport virtio_turn
 from cdna.nic.wire_queue cimport flush_wire
 
@@ -83,7 +84,10 @@ cdef inline int transmit(nic_t *nic, int budget, uint64_t now) noexcept nogil:
     cdef bint wrapped = False, stuck
     cdef int n = 0
     cdef context_t *context
+    begin_slice(nic)
     flush_wire(nic)
+    if nic.flood.left:
+        go_on_flooding(nic)
     if nic.tso_context != NULL:
         nic.payer = nic.tso_context
         segment(nic, nic.tso_context)
@@ -99,7 +103,8 @@ cdef inline int transmit(nic_t *nic, int budget, uint64_t now) noexcept nogil:
         if wrapped and at >= nic.tx_cursor:
             break
         context = &nic.context[at]
-        if context == nic.tso_context:  # its next frame waits for the segments of this one
+        # Its next frame waits for the segments of this one, or until all have this one.
+        if context == nic.tso_context or (nic.flood.left and context == nic.flood.sender):
             at += 1
             continue
         if context.rate_limited:

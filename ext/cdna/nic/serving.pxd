@@ -40,6 +40,8 @@ cdef inline void end_serving(nic_t *nic, context_t *context) noexcept nogil:
         context.promiscuous = 0
     if nic.tso_context == context:
         nic.tso_context = NULL
+    if nic.flood.sender == context:
+        nic.flood.sender = NULL
     forget_learned(nic, context)
     # A doorbell that is still set is harmless: the NIC ignores those of contexts that do not run.
     clear_bit(nic.running, context.index)

@@ -4,7 +4,7 @@ Everything here lies in memory that guests never map. The engine writes it; who 
 still first (`Nic.quiesced`).
 """
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from cdna.memory cimport memory_t
 from cdna.nic.capture_ring cimport capture_ring_t
@@ -16,6 +16,18 @@ from cdna.nic.wire_contract cimport wire_t
 
 cdef enum:
     PACKET_BUFFER = 1048576     # bytes; holds a burst of frames of 9018 bytes, and several of 64 KiB
+
+# A frame for many receivers that has not reached all of them: the others get it in the next rounds.
+cdef struct flood_t:
+    bint left                   # there is such a frame
+    bint multicast              # for those that want its group; else for promiscuous contexts
+    context_t *sender           # whose time it takes; NULL: the wire's
+    uint8_t *frame              # a copy, MAX_FRAME bytes
+    uint32_t len
+    uint32_t flags
+    uint16_t vid                # the frame's VLAN, which its bytes may not say
+    uint32_t word               # of nic.running, where to go on
+    uint64_t bits               # of that word, the contexts that were not looked at
 
 cdef struct nic_t:
     memory_t *memory
@@ -55,9 +67,10 @@ cdef struct nic_t:
     uint32_t timed              # 1: turns are worth time; 0: bytes, in a NIC that is stepped
     uint32_t by_bytes           # a mask for the same: 0, or all bits
     uint32_t settle             # 1: charge before the next frame
-    uint32_t over               # 1: this round begins no other frame
+    uint32_t over               # 1: this slice of the round begins no other frame
+    uint64_t slice              # cycle count at its beginning
     uint64_t quantum            # cycles of a turn at weight 1
-    uint64_t round_limit        # cycles
+    uint64_t slice_limit        # cycles
     uint64_t suspect            # cycles of a charge that may hide time of other threads
     double cycles_per_ns
     uint64_t own_ns             # the thread's own clock when it was last looked at, and the mark then
@@ -79,6 +92,10 @@ cdef struct nic_t:
     void *tso                   # segmentation_t of the segmentation under way
     context_t *tso_context      # whose it is, or NULL
     uint8_t *tso_frame          # the next segment
+    flood_t flood
+    frame_t rxq[32]             # frames of the wire that wait for their turn, from rx_at to rx_n
+    uint32_t rx_at
+    uint32_t rx_n
     uint8_t *rx_frame           # a segment of a large frame from the wire: MAX_FRAME bytes
     uint32_t tso_ready          # its length; 0: not made yet
     uint64_t rx_drop_filter     # frames from the wire for no context

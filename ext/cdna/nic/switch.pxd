@@ -11,12 +11,13 @@ from cdna.checks cimport (
     CHECK_CONTROL, CHECK_SPOOF, CHECK_TAG, CHECK_TAG_NESTED, CHECK_TAG_SHORT, CHECK_TX_MTU, broken,
 )
 from cdna.cpu cimport lowest_bit
+from cdna.nic.account cimport charge_payer
 from cdna.nic.capture_ring cimport CAPTURE_IN, CAPTURE_OUT, capture
 from cdna.nic.context cimport RINGS_VIRTIO, VLAN_TRUNK, context_t
 from cdna.nic.demux cimport (
     ETHERTYPE_VLAN, MULTICAST_BIT, TAG_LENGTH, VID_MASK, admits, header_t, parse_header, wants_multicast,
 )
-from cdna.nic.frame cimport MAX_PIECES, piece_t
+from cdna.nic.frame cimport MAX_PIECES, gather, piece_t
 from cdna.nic.learn cimport find_receiver, is_behind, learn
 from cdna.nic.native.rx cimport fill, fill_vnet
 from cdna.nic.offload.vnet cimport exceeds_mtu
@@ -27,6 +28,10 @@ from cdna.nic.outcome cimport (
 from cdna.nic.state cimport nic_t
 from cdna.nic.virtio.rx cimport fill_virtio
 from cdna.nic.wire_queue cimport send_pieces, wire_has_room
+
+
+cdef enum:
+    CHARGE_FLOOD = 8            # receivers of a frame between two looks at the time
 
 
 # --- to a context ------------------------------------------------------------------------------------------
@@ -115,26 +120,71 @@ cdef inline bint deliver_tagged(nic_t *nic, context_t *context, const header_t *
     return deliver(nic, context, with_tag, len, flags, header.vid, NULL)
 
 
-cdef inline uint32_t flood(nic_t *nic, const context_t *sender, const header_t *header, const piece_t *piece,
-                           uint32_t len, uint32_t flags, bint multicast, bint *matched) noexcept nogil:
-    """Delivers to every running context that wants it, except the sender: multicast, or promiscuous ones."""
-    cdef uint32_t word, n = 0
-    cdef uint64_t bits
+cdef inline void put_off(nic_t *nic, uint32_t word, uint64_t bits, const context_t *sender,
+                         const header_t *header, const piece_t *piece, uint32_t len, uint32_t flags,
+                         bint multicast) noexcept nogil:
+    """Keeps a frame for the receivers that have not got it."""
+    if piece.data != nic.flood.frame:   # else it was put off before
+        gather(nic.flood.frame, piece, 0, len)
+    nic.flood.left = True
+    nic.flood.vid = header.vid
+    nic.flood.multicast = multicast
+    nic.flood.sender = <context_t *>sender
+    nic.flood.len = len
+    nic.flood.flags = flags
+    nic.flood.word = word
+    nic.flood.bits = bits
+
+
+cdef inline uint32_t flood_from(nic_t *nic, uint32_t word, uint64_t bits, const context_t *sender,
+                                const header_t *header, const piece_t *piece, uint32_t len, uint32_t flags,
+                                bint multicast, bint *matched) noexcept nogil:
+    """Delivers to every running context that wants it, from these on, until the slice is over."""
+    cdef uint32_t n = 0
     cdef context_t *context
-    cdef bint wanted
-    for word in range(nic.words):
-        bits = nic.running[word]
+    while True:
         while bits:
             context = &nic.context[word * 64 + lowest_bit(bits)]
-            bits &= bits - 1
-            if context == sender or not admits(context, header):
-                continue
-            wanted = wants_multicast(context, header.destination) if multicast else context.promiscuous != 0
-            if wanted:
+            if context != sender and admits(context, header) and (
+                    wants_multicast(context, header.destination) if multicast else context.promiscuous != 0):
+                if nic.over:
+                    put_off(nic, word, bits, sender, header, piece, len, flags, multicast)
+                    return n
                 matched[0] = True
                 n += deliver_tagged(nic, context, header, piece, len, flags, NULL)
                 nic.settle = 1
-    return n
+                if n % CHARGE_FLOOD == 0:
+                    charge_payer(nic)
+            bits &= bits - 1
+        word += 1
+        if word == nic.words:
+            return n
+        bits = nic.running[word]
+
+
+cdef inline void go_on_flooding(nic_t *nic) noexcept nogil:
+    """Delivers the frame that was put off, at its sender's cost."""
+    cdef header_t header
+    cdef piece_t piece
+    cdef bint matched = False
+    nic.payer = nic.flood.sender
+    parse_header(&header, nic.flood.frame)
+    header.vid = nic.flood.vid
+    piece.data = nic.flood.frame
+    piece.len = nic.flood.len
+    nic.flood.left = False
+    flood_from(nic, nic.flood.word, nic.flood.bits & nic.running[nic.flood.word], nic.flood.sender, &header,
+               &piece, nic.flood.len, nic.flood.flags, nic.flood.multicast, &matched)
+    charge_payer(nic)
+
+
+cdef inline uint32_t flood(nic_t *nic, const context_t *sender, const header_t *header, const piece_t *piece,
+                           uint32_t len, uint32_t flags, bint multicast, bint *matched) noexcept nogil:
+    """Delivers to every running context that wants it, except the sender: multicast, or promiscuous ones."""
+    while nic.flood.left:               # a segment of the frame before
+        nic.over = 0
+        go_on_flooding(nic)
+    return flood_from(nic, 0, nic.running[0], sender, header, piece, len, flags, multicast, matched)
 
 
 cdef inline uint32_t deliver_local(nic_t *nic, const context_t *sender, const header_t *header,
@@ -205,6 +255,8 @@ cdef inline int route(nic_t *nic, context_t *context, const header_t *header, co
     cdef uint32_t delivered = 0
     cdef bint wire = header.destination & MULTICAST_BIT or find_receiver(nic, header) == NULL
     if wire and not wire_has_room(nic):
+        return WAIT
+    if nic.flood.left and (header.destination & MULTICAST_BIT or nic.n_promiscuous):
         return WAIT
     if header.priority and header.vid:
         set_priority_vlan(header, piece)
