@@ -112,7 +112,7 @@ def _confine(
     user: _Text, paths: list[str], default: bool, json_to: Path | None, plan: LabPlan, socket: str
 ) -> "Needs":
     """What the sandbox leaves this server."""
-    from cdna.sandbox import needs_of
+    from cdna.lab.needs import needs_of
     from cdna.sandbox.privileges import user_of
 
     for path in paths:

@@ -1,6 +1,6 @@
 """All that `cdna serve` does once it serves, done to one that is in its sandbox: nothing is missing there.
 
-`python -m cdna.sandbox.derive` runs these traced, and compares the list of system calls with what they need.
+`python -m tests.sandbox.derive` runs these traced, and compares the list of system calls with what they need.
 """
 
 from __future__ import annotations
