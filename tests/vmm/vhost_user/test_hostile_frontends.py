@@ -15,6 +15,7 @@ from cdna.guest_driver.vhost_frontend import ALL_PACKED, SPLIT
 from cdna.guest_driver.vrings import Buffer, PackedRing
 from cdna.protocol.vhost_user import SINGLE_REGION, TABLE_HEAD, Inflight, Request
 from tests.support.frames import OUTSIDE, frame
+from tests.support.inflight import set_inflight
 from tests.support.vhost_host import check_traffic, mac, until
 
 HUGE = 2 << 20  # bytes of a huge page
@@ -91,7 +92,7 @@ def test_an_inflight_area_that_is_too_small_for_the_other_format(host, guest, fr
     fd = os.memfd_create("area", os.MFD_CLOEXEC)
     os.ftruncate(fd, 4096)
     frontend.negotiate(SPLIT)
-    frontend.set_inflight(Inflight(128, 0, 2, 2), fd)
+    set_inflight(frontend, Inflight(128, 0, 2, 2), fd)
     frontend.put(Request.SET_FEATURES, ALL_PACKED)
     frontend.features = ALL_PACKED
     frontend.give_memory()

@@ -24,6 +24,7 @@ from cdna.protocol.vhost_user import (
 )
 from cdna.virtio import Feature
 from cdna.vmm.vhost_user import OFFERED, OFFERED_PROTOCOL, SUPPORTED
+from tests.support.inflight import get_inflight, set_inflight
 from tests.support.vhost_host import check_traffic, incoming, mac, outgoing, until
 
 ACK = 1 << ProtocolFeature.REPLY_ACK
@@ -481,10 +482,10 @@ def test_a_backend_channel_that_is_no_socket(host, frontend):
 
 def test_inflight_areas_are_made_in_the_size_asked_for(frontend):
     frontend.negotiate()
-    area, fd = frontend.get_inflight(4, 128)
+    area, fd = get_inflight(frontend, 4, 128)
     assert (area.offset, area.queues, area.queue_size) == (0, 4, 128)
     assert area.size == 4 * (64 + 128 * 16) == os.fstat(fd).st_size
-    frontend.set_inflight(area, fd)
+    set_inflight(frontend, area, fd)
     os.close(fd)
     frontend.sync()
 
