@@ -5,7 +5,7 @@ from collections import defaultdict
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-IMPORT = re.compile(r"^\s*(?:from|cimport|import) cdna\.(\w+)", re.M)
+IMPORT = re.compile(r"^\s*(?:(?:from|cimport|import) cdna\.|from cdna c?import )(\w+)", re.M)
 
 PARTIES = {"nic", "vmm", "guest_driver"}  # they meet in the modules beside these folders alone
 SEAMS = {"base", "extend", "protocol"}
