@@ -26,7 +26,6 @@ log = logs.logger("cdna.vmm")
 
 PAGE = abi.PAGE_BYTES
 MAX_MEMORY = 1 << 63  # bytes; what a number of them may be at all, before it is looked at
-SINGLE_USE_PAGES = 4  # I/O pages for each descriptor, as in guest_driver/queues.pxd
 
 
 class Guest:
@@ -199,7 +198,7 @@ class Hypervisor:
     def _assign(self, guest: Guest, settings: ContextSettings, index: int, event_fd: int | None) -> Context:
         io_pages = 0
         if settings.mode == abi.Protection.PROTECTION_IOMMU:
-            io_pages = guest.pages + (settings.tx_ring + settings.rx_ring) * SINGLE_USE_PAGES
+            io_pages = guest.pages + (settings.tx_ring + settings.rx_ring) * abi.Limits.IO_PAGES_PER_SLOT
         self.nic.configure(
             index,
             owner=guest.domain,

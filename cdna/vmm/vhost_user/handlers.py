@@ -12,6 +12,7 @@ from collections.abc import Callable, Container
 from typing import TYPE_CHECKING, NamedTuple
 
 from cdna import logs
+from cdna.base import units
 from cdna.errors import ConfigError
 from cdna.nic.event_fd import is_unix_stream
 from cdna.nic.virtio.device import Region
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
 
 log = logs.logger("cdna.vhost_user")
 
-MIN_MTU = 68  # bytes, RFC 791
 DONE = U64.pack(0)
 FAILED = U64.pack(1)
 
@@ -295,7 +295,7 @@ class Handlers:
 
     def net_set_mtu(self, message: Message) -> None:
         mtu = messages.u64(message.payload)
-        if not MIN_MTU <= mtu <= self.guest.mtu:
+        if not units.MIN_MTU <= mtu <= self.guest.mtu:
             raise Declined(f"an MTU of {mtu}, and this context has {self.guest.mtu}")
 
     def get_config(self, message: Message) -> Reply:

@@ -23,11 +23,10 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cdna import logs
-from cdna.base.units import parse_mac
+from cdna.base.units import VLAN_TRUNK, parse_mac
 from cdna.errors import CdnaError
 from cdna.nic.offload.flow_hash import HashType
 from cdna.nic.options import MAX_MULTICAST
-from cdna.settings import VLAN_TRUNK
 from cdna.virtio import Feature
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from cdna import logs
 from cdna.abi import Protection
 from cdna.base.loop import Clock, Loop
+from cdna.base.units import MIN_MTU
 from cdna.errors import ConfigError, whole
 from cdna.nic.virtio.device import VirtioDevice
 from cdna.protocol.features import OFFERED, OFFERED_PROTOCOL, PAIRS, check_offer
@@ -26,7 +27,6 @@ from cdna.virtio import VirtioLimits
 from cdna.vmm.control_time import SHARE
 from cdna.vmm.vhost_user.endpoint import Connecting, Listening
 from cdna.vmm.vhost_user.guest import VhostUserGuest
-from cdna.vmm.vhost_user.handlers import MIN_MTU
 
 if TYPE_CHECKING:
     from cdna.vmm.hypervisor import Hypervisor
@@ -35,7 +35,7 @@ log = logs.logger("cdna.vhost_user")
 
 STALL = 5.0  # seconds that a message may take from its first byte to its last
 GUEST_MEMORY = 4096  # bytes: the VMM gives such a guest one page that it never sees; its memory is its own
-MAX_MTU = 65535
+MAX_OFFERED_MTU = 65535  # bytes: what the field of the device's configuration holds
 
 
 class VhostUserServer(Loop):
@@ -92,7 +92,7 @@ class VhostUserServer(Loop):
                 f"guest {name!r}: give protection='table', which is what a vhost-user guest has"
             )
         pairs = whole(f"guest {name!r}: pairs", pairs, 1, VirtioLimits.VIRTIO_MAX_PAIRS)
-        mtu = whole(f"guest {name!r}: mtu", mtu, MIN_MTU, MAX_MTU)
+        mtu = whole(f"guest {name!r}: mtu", mtu, MIN_MTU, MAX_OFFERED_MTU)
         check_offer(features, protocol)
         if pairs == 1:
             features &= ~PAIRS

@@ -6,7 +6,7 @@ from libc.string cimport memcpy, memset
 from cdna.abi cimport COMPLETION_F_CSUM_OK, MAX_FRAME, MIN_FRAME, offload_t
 from cdna.nic.context cimport RINGS_VIRTIO, context_t
 from cdna.nic.demux cimport MULTICAST_BIT, admits, find_in, find_mac, header_t, parse_header
-from cdna.nic.frame cimport frame_t, piece_t
+from cdna.nic.frame cimport BURST, frame_t, piece_t
 from cdna.nic.learn cimport find_receiver, seen_on_wire
 from cdna.nic.offload.segmentation cimport segment_begin, segment_next, segmentation_t
 from cdna.nic.offload.transport_checksum cimport checksum_finish
@@ -128,11 +128,11 @@ cdef inline void receive_one(nic_t *nic, frame_t *frame) noexcept nogil:
 
 cdef inline int receive(nic_t *nic, int budget) noexcept nogil:
     """Takes frames from the wire and delivers them. Returns frames taken."""
-    cdef frame_t frame[32]
+    cdef frame_t frame[BURST]
     cdef int i, n
     if nic.wire.rx == NULL:
         return 0
-    n = nic.wire.rx(nic.wire, frame, budget if budget < 32 else 32)
+    n = nic.wire.rx(nic.wire, frame, budget if budget < BURST else BURST)
     for i in range(n):
         nic.wire.rx_frames += 1
         nic.wire.rx_bytes += frame[i].len

@@ -9,7 +9,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from cdna.memory cimport memory_t
 from cdna.nic.capture_ring cimport capture_ring_t
 from cdna.nic.context cimport context_t, progress_t
-from cdna.nic.frame cimport frame_t
+from cdna.nic.frame cimport BURST, frame_t
 from cdna.nic.irq_ring cimport irq_ring_t
 from cdna.nic.mac_table cimport learned_t, mac_entry_t
 from cdna.nic.wire_contract cimport wire_t
@@ -55,7 +55,7 @@ cdef struct nic_t:
     uint64_t irq_raised         # physical interrupts
     uint8_t *packet_buffer
     uint32_t packet_used        # bytes
-    frame_t txq[32]             # frames in the packet buffer, on their way to the wire
+    frame_t txq[BURST]          # frames in the packet buffer, on their way to the wire
     uint32_t txq_head
     uint32_t txq_tail
     uint8_t *segment_buffer     # a frame of several descriptors, or one to be segmented: MAX_TSO_FRAME bytes
