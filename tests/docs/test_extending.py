@@ -26,7 +26,7 @@ setup(
 """
 
 
-@pytest.mark.timeout(400)  # a module is compiled
+@pytest.mark.timeout(900)  # a module is compiled, on a busy machine too
 def test_every_recipe_works_as_the_page_shows(shell: Shell, tmp_path: Path) -> None:
     pytest.importorskip("Cython", reason="an option of the NIC has to be compiled")
     work = tmp_path / "work"
@@ -42,7 +42,7 @@ def test_every_recipe_works_as_the_page_shows(shell: Shell, tmp_path: Path) -> N
             text = _with_lines((ROOT / name).read_text(), text.rstrip(), OURS[name])
         file.write_text(text)
     next((work / "cdna/nic").glob("options.*.so")).unlink()
-    subprocess.run([sys.executable, "-c", COMPILE], cwd=work, check=True, timeout=300)
+    subprocess.run([sys.executable, "-c", COMPILE], cwd=work, check=True)
     commands = steps(PAGE)
     assert len(commands) > 10
     for step in commands:
