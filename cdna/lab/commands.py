@@ -22,6 +22,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from cdna.base.descriptors import readable
+from cdna.control_checks import Control, broken
 from cdna.errors import ConfigError
 from cdna.lab.metrics import metrics_text
 
@@ -82,7 +83,7 @@ class Commands:
         return {}
 
     def link(self, request: Request, session: Session) -> Reply:
-        if not isinstance(request.get("up"), bool):
+        if broken(Control.CHECK_CLIENT_LINK, not isinstance(request.get("up"), bool)):
             raise ConfigError("link: give up or down")
         self._lab.set_link(_guest(request), request["up"])
         return {}
@@ -114,7 +115,7 @@ class Commands:
         return {"guest": member.plan.name, "hosts": self._lab.hosts(), "dns": list(dns)}
 
     def keep(self, request: Request, session: Session) -> Reply:
-        if len(session.received) != 1:
+        if broken(Control.CHECK_CLIENT_KEEP, len(session.received) != 1):
             raise ConfigError("keep: give one descriptor, of a hosts file")
         file = os.dup(session.received[0])
         try:
@@ -141,14 +142,14 @@ class Commands:
 
 
 def _guest(request: Request) -> str:
-    guest = request.get("guest")
-    if not isinstance(guest, str):
+    guest: Any = request.get("guest")
+    if broken(Control.CHECK_CLIENT_GUEST, not isinstance(guest, str)):
         raise ConfigError("no guest is named; give one")
-    return guest
+    return str(guest)
 
 
 def _settings(request: Request) -> dict[str, Any]:
-    settings = request.get("settings")
-    if not isinstance(settings, dict):
+    settings: Any = request.get("settings")
+    if broken(Control.CHECK_CLIENT_SETTINGS, not isinstance(settings, dict)):
         raise ConfigError("no settings are given; give some")
-    return settings
+    return dict(settings)
