@@ -111,6 +111,7 @@ class Control(Enum):
     CHECK_CLIENT_GUEST = auto()  # a guest is named
     CHECK_CLIENT_SETTINGS = auto()  # settings are an object
     CHECK_CLIENT_LINK = auto()  # a link is up or down
+    CHECK_CLIENT_ENTERED = auto()  # who has a file kept has entered a guest
     CHECK_CLIENT_KEEP = auto()  # and gives one
     # cdna/lab/metrics_server.py: clients of the metrics
     CHECK_METRICS_LONG = auto()  # a request has at most REQUEST_BYTES

@@ -12,7 +12,8 @@ reset     guest                           guest
 metrics                                   a descriptor: a file with the text, which may be long
 hosts                                     hosts
 enter     guest                           guest, hosts, dns; descriptors: network namespace, user namespace
-keep      descriptor: a hosts file, which the lab rewrites while the client's process lives
+keep      descriptor: a hosts file of a guest that this session has entered, which the lab rewrites while the
+          client's process lives
 """
 
 from __future__ import annotations
@@ -111,12 +112,15 @@ class Commands:
     def enter(self, request: Request, session: Session) -> Reply:
         member = self._lab.member(_guest(request))
         fds, dns = member.enter()
+        session.entered = True
         session.fds = [*fds, *([] if self._user_fd is None else [self._user_fd])]
         return {"guest": member.plan.name, "hosts": self._lab.hosts(), "dns": list(dns)}
 
     def keep(self, request: Request, session: Session) -> Reply:
         if broken(Control.CHECK_CLIENT_KEEP, len(session.received) != 1):
             raise ConfigError("keep: give one descriptor, of a hosts file")
+        if broken(Control.CHECK_CLIENT_ENTERED, not session.entered):
+            raise ConfigError("keep: enter a guest first, in the same session")
         file = os.dup(session.received[0])
         try:
             self._kept.append((file, os.pidfd_open(session.pid)))

@@ -51,6 +51,7 @@ class Session(loop.Session):
         self.fds: list[int] = []
         self.close_behind: list[int] = []
         self.received: list[int] = []
+        self.entered = False  # a guest of this lab
         self._callbacks: list[Callable[[], None]] = []
 
     def __str__(self) -> str:

@@ -398,6 +398,7 @@ MISSED_BY: dict[str, str] = {
     "CHECK_CLIENT_GUEST": "tests/lab/test_commands.py::test_what_is_refused[a list for a guest]",
     "CHECK_CLIENT_SETTINGS": "tests/lab/test_commands.py::test_what_is_refused[a text for settings]",
     "CHECK_CLIENT_LINK": "tests/lab/test_commands.py::test_what_is_refused[a text for up]",
+    "CHECK_CLIENT_ENTERED": "tests/lab/test_commands.py::test_a_file_is_kept_for_who_has_entered_a_guest",
     "CHECK_CLIENT_KEEP": "tests/lab/test_commands.py::test_no_file_is_kept_of_none",
     "CHECK_METRICS_LONG": "tests/lab/test_metrics.py::test_a_request_that_is_too_long",
     "CHECK_METRICS_MANY": "tests/lab/test_metrics.py::test_idle_connections_have_a_bound",

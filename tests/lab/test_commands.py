@@ -45,6 +45,15 @@ def test_what_is_refused(client: ControlClient, command: str, fields: dict[str, 
     assert client.call("show", guest="s")[0]["guest"]["link"] == "up"
 
 
+def test_a_file_is_kept_for_who_has_entered_a_guest(client: ControlClient, tmp_path: Path) -> None:
+    """Nobody else has a hosts file of this lab's."""
+    path = tmp_path / "file"
+    path.write_text("mine")
+    with path.open("r+b") as file, pytest.raises(CdnaError, match="keep: enter a guest first"):
+        client.call("keep", send_fds=(file.fileno(),))
+    assert path.read_text() == "mine"
+
+
 def test_no_file_is_kept_of_none(client: ControlClient) -> None:
     with pytest.raises(CdnaError, match="keep: give one descriptor, of a hosts file"):
         client.call("keep")
