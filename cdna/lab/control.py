@@ -22,6 +22,7 @@ from cdna import logs
 from cdna.base import loop
 from cdna.base.closing import Closing
 from cdna.base.sockets import listen, listener_pid, may_connect, peer
+from cdna.control_checks import Control, broken
 from cdna.errors import CdnaError, ConfigError, ResourceError
 
 log = logs.logger("cdna.lab")
@@ -50,6 +51,7 @@ class Session(loop.Session):
         self.fds: list[int] = []
         self.close_behind: list[int] = []
         self.received: list[int] = []
+        self.entered = False  # a guest of this lab
         self._callbacks: list[Callable[[], None]] = []
 
     def __str__(self) -> str:
@@ -94,10 +96,11 @@ class ControlServer(loop.SessionServer[Session]):
 
     def admit(self, sock: socket.socket, now: float) -> Session | None:
         session = Session(sock, now + self._patience)
-        if not may_connect(session.uid):
+        if broken(Control.CHECK_CLIENT_USER, not may_connect(session.uid)):
             log.warning("process %d of user %d refused: not this lab's user", session.pid, session.uid)
             return None
-        if len(self.sessions) >= SESSIONS and not self._make_room():
+        full = broken(Control.CHECK_CLIENT_SESSIONS, len(self.sessions) >= SESSIONS)
+        if full and not self._make_room():
             _refuse(session)
             return None
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MESSAGE_BYTES)
@@ -124,7 +127,9 @@ class ControlServer(loop.SessionServer[Session]):
         session.deadline = None
         session.fds, session.close_behind = [], []
         try:
-            if not message or flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            if not message or broken(Control.CHECK_CLIENT_CUT, flags & socket.MSG_TRUNC):
+                return False
+            if broken(Control.CHECK_CLIENT_FDS_CUT, flags & socket.MSG_CTRUNC):
                 return False
             return self._send(self._reply(message, session), session)
         finally:
@@ -197,7 +202,7 @@ class ControlClient(Closing):
             self.sock.close()
             reason = getattr(error, "strerror", None) or str(error)
             raise ResourceError(f"cannot connect to {self.path}: {reason.lower()}") from None
-        if not may_connect(uid):  # who listens there, as it was then
+        if broken(Control.CHECK_LAB_USER, not may_connect(uid)):  # who listens there, as it was then
             self.sock.close()
             raise ResourceError(f"the lab at {self.path} is of user {uid}: give the --socket of yours")
 

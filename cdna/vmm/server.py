@@ -28,6 +28,7 @@ from cdna import logs
 from cdna.abi import ContextState, Protection
 from cdna.base.loop import Clock, Session, SessionServer
 from cdna.base.sockets import listen, may_connect, peer
+from cdna.control_checks import Control, broken
 from cdna.errors import CdnaError, ConfigError, ResourceError
 from cdna.protocol.attach import REQUEST_BYTES, VERSION
 from cdna.protocol.hypercall import Malformed
@@ -137,7 +138,7 @@ class Server(SessionServer[_Connection]):
         context, guest = connection.context, connection.guest
         if context is None or guest is None:
             return self._request(connection)
-        if context.revoked:
+        if broken(Control.CHECK_GUEST_REVOKED, context.revoked):
             return False
         served = self._buffer.serve(connection.fd, guest.domain, context.index)
         if served == Served.SERVED_STATUS:
@@ -149,14 +150,15 @@ class Server(SessionServer[_Connection]):
     def admit(self, sock: socket.socket, now: float) -> _Connection | None:
         """Checks who has connected, and listens to them from now on."""
         connection = _Connection(sock, now + PATIENCE)
-        if not may_connect(connection.uid, self.policy.uids):
+        if broken(Control.CHECK_GUEST_USER, not may_connect(connection.uid, self.policy.uids)):
             log.warning("%s refused: this user may not connect to %s", connection, self.path)
             return None
         if connection.uid not in self._times:
             times = ControlTime(self.policy.control_share, clock=self.clock, cost=self._cost)
             self._times[connection.uid] = times
         waiting = [c for c in self.sessions.values() if c.guest is None]
-        if len(waiting) >= WAITING:  # the one that has been idle longest makes room
+        if broken(Control.CHECK_GUEST_WAITING, len(waiting) >= WAITING):
+            # The one that has been idle longest makes room.
             log.warning("%s sent away: it made no request, and others wait", waiting[0])
             self.finish(waiting[0])
         return connection
@@ -189,7 +191,7 @@ class Server(SessionServer[_Connection]):
     def _attach(self, connection: _Connection, request: Request) -> None:
         """Creates the guest and its context, hands over what it maps. On an error the caller undoes it."""
         vmm, most = self.vmm, self.policy.max_guests
-        if most is not None and len(self.guests) >= most:
+        if most is not None and broken(Control.CHECK_GUESTS_MANY, len(self.guests) >= most):
             raise ResourceError(f"{most} guests are connected, and no more are allowed: end one of them")
         guest = connection.guest = vmm.create_guest(request.name, request.memory)
         memory_fd = vmm.memory.export(guest.first_page, guest.pages)

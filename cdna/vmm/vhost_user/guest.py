@@ -21,6 +21,7 @@ from cdna import logs
 from cdna.abi import ContextState
 from cdna.base.sockets import may_connect
 from cdna.base.units import parse_mac
+from cdna.control_checks import Control, broken
 from cdna.protocol.features import CTRL_VQ, PROTOCOL_FEATURES, names
 from cdna.protocol.vhost_user import Gone, Message, ProtocolError, ProtocolFeature
 from cdna.virtio import Feature
@@ -290,11 +291,11 @@ class VhostUserGuest:
         deadline = now + FIRST_MESSAGE if isinstance(self._endpoint, Listening) else None
         connection = Connection(sock, self._stall, self.discard, deadline)
         who = f"process {connection.pid}, user {connection.uid}"
-        if not may_connect(connection.uid, self._uids):
+        if broken(Control.CHECK_FRONTEND_USER, not may_connect(connection.uid, self._uids)):
             log.warning("guest %r: %s refused: this user may not attach here", self.name, who)
             connection.close()
             return
-        if self.discard.is_full:
+        if broken(Control.CHECK_FRONTEND_CLOSING, self.discard.is_full):
             log.warning(
                 "guest %r: %s refused: descriptors that frontends sent before do not close", self.name, who
             )
@@ -352,7 +353,7 @@ class VhostUserGuest:
 
     def _carry_out(self, backend: Backend, message: Message) -> None:
         try:
-            if message.fds and self.discard.is_full:
+            if message.fds and broken(Control.CHECK_FRONTEND_FDS_CLOSING, self.discard.is_full):
                 raise ProtocolError("descriptors that came before do not close")
             self._collect_fault()
             backend.handle(message)
