@@ -56,6 +56,11 @@ class FaultReport:
             info["fault_found"],
         )
 
+    @property
+    def whose(self) -> str:
+        """Whose line in the log it is. A guest of another process may come again with another name."""
+        return f"context {self.context}"
+
     def __str__(self) -> str:
         return f"guest {self.guest!r}, context {self.context}: {self.why}"
 

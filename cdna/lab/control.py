@@ -6,6 +6,7 @@
 The socket is SOCK_SEQPACKET, so a message is a packet, with the mode 0600; whoever connects has to be the
 lab's user, or root. One thread answers, a request at a time, and waits for no client. A client that makes no
 request is disconnected after a while; beyond SESSIONS, the session that has been idle longest makes room.
+Requests have SHARE of the time, as most make the NIC stand still: clients wait while they have taken more.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ import json
 import os
 import socket
 import stat
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from cdna import logs
 from cdna.base import loop
 from cdna.base.closing import Closing
+from cdna.base.control_time import SharedTime
 from cdna.base.sockets import listen, listener_pid, may_connect, peer
 from cdna.control_checks import Control, broken
 from cdna.errors import CdnaError, ConfigError, ResourceError
@@ -32,6 +35,8 @@ MAX_FDS = 16
 TIMEOUT = 30.0  # seconds that a client waits for its reply
 SESSIONS = 64  # at a time
 PATIENCE = 10.0  # seconds from a connection to its first request
+SHARE = 0.5  # of the time, for all requests: they are the operator's own
+BURST = 5.0  # seconds of it at once: many guests may be added one after the other
 
 Request = dict[str, Any]
 Reply = dict[str, Any]
@@ -83,15 +88,25 @@ class ControlServer(loop.SessionServer[Session]):
     """Answers requests at `path` until `close`. `handlers`: by command; more may be added at any time.
 
     A handler returns what the reply says beside "ok"; a `CdnaError` of it is the client's one line.
-    patience: seconds from a connection to its first request. Sessions: the longest idle comes first.
+    patience: seconds from a connection to its first request. clock, cost: those of `SharedTime`. Sessions:
+    the longest idle comes first.
     """
 
-    def __init__(self, path: str, handlers: dict[str, Handler], *, patience: float = PATIENCE) -> None:
+    def __init__(
+        self,
+        path: str,
+        handlers: dict[str, Handler],
+        *,
+        patience: float = PATIENCE,
+        clock: loop.Clock = time.monotonic,
+        cost: loop.Clock = time.thread_time,
+    ) -> None:
         self.path = path
         self.handlers = handlers
         self._patience = patience
+        self._time = SharedTime(SHARE, BURST, clock=clock, cost=cost).bucket()
         check_free(path)
-        super().__init__("cdna-control", log, listen(path), path, "no control session")
+        super().__init__("cdna-control", log, listen(path), path, "no control session", clock)
         self.begin()
 
     def admit(self, sock: socket.socket, now: float) -> Session | None:
@@ -116,7 +131,13 @@ class ControlServer(loop.SessionServer[Session]):
         return True
 
     def serve(self, session: Session, now: float) -> bool:
-        """Answers the next request. False: the client has gone, or is no client of ours."""
+        """Answers the next request, once there is time for it. False: no client of ours, or it has gone."""
+        if self.rest(session, self._time):
+            return True
+        with self._time.spent():
+            return self._answer(session)
+
+    def _answer(self, session: Session) -> bool:
         self.sessions[session.fd] = self.sessions.pop(session.fd)
         try:
             message, session.received, flags, _ = socket.recv_fds(session.sock, MESSAGE_BYTES, MAX_FDS)

@@ -90,14 +90,19 @@ class MetricsServer(SessionServer[_Connection]):
             self.finish(next(iter(self.sessions.values())))
         return _Connection(sock, now + self._patience)
 
-    def accept(self, now: float) -> _Connection | None:
+    def take(self, now: float) -> _Connection | None:
         """Serves at once: a request that is there already is answered however many others come."""
-        connection = super().accept(now)
+        connection = super().take(now)
         if connection is not None:
-            self._go_on(self.serve, connection, now)
+            self._go_on(self._serve, connection, now)
         return connection
 
     def serve(self, session: _Connection, now: float) -> bool:
+        """Answers at the cost of further connections: whoever connects is unknown here."""
+        with self.arrivals.spent():
+            return self._serve(session, now)
+
+    def _serve(self, session: _Connection, now: float) -> bool:
         try:
             if not session.answer:
                 if not session.receive():

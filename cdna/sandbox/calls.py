@@ -41,7 +41,6 @@ CALLS: tuple[Call, ...] = (
     Call("fallocate"),
     Call("memfd_create"),
     Call("eventfd2"),
-    Call("flock"),
     Call(
         "fcntl",
         (

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 from cdna.abi import IommuStrategy, Protection
+from cdna.base.control_time import SHARE
 from cdna.base.units import PROTECTIONS
 from cdna.control_checks import Control, broken
 from cdna.errors import ConfigError
 from cdna.protocol.attach import REQUEST_BYTES, VERSION
 from cdna.protocol.hypercall import Malformed
 from cdna.settings import ContextSettings, parse_protection
-from cdna.vmm.control_time import SHARE
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,63}", re.ASCII)
 LARGEST = 1 << 48  # of any number in a request

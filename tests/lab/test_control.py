@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import select
 import socket
 import stat
 import subprocess
@@ -301,3 +302,30 @@ def test_a_directory_that_others_write_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cdna").chmod(0o777)
     with pytest.raises(ConfigError, match="not this user's alone"):
         make_directory(str(tmp_path / "cdna" / "lab.sock"))
+
+
+def test_who_asks_without_end_waits(path: str, handlers: Handlers) -> None:
+    """Requests have half of the time, and 5 seconds at once; here each costs one, and time stands still."""
+    now, used = [1000.0], [0.0]
+
+    def cost() -> float:
+        used[0] += 1.0
+        return used[0]
+
+    with (
+        ControlServer(path, handlers.table(), clock=lambda: now[0], cost=cost) as server,
+        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client,
+    ):
+        client.settimeout(20)
+        client.connect(path)
+        request = json.dumps({"command": "echo"}).encode()
+        for _ in range(8):
+            client.send(request)
+        for _ in range(6):
+            assert json.loads(client.recv(1 << 16))["ok"] is True
+        wait_for(lambda: list(server.due()) == [1002.0])
+        assert select.select([client], [], [], 0)[0] == []
+        now[0] += 3
+        server.wake()
+        assert json.loads(client.recv(1 << 16))["ok"] is True
+        assert select.select([client], [], [], 0)[0] == []

@@ -17,7 +17,6 @@ frontend goes.
 from __future__ import annotations
 
 import struct
-import time
 from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -43,7 +42,6 @@ RSS_KEY = 40  # bytes, at most
 RSS_TABLE = 128  # entries, at most
 RSS_HASH_TYPES = sum(HashType)
 VLANS = 4095  # numbers, of which the last is reserved (IEEE 802.1Q)
-SAID = 1.0  # seconds between two lines about what one guest was refused
 
 _MAC = 6  # bytes
 _COUNT = struct.Struct("<I")
@@ -93,7 +91,6 @@ class NetControl:
         self.announcing = False  # the guest is asked to say where it is (VIRTIO_NET_S_ANNOUNCE)
         self.commands = 0
         self.refused = 0
-        self._said = 0.0
         self._clear()
 
     def _clear(self) -> None:
@@ -146,10 +143,7 @@ class NetControl:
             if command:
                 return VIRTIO_NET_OK
         self.refused += 1
-        now = time.monotonic()
-        if now - self._said >= SAID:
-            self._said = now
-            log.warning("guest %r: control queue: %s", self.context.guest.name, name)
+        log.warning("guest %r: control queue: %s", self.context.guest.name, name)
         return VIRTIO_NET_ERR
 
     def _carry_out(self, command: bytes) -> str:

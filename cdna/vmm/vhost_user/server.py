@@ -1,7 +1,8 @@
 """All vhost-user sockets of this process, served by one thread that waits for none of them.
 
 Each ready connection gets one message carried out in each turn, so a frontend that floods its socket delays
-nobody by more than that; and one that takes more than a tenth of the time is read no faster (`ControlTime`).
+nobody by more than that; all of them together take no more than a tenth of the time, in equal parts
+(`SharedTime`). One part is that of the users that are refused, at whichever socket.
 What other threads ask (`add`, `remove`, `VhostUserGuest.set_link` ...) happens
 between two turns, under `lock`.
 """
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from cdna import logs
 from cdna.abi import Protection
+from cdna.base.control_time import SHARE, SharedTime
 from cdna.base.loop import Clock, Loop
 from cdna.base.units import MIN_MTU
 from cdna.errors import ConfigError, whole
@@ -24,7 +26,6 @@ from cdna.protocol.features import OFFERED, OFFERED_PROTOCOL, PAIRS, check_offer
 from cdna.protocol.vhost_user import ProtocolFeature
 from cdna.settings import ContextSettings
 from cdna.virtio import VirtioLimits
-from cdna.vmm.control_time import SHARE
 from cdna.vmm.vhost_user.endpoint import Connecting, Listening
 from cdna.vmm.vhost_user.guest import VhostUserGuest
 
@@ -41,7 +42,7 @@ MAX_OFFERED_MTU = 65535  # bytes: what the field of the device's configuration h
 class VhostUserServer(Loop):
     """Serves virtual machines and DPDK programs, a socket each, until `close`.
 
-    control_share: of the time, that the requests of one guest may take. clock, cost: those of `ControlTime`.
+    control_share: of the time, that the requests of all guests may take. clock, cost: those of `SharedTime`.
     """
 
     def __init__(
@@ -54,8 +55,8 @@ class VhostUserServer(Loop):
     ) -> None:
         super().__init__("cdna-vhost-user", log, clock)
         self.vmm = vmm
-        self.control_share = control_share
-        self.cost = cost
+        self.time = SharedTime(control_share, clock=clock, cost=cost)
+        self.refused = self.time.bucket()  # what frontends that are not admitted have taken
         self._guests: list[VhostUserGuest] = []
         self.begin()
 
