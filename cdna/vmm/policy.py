@@ -57,8 +57,8 @@ class Policy:
     uids: users that may connect, beside root and the VMM's own. protections: of PROTECTIONS; "none" gives a
     guest all of machine memory by DMA. max_memory: bytes of one guest. max_guests: connected at a time; None:
     as many as there are contexts. choices: settings that a guest may choose. settings: those that all of them
-    get, whatever they choose, for example {"vlan": 7, "rate": 1e9}. control_share: of the time, that
-    attaching and taking back the guests of one user may take.
+    get, whatever they choose, for example {"vlan": 7, "rate": 1e9}. control_share: of the time, that all
+    guests together may take to connect, to attach and end, and to ask for their status.
     """
 
     uids: Collection[int] = ()
