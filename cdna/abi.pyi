@@ -12,6 +12,7 @@ class Limits(IntEnum):
     MAX_TSO_FRAME = 65553
     VNET_HEADER = 12
     MAX_FRAGMENTS = 32
+    IO_PAGES_PER_SLOT = 4
 
 class Mailbox(IntEnum):
     MAILBOX_TX_PRODUCER = 0

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from cdna import abi
+
+FAULTS_KEPT = 1024  # reports
 
 _REFUSALS = {
     abi.Refusal.REFUSED_CONTEXT: "not a running context of this guest",
@@ -38,6 +41,25 @@ class FaultReport:
     index: int  # descriptor index, free-running
     expected: int
     found: int
+
+    @classmethod
+    def of(cls, guest: str, domain: int, context: int, info: dict[str, Any]) -> FaultReport:
+        """What the NIC says of a context that it stopped (`Nic.info`)."""
+        return cls(
+            guest,
+            domain,
+            context,
+            abi.Fault(info["fault"]),
+            abi.Ring(info["fault_ring"]),
+            info["fault_index"],
+            info["fault_expected"],
+            info["fault_found"],
+        )
+
+    @property
+    def whose(self) -> str:
+        """Whose line in the log it is. A guest of another process may come again with another name."""
+        return f"context {self.context}"
 
     def __str__(self) -> str:
         return f"guest {self.guest!r}, context {self.context}: {self.why}"

@@ -1,4 +1,4 @@
-"""Loggers that limit the lines of one kind: neither a guest nor a local user fills a disk with them."""
+"""Loggers whose lines are limited and escaped: neither a guest nor a local user fills or forges a log."""
 
 from __future__ import annotations
 
@@ -8,9 +8,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-LINES = 20  # of one kind in an interval
-INTERVAL = 60.0  # seconds
+from cdna.base.shown import printable
+
+LINES = 1  # of one kind in an interval
+INTERVAL = 1.0  # seconds
 KINDS = 1024  # counted apart; beyond that, further kinds count as one
+OTHERS = (0, "", "")  # the kind of those
+
+Kind = tuple[int, str, str]  # level, the message before its arguments, whose it is
+
+_traceback = logging.Formatter()
 
 
 def logger(name: str) -> logging.Logger:
@@ -25,30 +32,36 @@ def logger(name: str) -> logging.Logger:
 class _Seen:
     since: float
     lines: int = 0
+    left_out: int = 0
 
 
 class Limit(logging.Filter):
-    """Passes LINES records of one kind in INTERVAL seconds. Throttling is told of, and how many it left out.
+    """Passes LINES records of one kind in INTERVAL seconds; the next one says how many were left out.
 
-    A kind is the message before its arguments, and the guest concerned if that is the first of them: one
-    guest's lines do not hide another's.
+    A kind is a level, the message before its arguments, and whose it is: the first argument if that is a
+    text, such as a guest's name, or its attribute `whose`. So one guest's lines do not hide another's. Lines
+    about users that are refused do not say whose they are: they are one kind, however many users come.
+
+    A record that passes is escaped (`printable`), and the lines of its traceback are indented: no text in it
+    looks like another line of the log.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._clock = clock
         self._lock = threading.Lock()
-        self._seen: dict[tuple[str, str], _Seen] = {}
+        self._seen: dict[Kind, _Seen] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         with self._lock:
-            seen, left_out = self._count(_kind(record), self._clock())
-        if seen.lines > LINES:
+            left_out = self._count(_kind(record), self._clock())
+        if left_out is None:
             return False
-        if seen.lines == LINES:
-            record.msg = f"{record.msg} (further lines of this kind are left out for a minute)"
-        elif left_out:
-            record.msg = f"{record.msg} ({left_out} more lines of this kind were left out)"
+        told = f" ({left_out} more of these left out)" if left_out else ""
+        record.msg, record.args = printable(record.getMessage()) + told, None
+        if record.exc_info:
+            lines = _traceback.formatException(record.exc_info).splitlines()
+            record.exc_text = "\n".join(f"    {printable(line)}" for line in lines)
         return True
 
     def forget(self) -> None:
@@ -56,22 +69,31 @@ class Limit(logging.Filter):
         with self._lock:
             self._seen.clear()
 
-    def _count(self, kind: tuple[str, str], now: float) -> tuple[_Seen, int]:
-        """Counts a line; returns its kind's entry, and how many were left out in the interval before."""
+    def _count(self, kind: Kind, now: float) -> int | None:
+        """Counts a line. Returns how many of its kind were left out before it; None: it is, too."""
         if kind not in self._seen and len(self._seen) >= KINDS:
-            self._seen = {k: s for k, s in self._seen.items() if now - s.since < INTERVAL}
+            self._clear_out(now)
             if len(self._seen) >= KINDS:
-                kind = ("", "")
+                kind = OTHERS
         seen = self._seen.setdefault(kind, _Seen(now))
-        left_out = 0
         if now - seen.since >= INTERVAL:
-            left_out = max(0, seen.lines - LINES)
             seen.since, seen.lines = now, 0
+        if seen.lines >= LINES:
+            seen.left_out += 1
+            return None
         seen.lines += 1
-        return seen, left_out
+        left_out, seen.left_out = seen.left_out, 0
+        return left_out
+
+    def _clear_out(self, now: float) -> None:
+        """Drops the kinds that are not being limited; what they left out counts as others."""
+        old = [kind for kind, seen in self._seen.items() if now - seen.since >= INTERVAL and kind != OTHERS]
+        left_out = sum(self._seen.pop(kind).left_out for kind in old)
+        if left_out:
+            self._seen.setdefault(OTHERS, _Seen(now - INTERVAL)).left_out += left_out
 
 
-def _kind(record: logging.LogRecord) -> tuple[str, str]:
+def _kind(record: logging.LogRecord) -> Kind:
     first = record.args[0] if isinstance(record.args, tuple) and record.args else None
-    guest = getattr(first, "guest", first)  # of a fault's report
-    return str(record.msg), guest if isinstance(guest, str) else ""
+    whose = getattr(first, "whose", first)
+    return record.levelno, str(record.msg), whose if isinstance(whose, str) else ""

@@ -21,9 +21,6 @@ from cdna.extend.setting import Setting
 if TYPE_CHECKING:
     from cdna.abi import IommuStrategy, Protection
 
-VLAN_TRUNK = 0xFFFF
-
-MIN_MTU = 1280  # IPv6's least (RFC 8200)
 # Single-use I/O pages are for buffers of up to 12 KiB (guest_driver/queues.pxd); a large segment needs 64.
 LAB_PROTECTIONS = tuple(mode for mode in units.PROTECTIONS if mode != "iommu:single-use")
 TABLE = "table"  # the guest's own memory table: of virtio guests, see cdna.nic.virtio.device
@@ -48,7 +45,7 @@ def parse_protection(text: str) -> tuple[Protection, IommuStrategy]:
 
 def _parse_vlan(value: object) -> int:
     if value == units.TRUNK:
-        return VLAN_TRUNK
+        return units.VLAN_TRUNK
     if (
         isinstance(value, SupportsIndex)
         and not isinstance(value, bool)
@@ -119,7 +116,7 @@ def _read_protection(where: str, value: object) -> str:
 
 
 def _read_mtu(where: str, value: object) -> int:
-    return readers.whole(where, value, MIN_MTU, units.MAX_MTU)
+    return readers.whole(where, value, units.MIN_GUEST_MTU, units.MAX_MTU)
 
 
 def _declared(default: Any, setting: Setting, parse: Callable[[Any], object] = lambda value: value) -> Any:

@@ -157,7 +157,7 @@ def collect() -> dict[Path, Lines]:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for told in pool.map(gcov, sorted((ROOT / OBJECTS).rglob("*.gcda"))):
             for file in told["files"]:
-                path = Path(os.path.relpath(ROOT / file["file"], ROOT))
+                path = Path("ext", file["file"])  # Cython names its sources from there
                 for line in file["lines"] if path in wanted else ():
                     if line["line_number"] in wanted[path]:
                         ways = [branch["count"] for branch in line["branches"]]
@@ -218,6 +218,9 @@ def main() -> int:
     options = parser.parse_args()
     failed = 0 if options.no_run else measure([options.tests] if options.tests else TESTS, options.timeout)
     figures = summary(collect())
+    if not figures["files"]:
+        print(f"nothing was measured: no counts in {OBJECTS} are of the data path's files", file=sys.stderr)
+        return 1
     show(figures, options.missing)
     if options.json:
         Path(options.json).write_text(json.dumps(figures, indent=1) + "\n")

@@ -51,6 +51,7 @@ ENUMS = {
         "MAX_TSO_FRAME": 65553,
         "VNET_HEADER": 12,
         "MAX_FRAGMENTS": 32,
+        "IO_PAGES_PER_SLOT": 4,
     },
     "Mailbox": {"MAILBOX_TX_PRODUCER": 0, "MAILBOX_RX_PRODUCER": 1, "MAILBOX_INTERRUPT_ENABLE": 2},
     "DescFlag": {"DESC_F_EOP": 1, "DESC_F_OFFLOAD": 2},

@@ -49,6 +49,7 @@ class Setup:
     burst: int = 32
     poll: str = "busy"  # ours; DPDK knows no other
     context: str = ""  # more of our contexts' settings, such as ",queues=4"
+    program: tuple[str, ...] = ()  # how our `cdna` is started; by default this one
     options: tuple[str, ...] = ()  # more of ours, such as ("--sandbox", "off")
     frontend: str = ""  # more of virtio-user's settings, such as ",packed_vq=1"
     megabytes: int = 256
@@ -160,8 +161,9 @@ class CdnaServe(Backend):
 
     def start(self) -> None:
         self.socket = self.place / "control.sock"
-        command = cdna("serve", "--socket", str(self.socket), "--cpu", str(self.setup.engine))
-        command += ["--poll", self.setup.poll, "--wire", self._wire(), *self.setup.options]
+        command = [*(self.setup.program or cdna()), "serve", "--socket", str(self.socket)]
+        command += ["--cpu", str(self.setup.engine), "--poll", self.setup.poll]
+        command += ["--wire", self._wire(), *self.setup.options]
         for port in range(self.ports):
             command += [
                 "--context",

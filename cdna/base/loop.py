@@ -4,7 +4,9 @@
     SessionServer  a loop with a listening socket: each connection is a session, perhaps with a deadline
 
 In a turn each descriptor that is ready is served once, so a client that floods its socket delays the others
-by no more than that. What other threads ask for happens between two turns, under `lock`.
+by no more than that. Taking connections has a share of the time of its own, whoever makes them: those that
+are refused are among them, and each of those can come as another user. What other threads ask for happens
+between two turns, under `lock`.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from cdna.base.closing import Closing
+from cdna.base.control_time import ControlTime, SharedTime
 from cdna.base.sockets import ACCEPT_AGAIN, remove
 
 if TYPE_CHECKING:
@@ -122,12 +125,16 @@ class Loop(Closing):
 
 
 class Session:
-    """A connection of a `SessionServer`, and until when it may go on as it does; None: for good."""
+    """A connection of a `SessionServer`, and until when it may go on as it does; None: for good.
+
+    rests: the time that it has overdrawn; it is not read until the deadline. None: it is.
+    """
 
     def __init__(self, sock: socket.socket, deadline: float | None) -> None:
         self.sock = sock
         self.fd = sock.fileno()
         self.deadline = deadline
+        self.rests: ControlTime | None = None
 
     def close(self) -> None:
         self.sock.close()
@@ -141,6 +148,7 @@ class SessionServer(Loop, Generic[S]):
 
     full: what cannot be had while this process is out of descriptors. Connections then wait in the kernel's
     queue, and the listener is not watched for a while (back-off): it would be ready, and the loop would spin.
+    arrivals: the time that taking connections may take.
     """
 
     def __init__(
@@ -151,6 +159,7 @@ class SessionServer(Loop, Generic[S]):
         path: str | None,
         full: str,
         clock: Clock = time.monotonic,
+        arrivals: ControlTime | None = None,
     ) -> None:
         super().__init__(name, log, clock)
         self.sessions: dict[int, S] = {}  # by descriptor
@@ -158,6 +167,7 @@ class SessionServer(Loop, Generic[S]):
         self._path = path
         self._inode = os.stat(path).st_ino if path is not None else 0
         self._full = full
+        self.arrivals = arrivals or SharedTime(clock=clock).bucket()
         self._listens_at: float | None = None  # again; None: it does
         self.watch(listener.fileno(), self.accept)
 
@@ -175,7 +185,20 @@ class SessionServer(Loop, Generic[S]):
         """What happens at a session's deadline. False: it has ended."""
         return False
 
+    def resume(self, session: S, now: float) -> None:
+        """Sets the deadline of a session that is read again after a rest; none, unless a subclass has one."""
+        session.deadline = None
+
     # --- sessions -------------------------------------------------------------------------------------------
+
+    def rest(self, session: S, spending: ControlTime) -> bool:
+        """Reads no more of a session while `spending` is overdrawn. False: it is not."""
+        due = spending.due()
+        if due is None:
+            return False
+        session.rests, session.deadline = spending, due
+        self.unwatch(session.fd)
+        return True
 
     def hear(self, session: S, events: int = select.EPOLLIN) -> None:
         """Has `serve` called when one of `events` is there."""
@@ -191,7 +214,15 @@ class SessionServer(Loop, Generic[S]):
         except Exception:  # the others go on
             self.log.exception("%s was not ended whole", session)
 
-    def accept(self, now: float) -> S | None:
+    def accept(self, now: float) -> None:
+        """Takes the next connection, and then waits with the ones after it if they have taken much time."""
+        with self.arrivals.spent():
+            self.take(now)
+        due = self.arrivals.due()
+        if due is not None:
+            self._wait_until(due)
+
+    def take(self, now: float) -> S | None:
         """Takes the next connection. The session that comes of it; None: none does."""
         try:
             sock, _ = self._listener.accept()
@@ -225,7 +256,12 @@ class SessionServer(Loop, Generic[S]):
 
     def tick(self, now: float) -> None:
         for session in [s for s in self.sessions.values() if s.deadline is not None and now >= s.deadline]:
-            self._go_on(self.expire, session, now)
+            if session.rests is None:
+                self._go_on(self.expire, session, now)
+            elif not self.rest(session, session.rests):
+                session.rests = None
+                self.resume(session, now)
+                self.hear(session)
         if self._listens_at is not None and now >= self._listens_at:
             self._listens_at = None
             self.watch(self._listener.fileno(), self.accept)
@@ -239,8 +275,11 @@ class SessionServer(Loop, Generic[S]):
 
     def _rest(self, error: OSError, now: float) -> None:
         self.log.warning("%s for now: %s", self._full, error)
+        self._wait_until(now + ACCEPT_AGAIN)
+
+    def _wait_until(self, when: float) -> None:
         self.watch(self._listener.fileno(), self.accept, events=0)
-        self._listens_at = now + ACCEPT_AGAIN
+        self._listens_at = when if self._listens_at is None else max(when, self._listens_at)
 
     def _go_on(self, how: Callable[[S, float], bool], session: S, now: float) -> None:
         try:

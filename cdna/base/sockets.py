@@ -1,9 +1,13 @@
-"""Unix sockets: listening at a path where an ended process may have left its socket, and who connects."""
+"""Unix sockets: listening at a path where an ended process may have left its socket, and who connects.
+
+No lock keeps two that start at once apart: whoever can read a directory can lock it, and never give the lock
+back. A socket that was left is renamed, removed, and put back if it turns out to be another one.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import errno
 import os
 import socket
 import stat
@@ -14,7 +18,7 @@ from collections.abc import Collection, Iterator
 from cdna.errors import ResourceError
 
 ACCEPT_AGAIN = 1.0  # seconds, when this process had no descriptor left for a connection
-LOCKED = 1.0  # seconds that another may keep the lock of a directory
+SETTLED = 0.1  # seconds from a socket's file to its listening, at most
 _PEERCRED = "iII"  # struct ucred: process, user, group
 
 
@@ -42,12 +46,10 @@ def listen(path: str, others: bool = False, kind: socket.SocketKind = socket.SOC
         os.fchmod(
             listener.fileno(), 0o666 if others else 0o600
         )  # Linux gives the file this mode, from the start
-        with _alone(path):  # or two that start at once would both replace it
-            if is_left_over(path):
-                os.unlink(path)
-            with _umask(0o111 if others else 0o177):
-                listener.bind(path)
-            listener.listen(128)
+        _take_away(path)
+        with _umask(0o111 if others else 0o177):
+            listener.bind(path)
+        listener.listen(128)
     except OSError as error:
         listener.close()
         raise ResourceError(
@@ -83,6 +85,34 @@ def listener_pid(path: str) -> int | None:
             return None
 
 
+def _take_away(path: str) -> None:
+    """Removes the socket that an ended process has left at `path`. OSError: another has come meanwhile."""
+    with contextlib.suppress(
+        FileNotFoundError
+    ):  # nothing is there, or another took it away: who binds has it
+        found = os.stat(path)
+        if not is_left_over(path):
+            return
+        age = time.time() - found.st_mtime
+        if 0 <= age < SETTLED:  # perhaps its process is about to listen
+            time.sleep(SETTLED - age)
+            if not is_left_over(path):
+                return
+        aside = os.path.join(os.path.dirname(path), f".cdna-left-{os.urandom(8).hex()}")
+        os.rename(path, aside)  # of two that do this, one gets it
+        if _identity(os.stat(aside)) == _identity(found):
+            os.unlink(aside)
+            return
+        if not os.path.lexists(path):
+            os.rename(aside, path)
+        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    """What tells a socket from the one that comes after it: a number may be given again, at another time."""
+    return found.st_ino, found.st_mtime_ns
+
+
 @contextlib.contextmanager
 def _umask(mask: int) -> Iterator[None]:
     """Sets the umask, which limits a socket's mode. It is the whole process's: hold it briefly."""
@@ -91,27 +121,3 @@ def _umask(mask: int) -> Iterator[None]:
         yield
     finally:
         os.umask(before)
-
-
-@contextlib.contextmanager
-def _alone(path: str) -> Iterator[None]:
-    """Keeps other labs from replacing sockets of this directory meanwhile, by a lock on it.
-
-    Whoever can read a directory can lock it, so a lock is waited for, but not for long.
-    """
-    directory = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        deadline = time.monotonic() + LOCKED
-        while not _locked(directory) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        yield
-    finally:
-        os.close(directory)  # which gives the lock back
-
-
-def _locked(directory: int) -> bool:
-    try:
-        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

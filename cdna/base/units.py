@@ -13,6 +13,9 @@ MAX_SECONDS = 1e9  # that a command may run
 MAX_WEIGHT = 1000
 MAX_VLAN = 4094  # IEEE 802.1Q; 0 is untagged
 TRUNK = "trunk"  # a VLAN setting: frames with any tag
+VLAN_TRUNK = 0xFFFF  # the same, as the NIC takes it
+MIN_MTU = 68  # bytes: of IPv4 (RFC 791, 3.2)
+MIN_GUEST_MTU = 1280  # bytes: of IPv6 (RFC 8200, 5), which the stacks of guests have
 MAX_MTU = 9000  # bytes: what a frame of `abi.Limits.MAX_FRAME` holds behind a VLAN tag
 
 STRATEGIES = ("single-use", "shared", "persistent", "direct-map")  # of an I/O table

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cdna.base.shown import printable
 from cdna.cli import output
 from cdna.cli.exits import DONE
 from cdna.cli.running import Socket
@@ -49,13 +50,12 @@ def list_guests(json: Json = False, socket: Socket = None) -> int:
     if json:
         return _show_json({key: reply.get(key) for key in ("guests", "wire", "sandbox")})
     style, wire = output.style(), reply["wire"]
-    faults = "".join(
-        f"{guest['guest']} is stopped: {guest['fault']}\n" for guest in reply["guests"] if guest["fault"]
-    )
-    faults += "".join(f"{remark}\n" for guest in reply["guests"] if (remark := remark_of(guest)))
+    lines = [f"{guest['guest']} is stopped: {guest['fault']}" for guest in reply["guests"] if guest["fault"]]
+    lines += [remark for guest in reply["guests"] if (remark := remark_of(guest))]
     host = f", the host has {' '.join(wire['host'])}" if wire["host"] else ""
-    line = f"wire {wire['wire']}: link {wire['link']}{host}\n"
-    output.show(style.render(guests_table(reply["guests"], style)) + faults + line)
+    lines.append(f"wire {wire['wire']}: link {wire['link']}{host}")
+    told = "".join(f"{printable(line)}\n" for line in lines)
+    output.show(style.render(guests_table(reply["guests"], style)) + told)
     return DONE
 
 
@@ -120,7 +120,7 @@ def add(
                 given[setting.name] = setting.local(where, given[setting.name])
     guest = _ask(socket, "add", settings=given)["guest"]
     where = " ".join(guest["addresses"]) or guest.get("socket") or guest["kind"]
-    output.show(f"{guest['guest']}: {where}, {guest['mac']}\n")
+    output.show(printable(f"{guest['guest']}: {where}, {guest['mac']}") + "\n")
     return DONE
 
 

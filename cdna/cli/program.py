@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cdna.base.shown import printable
 from cdna.cli import streams
 from cdna.cli.exits import DONE, INTERRUPTED, USAGE, Interrupted
 from cdna.cli.runners import Runners
@@ -132,7 +133,7 @@ def _failed(program: str, error: OSError) -> int:
 
 def _end(program: str, message: str, status: int = USAGE) -> int:
     with suppress(OSError):  # without a reader, the status says it alone
-        print(f"{program}: {' '.join(message.split())}", file=sys.stderr)
+        print(f"{program}: {printable(' '.join(message.split()))}", file=sys.stderr)
     return status
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cdna.base import readers
+from cdna.base.shown import printable
 from cdna.cli import output
 from cdna.cli.exits import DONE
 from cdna.cli.running import Cpu, For, Identity, JsonFile, Metrics, Socket, Wire, check_alone, run, seconds_of
@@ -112,7 +113,7 @@ def _confine(
     user: _Text, paths: list[str], default: bool, json_to: Path | None, plan: LabPlan, socket: str
 ) -> "Needs":
     """What the sandbox leaves this server."""
-    from cdna.sandbox import needs_of
+    from cdna.lab.needs import needs_of
     from cdna.sandbox.privileges import user_of
 
     for path in paths:
@@ -145,7 +146,7 @@ def _plan(contexts: list[str], wire: _Text, net: _Text, host: _Text) -> LabPlan:
 
 def _say(lab: "Lab", path: str) -> None:
     for note in lab.notes:
-        print(f"{PROGRAM}: {note}", file=sys.stderr)
+        print(f"{PROGRAM}: {printable(note)}", file=sys.stderr)
     if lab.sandbox is not None:
         print(f"{PROGRAM}: {lab.sandbox}", file=sys.stderr)
     number = len(lab.members)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cdna.base import readers
+from cdna.base.shown import printable
 from cdna.cli import output
 from cdna.cli.exits import DONE
 from cdna.cli.running import Cpu, For, Identity, JsonFile, Metrics, Socket, Wire, check_alone, run, seconds_of
@@ -93,6 +94,6 @@ def _plan(guests: _Text, wire: _Text, net: _Text, host: _Text, defaults: dict[st
 
 def _say(lab: "Lab", path: str) -> None:
     for note in lab.notes:
-        print(f"{PROGRAM}: {note}", file=sys.stderr)
+        print(f"{PROGRAM}: {printable(note)}", file=sys.stderr)
     number = len(lab.members)
     output.show(f"lab is up: {number} guest{'' if number == 1 else 's'}, socket {path}\n")

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from cdna.base.shown import printable
 from cdna.base.units import MIB
 from cdna.cli import extcap, output, streams
 from cdna.errors import CdnaError, ConfigError, ResourceError
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None, ready: Callable[[], None] = lambda: 
                 "this program is Wireshark's: cdna capture --install-extcap has it list the contexts"
             )
     except CdnaError as error:
-        print(f"{PROGRAM}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{PROGRAM}: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         return 2
     return 0
 

@@ -8,10 +8,9 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
-from typing import Protocol
 
 
 class Access(IntFlag):
@@ -103,13 +102,3 @@ class Permits:
     keep: frozenset[Capability] = frozenset()
     listens: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()
-
-
-class Part(Protocol):
-    """An entry that has a part in a sandbox: a wire, a kind of guest."""
-
-    @property
-    def part(self) -> str: ...
-
-    @property
-    def permits(self) -> Callable[[], Permits]: ...

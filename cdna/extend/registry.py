@@ -7,13 +7,13 @@ takes some 50 ms.
 from __future__ import annotations
 
 import importlib
-import logging
 from collections.abc import Mapping
 from typing import Generic, Protocol, TypeVar
 
+from cdna import logs
 from cdna.errors import ConfigError
 
-log = logging.getLogger("cdna.extend")
+log = logs.logger("cdna.extend")
 
 
 class Named(Protocol):

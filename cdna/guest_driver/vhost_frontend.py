@@ -24,7 +24,6 @@ from cdna.protocol.vhost_user import (
     FLAG_NEED_REPLY,
     FLAG_REPLY,
     HEADER,
-    INFLIGHT,
     LOG,
     REGION,
     SINGLE_REGION,
@@ -35,7 +34,6 @@ from cdna.protocol.vhost_user import (
     VRING_ADDR,
     VRING_NO_FD,
     VRING_STATE,
-    Inflight,
     ProtocolFeature,
     Request,
 )
@@ -226,16 +224,6 @@ class Frontend(Closing):
 
     def set_log(self, fd: int, size: int, offset: int = 0) -> None:
         self.call(Request.SET_LOG_BASE, LOG.pack(size, offset), [fd])
-
-    def get_inflight(self, queues: int, queue_size: int) -> tuple[Inflight, int]:
-        """The area that the backend proposes, and its file, which is the caller's."""
-        self.send(Request.GET_INFLIGHT_FD, INFLIGHT.pack(0, 0, queues, queue_size))
-        request, payload, fds = self.reply()
-        assert request == Request.GET_INFLIGHT_FD
-        return Inflight(*INFLIGHT.unpack(payload)), fds[0]
-
-    def set_inflight(self, area: Inflight, fd: int) -> None:
-        self.send(Request.SET_INFLIGHT_FD, INFLIGHT.pack(*area), [fd])
 
 
 class NetDriver:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Unpack
 from cdna import abi
 from cdna.base.units import parse_mac
 from cdna.errors import ConfigError
+from cdna.faults import FAULTS_KEPT
 from cdna.guests.hostile import EOP, PRODUCER, RX, TX, Desc, Hostile, HostileSettings
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 EVERYBODY = b"\xff" * 6
 NOBODY = bytes.fromhex("02fdfdfdfdfd")  # no guest's: frames to it leave by the wire
 ETHERTYPE = b"\x88\xb5"  # IEEE 802, for local experiments
-FAULTS_KEPT = 1024  # reports
 
 FRAME_PAGE = 1  # of the guest: where it writes what it sends
 

@@ -12,7 +12,8 @@ reset     guest                           guest
 metrics                                   a descriptor: a file with the text, which may be long
 hosts                                     hosts
 enter     guest                           guest, hosts, dns; descriptors: network namespace, user namespace
-keep      descriptor: a hosts file, which the lab rewrites while the client's process lives
+keep      descriptor: a hosts file of a guest that this session has entered, which the lab rewrites while the
+          client's process lives
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from cdna.base.descriptors import readable
+from cdna.control_checks import Control, broken
 from cdna.errors import ConfigError
 from cdna.lab.metrics import metrics_text
 
@@ -82,7 +84,7 @@ class Commands:
         return {}
 
     def link(self, request: Request, session: Session) -> Reply:
-        if not isinstance(request.get("up"), bool):
+        if broken(Control.CHECK_CLIENT_LINK, not isinstance(request.get("up"), bool)):
             raise ConfigError("link: give up or down")
         self._lab.set_link(_guest(request), request["up"])
         return {}
@@ -110,12 +112,15 @@ class Commands:
     def enter(self, request: Request, session: Session) -> Reply:
         member = self._lab.member(_guest(request))
         fds, dns = member.enter()
+        session.entered = True
         session.fds = [*fds, *([] if self._user_fd is None else [self._user_fd])]
         return {"guest": member.plan.name, "hosts": self._lab.hosts(), "dns": list(dns)}
 
     def keep(self, request: Request, session: Session) -> Reply:
-        if len(session.received) != 1:
+        if broken(Control.CHECK_CLIENT_KEEP, len(session.received) != 1):
             raise ConfigError("keep: give one descriptor, of a hosts file")
+        if broken(Control.CHECK_CLIENT_ENTERED, not session.entered):
+            raise ConfigError("keep: enter a guest first, in the same session")
         file = os.dup(session.received[0])
         try:
             self._kept.append((file, os.pidfd_open(session.pid)))
@@ -141,14 +146,14 @@ class Commands:
 
 
 def _guest(request: Request) -> str:
-    guest = request.get("guest")
-    if not isinstance(guest, str):
+    guest: Any = request.get("guest")
+    if broken(Control.CHECK_CLIENT_GUEST, not isinstance(guest, str)):
         raise ConfigError("no guest is named; give one")
-    return guest
+    return str(guest)
 
 
 def _settings(request: Request) -> dict[str, Any]:
-    settings = request.get("settings")
-    if not isinstance(settings, dict):
+    settings: Any = request.get("settings")
+    if broken(Control.CHECK_CLIENT_SETTINGS, not isinstance(settings, dict)):
         raise ConfigError("no settings are given; give some")
-    return settings
+    return dict(settings)

@@ -6,6 +6,7 @@
 The socket is SOCK_SEQPACKET, so a message is a packet, with the mode 0600; whoever connects has to be the
 lab's user, or root. One thread answers, a request at a time, and waits for no client. A client that makes no
 request is disconnected after a while; beyond SESSIONS, the session that has been idle longest makes room.
+Requests have SHARE of the time, as most make the NIC stand still: clients wait while they have taken more.
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ import json
 import os
 import socket
 import stat
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from cdna import logs
 from cdna.base import loop
 from cdna.base.closing import Closing
+from cdna.base.control_time import SharedTime
 from cdna.base.sockets import listen, listener_pid, may_connect, peer
+from cdna.control_checks import Control, broken
 from cdna.errors import CdnaError, ConfigError, ResourceError
 
 log = logs.logger("cdna.lab")
@@ -31,6 +35,8 @@ MAX_FDS = 16
 TIMEOUT = 30.0  # seconds that a client waits for its reply
 SESSIONS = 64  # at a time
 PATIENCE = 10.0  # seconds from a connection to its first request
+SHARE = 0.5  # of the time, for all requests: they are the operator's own
+BURST = 5.0  # seconds of it at once: many guests may be added one after the other
 
 Request = dict[str, Any]
 Reply = dict[str, Any]
@@ -50,6 +56,7 @@ class Session(loop.Session):
         self.fds: list[int] = []
         self.close_behind: list[int] = []
         self.received: list[int] = []
+        self.entered = False  # a guest of this lab
         self._callbacks: list[Callable[[], None]] = []
 
     def __str__(self) -> str:
@@ -81,23 +88,34 @@ class ControlServer(loop.SessionServer[Session]):
     """Answers requests at `path` until `close`. `handlers`: by command; more may be added at any time.
 
     A handler returns what the reply says beside "ok"; a `CdnaError` of it is the client's one line.
-    patience: seconds from a connection to its first request. Sessions: the longest idle comes first.
+    patience: seconds from a connection to its first request. clock, cost: those of `SharedTime`. Sessions:
+    the longest idle comes first.
     """
 
-    def __init__(self, path: str, handlers: dict[str, Handler], *, patience: float = PATIENCE) -> None:
+    def __init__(
+        self,
+        path: str,
+        handlers: dict[str, Handler],
+        *,
+        patience: float = PATIENCE,
+        clock: loop.Clock = time.monotonic,
+        cost: loop.Clock = time.thread_time,
+    ) -> None:
         self.path = path
         self.handlers = handlers
         self._patience = patience
+        self._time = SharedTime(SHARE, BURST, clock=clock, cost=cost).bucket()
         check_free(path)
-        super().__init__("cdna-control", log, listen(path), path, "no control session")
+        super().__init__("cdna-control", log, listen(path), path, "no control session", clock)
         self.begin()
 
     def admit(self, sock: socket.socket, now: float) -> Session | None:
         session = Session(sock, now + self._patience)
-        if not may_connect(session.uid):
+        if broken(Control.CHECK_CLIENT_USER, not may_connect(session.uid)):
             log.warning("process %d of user %d refused: not this lab's user", session.pid, session.uid)
             return None
-        if len(self.sessions) >= SESSIONS and not self._make_room():
+        full = broken(Control.CHECK_CLIENT_SESSIONS, len(self.sessions) >= SESSIONS)
+        if full and not self._make_room():
             _refuse(session)
             return None
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MESSAGE_BYTES)
@@ -113,7 +131,13 @@ class ControlServer(loop.SessionServer[Session]):
         return True
 
     def serve(self, session: Session, now: float) -> bool:
-        """Answers the next request. False: the client has gone, or is no client of ours."""
+        """Answers the next request, once there is time for it. False: no client of ours, or it has gone."""
+        if self.rest(session, self._time):
+            return True
+        with self._time.spent():
+            return self._answer(session)
+
+    def _answer(self, session: Session) -> bool:
         self.sessions[session.fd] = self.sessions.pop(session.fd)
         try:
             message, session.received, flags, _ = socket.recv_fds(session.sock, MESSAGE_BYTES, MAX_FDS)
@@ -124,7 +148,9 @@ class ControlServer(loop.SessionServer[Session]):
         session.deadline = None
         session.fds, session.close_behind = [], []
         try:
-            if not message or flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            if not message or broken(Control.CHECK_CLIENT_CUT, flags & socket.MSG_TRUNC):
+                return False
+            if broken(Control.CHECK_CLIENT_FDS_CUT, flags & socket.MSG_CTRUNC):
                 return False
             return self._send(self._reply(message, session), session)
         finally:
@@ -197,7 +223,7 @@ class ControlClient(Closing):
             self.sock.close()
             reason = getattr(error, "strerror", None) or str(error)
             raise ResourceError(f"cannot connect to {self.path}: {reason.lower()}") from None
-        if not may_connect(uid):  # who listens there, as it was then
+        if broken(Control.CHECK_LAB_USER, not may_connect(uid)):  # who listens there, as it was then
             self.sock.close()
             raise ResourceError(f"the lab at {self.path} is of user {uid}: give the --socket of yours")
 

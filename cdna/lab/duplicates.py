@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 
-log = logging.getLogger("cdna.lab")
+from cdna import logs
+
+log = logs.logger("cdna.lab")
 
 MOST = 256  # addresses warned of; a guest that changes its address again and again fills no log
 COUNTER = "rx_own_source"

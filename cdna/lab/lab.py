@@ -6,8 +6,9 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cdna import logs
@@ -65,7 +66,7 @@ class Lab(Closing):
         self._known: dict[str, dict[str, int]] = {}  # counters as they were last
         self._unreadable: set[str] = set()  # guests whose counters were not to be read
         self._closed = False
-        self._needs: Needs | None = None
+        self._check_room: Callable[[GuestPlan], None] = lambda plan: None  # of the sandbox
         self.sandbox: Entered | None = None  # what this process has given up, where it has
         contexts = min(len(plan.guests) + SPARE, MAX_GUESTS)
         number = len(plan.guests)
@@ -141,18 +142,20 @@ class Lab(Closing):
     def confine(self, needs: Needs) -> None:
         """Enters the sandbox that leaves this process `needs`, all threads of it. ResourceError: refused."""
         from cdna.lab.metrics import metrics_text
+        from cdna.lab.needs import check_room, modules_of
         from cdna.sandbox import enter
         from cdna.sandbox.preload import preload
 
         if needs.mode != "off":
-            preload(needs.parts)
+            preload(modules_of(needs))
             metrics_text(self)  # opens all that a look at the counters reads
         with self._lock:
             if needs.user is not None:
                 for path in needs.listens:
                     os.chown(path, needs.user.uid, -1, follow_symlinks=False)
             self.sandbox = enter(needs)
-            self._needs = needs if self.sandbox.mode == "on" else None
+            if self.sandbox.mode == "on":
+                self._check_room = partial(check_room, needs)
 
     # --- guests -------------------------------------------------------------------------------------------
 
@@ -161,8 +164,7 @@ class Lab(Closing):
         with self._lock:
             self._check_open()
             plan = guest_plan(where, settings, self.plan.defaults, self.plan.net)
-            if self._needs is not None:
-                self._needs.check(plan)
+            self._check_room(plan)
             others = [member.plan for member in self.members.values()]
             (plan,) = with_addresses([plan], self.plan.net, self.host or self.plan.host, others)
             check_distinct([*others, plan], self.host or self.plan.host)

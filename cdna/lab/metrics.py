@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from cdna.base.shown import printable
 from cdna.lab.kinds import KINDS
 from cdna.nic.wires import named_wire
 
@@ -146,6 +147,8 @@ def _labels(labels: Labels) -> str:
 
 
 def _value(text: str) -> str:
+    """A label's value. The format escapes three characters; readers show the others as they are."""
+    text = "\n".join(map(printable, text.split("\n")))
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 

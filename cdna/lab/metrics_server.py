@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from cdna import logs
 from cdna.base.loop import Session, SessionServer
 from cdna.base.sockets import listen
+from cdna.control_checks import Control, broken
 from cdna.errors import ConfigError, ResourceError
 from cdna.lab.metrics import CONTENT_TYPE, metrics_text
 
@@ -56,7 +57,8 @@ class _Connection(Session):
         if not data:
             raise ConnectionAbortedError
         self.request += data
-        return len(self.request) > REQUEST_BYTES or _END_OF_HEAD.search(self.request) is not None
+        too_long = broken(Control.CHECK_METRICS_LONG, len(self.request) > REQUEST_BYTES)
+        return too_long or _END_OF_HEAD.search(self.request) is not None
 
     def send(self) -> bool:
         """Sends what there is room for. True: that was all. Raises OSError."""
@@ -84,18 +86,23 @@ class MetricsServer(SessionServer[_Connection]):
         self.begin()
 
     def admit(self, sock: socket.socket, now: float) -> _Connection:
-        if len(self.sessions) >= CONNECTIONS:
+        if broken(Control.CHECK_METRICS_MANY, len(self.sessions) >= CONNECTIONS):
             self.finish(next(iter(self.sessions.values())))
         return _Connection(sock, now + self._patience)
 
-    def accept(self, now: float) -> _Connection | None:
+    def take(self, now: float) -> _Connection | None:
         """Serves at once: a request that is there already is answered however many others come."""
-        connection = super().accept(now)
+        connection = super().take(now)
         if connection is not None:
-            self._go_on(self.serve, connection, now)
+            self._go_on(self._serve, connection, now)
         return connection
 
     def serve(self, session: _Connection, now: float) -> bool:
+        """Answers at the cost of further connections: whoever connects is unknown here."""
+        with self.arrivals.spent():
+            return self._serve(session, now)
+
+    def _serve(self, session: _Connection, now: float) -> bool:
         try:
             if not session.answer:
                 if not session.receive():
@@ -115,7 +122,7 @@ class MetricsServer(SessionServer[_Connection]):
 
     def _bound_answers(self) -> None:
         answered = [connection for connection in self.sessions.values() if connection.answer]
-        if len(answered) > ANSWERS:
+        if broken(Control.CHECK_METRICS_UNREAD, len(answered) > ANSWERS):
             self.finish(answered[0])
 
     def _answer(self, request: bytes) -> list[memoryview]:

@@ -12,9 +12,7 @@ import re
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface, ip_network
 from typing import TYPE_CHECKING
 
-from cdna.base import units
-from cdna.base.readers import bad, one_of, whole, words
-from cdna.errors import ConfigError
+from cdna.base.readers import bad, whole, words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,9 +21,7 @@ if TYPE_CHECKING:
 
 Network = IPv4Network | IPv6Network
 
-MAX_QUEUES = 8  # pairs of a vhost-user guest
 MAX_PATH = 107  # bytes: sun_path of unix(7) less its zero
-MIN_SIZE, MAX_SIZE = 60, 9014  # of a synthetic frame, without the FCS
 # Names that mean something else inside a lab, or in many a hosts file.
 RESERVED = (
     "localhost",
@@ -53,21 +49,8 @@ def name(where: str, value: object) -> str:
     return value
 
 
-def queues(where: str, value: object) -> int:
-    return whole(where, value, 1, MAX_QUEUES)
-
-
 def cpu(where: str, value: object) -> int:
     return whole(where, value, 0, 1 << 16)
-
-
-def frame_size(where: str, value: object) -> int:
-    return whole(where, value, MIN_SIZE, MAX_SIZE)
-
-
-def client(where: str, value: object) -> bool:
-    """Whether we are the socket's client; the frontend listens then."""
-    return one_of(where, value, ("server", "client")) == "client"
 
 
 def socket_path(where: str, value: object) -> str:
@@ -94,25 +77,6 @@ def users(where: str, value: object) -> tuple[int, ...]:
         except (KeyError, ValueError):
             raise bad(where, word, "no user of this machine; give a name such as libvirt-qemu") from None
     return tuple(found)
-
-
-def destination(where: str, value: object) -> str:
-    """Where frames are sent to: a MAC address, or the name of a guest."""
-    if units.is_mac(value):
-        return value.lower()
-    return name(where, value)
-
-
-def features(where: str, value: object) -> tuple[str, ...]:
-    """Virtio features to withhold (-rss) and to add (+rss)."""
-    from cdna.protocol.features import offer  # compiled modules, which plans do without otherwise
-
-    given = tuple(word.lower() for word in words(where, value))
-    try:
-        offer(given)
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from None
-    return given
 
 
 def nets(where: str, value: object) -> tuple[Network, ...]:

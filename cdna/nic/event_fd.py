@@ -13,6 +13,7 @@ import socket
 import struct
 import termios
 
+from cdna.control_checks import Control, broken
 from cdna.errors import ConfigError
 
 _INT = struct.Struct("i")
@@ -29,7 +30,7 @@ def event_descriptor(fd: int, what: str) -> None:
         found = is_eventfd(fd)
     except OSError as error:
         raise ConfigError(f"{what}: {error.strerror}") from None
-    if not found:
+    if broken(Control.CHECK_EVENT_FD, not found):
         raise ConfigError(f"{what}: {os.readlink(f'/proc/self/fd/{fd}')} is no eventfd")
     fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_NONBLOCK)
 
@@ -46,7 +47,7 @@ def signal_descriptor(fd: int, what: str) -> None:
     with socket.socket(fileno=os.dup(fd)) as sock:
         try:
             sock.getpeername()
-            if has_unread(sock, socket.SHUT_RD):
+            if broken(Control.CHECK_SIGNAL_UNREAD, has_unread(sock, socket.SHUT_RD)):
                 raise ConfigError(f"{what}: a socket with unread data; give one that is only written to")
         except OSError:
             raise ConfigError(f"{what}: a socket that is not connected; give one of a pair") from None

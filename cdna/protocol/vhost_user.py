@@ -41,6 +41,8 @@ import struct
 from enum import IntEnum
 from typing import NamedTuple
 
+from cdna.control_checks import Control, broken
+
 HEADER = struct.Struct("=III")
 U64 = struct.Struct("=Q")
 VRING_STATE = struct.Struct("=II")
@@ -223,7 +225,7 @@ def regions(payload: bytes) -> list[tuple[int, int, int, int]]:
     """
     count, _ = TABLE_HEAD.unpack_from(payload)
     room, rest = divmod(len(payload) - TABLE_HEAD.size, REGION.size)
-    if count > min(room, MAX_REGIONS) or rest:
+    if broken(Control.CHECK_REGIONS_WHOLE, count > min(room, MAX_REGIONS) or rest):
         raise ProtocolError(
             f"{count} regions in {len(payload)} bytes: give up to {MAX_REGIONS} of {REGION.size} bytes each"
         )
@@ -234,6 +236,6 @@ def config(payload: bytes) -> Config:
     """A piece of configuration space. ProtocolError: its size is not that of its data."""
     offset, size, flags = CONFIG_HEAD.unpack_from(payload)
     data = payload[CONFIG_HEAD.size :]
-    if len(data) != size:
+    if broken(Control.CHECK_CONFIG_WHOLE, len(data) != size):
         raise ProtocolError(f"{size} bytes of configuration space announced, {len(data)} given")
     return Config(offset, size, flags, data)

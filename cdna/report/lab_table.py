@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
+from cdna.base.shown import printable
 from cdna.base.units import rate_text
 from cdna.lab.kinds import DEFAULT, state_of
 from cdna.lab.rates import Traffic
@@ -94,10 +95,11 @@ def drops_text(traffic: Sequence[Traffic], wire: Mapping[str, Any]) -> str:
     found = [(t.guest, t.dropped) for t in traffic if t.dropped]
     lost = {name: value for name, value in wire.items() if value and name.startswith(WIRE_DROPS)}
     found += [("the wire", lost)] if lost else []
-    return "".join(
-        f"drops of {where}: {', '.join(f'{name} {value}' for name, value in counters.items())}\n"
+    lines = (
+        f"drops of {where}: {', '.join(f'{name} {value}' for name, value in counters.items())}"
         for where, counters in found
     )
+    return "".join(f"{printable(line)}\n" for line in lines)
 
 
 def live_table(guests: Sequence[Mapping[str, Any]], traffic: Sequence[Traffic], style: Style) -> Table:

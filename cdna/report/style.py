@@ -3,13 +3,15 @@
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich import box
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.measure import Measurement
 from rich.table import Table
+
+from cdna.base.shown import printable
 
 PAGE = 100  # columns of running text where there is no terminal
 
@@ -18,6 +20,13 @@ _ASCII = box.Box(
     "    \n    \n -- \n    \n    \n    \n    \n    \n",
     ascii=True,
 )
+
+
+class _Table(Table):
+    """A table whose cells say what a guest or a client has put into them, and do nothing."""
+
+    def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
+        super().add_row(*(printable(cell) if isinstance(cell, str) else cell for cell in cells), **options)
 
 
 class Column(NamedTuple):
@@ -30,7 +39,7 @@ class Column(NamedTuple):
 
     @property
     def width(self) -> int:
-        return max(map(cell_len, (self.heading, *self.cells)))
+        return max(map(cell_len, (self.heading, *map(printable, self.cells))))
 
 
 @dataclass(frozen=True)
@@ -51,7 +60,7 @@ class Style:
 
     def table(self) -> Table:
         """An empty table in this style."""
-        return Table(box=self.box, padding=0, pad_edge=False, show_edge=False, header_style="")
+        return _Table(box=self.box, padding=0, pad_edge=False, show_edge=False, header_style="")
 
     def columns(self, columns: Sequence[Column]) -> Table:
         """A table of those of the columns that the terminal has room for, the important ones first."""

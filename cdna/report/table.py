@@ -17,8 +17,6 @@ from cdna.report.summary import (
 )
 from cdna.report.vm_table import vm_sentences, vm_table
 
-INTERRUPTS = ("NIC\nirq/s", "drv.\nirq/s", "guest\nirq/s")
-
 
 def comparison_text(comparison: Comparison, style: Style) -> str:
     """A table for each direction, then what they say. Nothing when nothing was measured."""

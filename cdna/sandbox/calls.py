@@ -1,6 +1,6 @@
 """The system calls that a server still makes once it serves, and the arguments that matter.
 
-The list is what the tests of `cdna serve` need, no more: `python -m cdna.sandbox.derive` runs them, and
+The list is what the tests of `cdna serve` need, no more: `python -m tests.sandbox.derive` runs them, and
 compares. What they do not show has its reason beside it in `unseen`: another C library or architecture, an
 error that no test causes.
 
@@ -13,11 +13,9 @@ from __future__ import annotations
 import fcntl
 import socket
 import termios
-from collections.abc import Set
+from collections.abc import Iterable
 
-from cdna.extend.permits import Call, Only, Part, Value, one_of, option
-from cdna.lab.kinds import KINDS
-from cdna.nic.wires import WIRES
+from cdna.extend.permits import Call, Only, Value, one_of, option
 
 OWN_PID = -1  # stands for this process's id
 PROT_EXEC = 4
@@ -43,7 +41,6 @@ CALLS: tuple[Call, ...] = (
     Call("fallocate"),
     Call("memfd_create"),
     Call("eventfd2"),
-    Call("flock"),
     Call(
         "fcntl",
         (
@@ -161,12 +158,6 @@ CALLS: tuple[Call, ...] = (
 )
 
 
-def all_parts() -> list[Part]:
-    """What a filter may have a part for: each registered wire and kind of guest."""
-    return [*WIRES.all(), *KINDS.all()]
-
-
-def calls_of(parts: Set[str] | None = None) -> tuple[Call, ...]:
-    """The calls of a server with these parts, each once; None: with all parts."""
-    chosen = [entry.permits().calls for entry in all_parts() if parts is None or entry.part in parts]
-    return tuple(dict.fromkeys((*CALLS, *(call for calls in chosen for call in calls))))
+def calls_of(permitted: Iterable[Call]) -> tuple[Call, ...]:
+    """The calls of a server whose entries permit these, each once."""
+    return tuple(dict.fromkeys((*CALLS, *permitted)))

@@ -43,7 +43,7 @@ def enter(needs: Needs) -> Entered:
     traced = os.environ.get(trace.TO)
     mode = needs.mode if traced is None else "log"
     why_no_filter = filter.trouble()
-    made = None if why_no_filter else filter.make_filter(needs.parts, log=mode == "log")
+    made = None if why_no_filter else filter.make_filter(needs.calls, log=mode == "log")
     privileges.set_limits()
     every, drop = [], privileges.Drop(needs.keep, needs.user)
     every += drop.calls
@@ -64,7 +64,7 @@ def enter(needs: Needs) -> Entered:
         if rules >= 0:
             os.close(rules)
     if made is not None:
-        active.append(f"seccomp ({filter.count(needs.parts)} system calls)")
+        active.append(f"seccomp ({filter.count(needs.calls)} system calls)")
     else:
         missing.append(f"seccomp: {why_no_filter}")
     if rules >= 0:

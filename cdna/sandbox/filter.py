@@ -9,10 +9,10 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-from collections.abc import Iterable, Set
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from cdna.extend.permits import Only
+from cdna.extend.permits import Call, Only
 from cdna.sandbox.calls import OWN_PID, calls_of
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ def trouble() -> str | None:
     return None if "kill_process" in actions else "this kernel is too old (Linux 4.14 can end a process)"
 
 
-def make_filter(parts: Set[str], *, log: bool = False) -> pyseccomp.SyscallFilter:
-    """The filter of these parts of the list; `load` has every thread of this process keep to it."""
+def make_filter(permitted: Iterable[Call], *, log: bool = False) -> pyseccomp.SyscallFilter:
+    """The filter of the list and these calls; `load` has every thread of this process keep to it."""
     import pyseccomp as seccomp
 
     made = seccomp.SyscallFilter(seccomp.LOG if log else seccomp.KILL_PROCESS)
@@ -46,7 +46,7 @@ def make_filter(parts: Set[str], *, log: bool = False) -> pyseccomp.SyscallFilte
     # Kernels before 5.16 otherwise slow down all loads and stores of a process with a filter, as if it ran
     # programs of others inside it (SECCOMP_FILTER_FLAG_SPEC_ALLOW).
     made.set_attr(seccomp.Attr.CTL_SSB, 1)
-    for call in calls_of(parts):
+    for call in calls_of(permitted):
         number = seccomp.resolve_syscall(seccomp.Arch.NATIVE, call.name)
         if number == UNKNOWN:
             continue  # newer than libseccomp
@@ -58,9 +58,9 @@ def make_filter(parts: Set[str], *, log: bool = False) -> pyseccomp.SyscallFilte
     return made
 
 
-def count(parts: Set[str]) -> int:
+def count(permitted: Iterable[Call]) -> int:
     """How many system calls these are, whatever their arguments."""
-    return len({call.name for call in calls_of(parts) if not (call.instead_of or call.absent)})
+    return len({call.name for call in calls_of(permitted) if not (call.instead_of or call.absent)})
 
 
 def alternatives(only: Iterable[Only]) -> list[tuple[tuple[int, int | None, int], ...]]:

@@ -1,7 +1,7 @@
 """What Python would import, or do for the first time, when no file can be opened any more.
 
 Most of a server's modules are there once it serves. These are those that a request, an error or the end asks
-for. A module that is missed here fails to import in the sandbox; python -m cdna.sandbox.derive tells of it.
+for. A module that is missed here fails to import in the sandbox; python -m tests.sandbox.derive tells of it.
 """
 
 from __future__ import annotations
@@ -10,14 +10,9 @@ import contextlib
 import importlib
 import pwd
 import sys
-from collections.abc import Collection
-
-from cdna.sandbox.calls import all_parts
+from collections.abc import Iterable
 
 ALWAYS = (
-    "cdna.lab.capture",
-    "cdna.lab.metrics",
-    "cdna.lab.rates",
     "concurrent.futures.thread",
     "encodings.ascii",
     "encodings.idna",
@@ -27,11 +22,9 @@ ALWAYS = (
 )
 
 
-def preload(parts: Collection[str]) -> None:
-    """Imports what these parts need later, and all entries that need no system calls of their own."""
-    entries = [(entry.part, entry.permits()) for entry in all_parts()]
-    of_parts = [permits.modules for part, permits in entries if part in parts or not permits.calls]
-    for module in (*ALWAYS, *(module for modules in of_parts for module in modules)):
+def preload(modules: Iterable[str]) -> None:
+    """Imports these modules, and what every server needs."""
+    for module in (*ALWAYS, *modules):
         importlib.import_module(module)
     make_no_code()
     with contextlib.suppress(KeyError):

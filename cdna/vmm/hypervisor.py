@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Unpack
@@ -13,11 +12,12 @@ import numpy as np
 
 from cdna import abi, logs
 from cdna.errors import ConfigError, Refused, ResourceError, known, whole
-from cdna.faults import FaultReport, refusal_text
+from cdna.faults import FAULTS_KEPT, FaultReport, refusal_text
 from cdna.memory import Memory
 from cdna.nic.device import Nic
 from cdna.settings import ContextSettings
 from cdna.vmm.addresses import AddressBook
+from cdna.vmm.interrupts import InterruptThread
 from cdna.vmm.policy import Policy, PolicyOptions
 from cdna.vmm.server import Server
 from cdna.vmm.tables import Tables
@@ -25,9 +25,7 @@ from cdna.vmm.tables import Tables
 log = logs.logger("cdna.vmm")
 
 PAGE = abi.PAGE_BYTES
-FAULTS_KEPT = 1024  # reports
 MAX_MEMORY = 1 << 63  # bytes; what a number of them may be at all, before it is looked at
-SINGLE_USE_PAGES = 4  # I/O pages for each descriptor, as in guest_driver/queues.pxd
 
 
 class Guest:
@@ -128,10 +126,8 @@ class Hypervisor:
         self._lock = threading.RLock()
         self._servers: list[Server] = []
         self._watchers: list[Callable[[Context], None]] = []
-        self._irq_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        nic.set_interrupt_fd(self._irq_fd)
-        self._interrupt_thread: threading.Thread | None = None
+        self._interrupts = InterruptThread(nic, self.handle_interrupts)
+        self._closed = False
 
     # --- guests -------------------------------------------------------------------------------------------
 
@@ -202,7 +198,7 @@ class Hypervisor:
     def _assign(self, guest: Guest, settings: ContextSettings, index: int, event_fd: int | None) -> Context:
         io_pages = 0
         if settings.mode == abi.Protection.PROTECTION_IOMMU:
-            io_pages = guest.pages + (settings.tx_ring + settings.rx_ring) * SINGLE_USE_PAGES
+            io_pages = guest.pages + (settings.tx_ring + settings.rx_ring) * abi.Limits.IO_PAGES_PER_SLOT
         self.nic.configure(
             index,
             owner=guest.domain,
@@ -277,7 +273,7 @@ class Hypervisor:
 
     def check_open(self) -> None:
         """ConfigError: the machine was closed."""
-        if self._irq_fd < 0:
+        if self._closed:
             raise ConfigError("this machine was closed: make another")
 
     def revoke(self, context: Context) -> None:
@@ -372,16 +368,7 @@ class Hypervisor:
         if info["state"] != abi.ContextState.CONTEXT_FAULTED or faults == context.faults_collected:
             return None
         context.faults_collected = faults
-        context.fault = FaultReport(
-            context.guest.name,
-            context.guest.domain,
-            context.index,
-            abi.Fault(info["fault"]),
-            abi.Ring(info["fault_ring"]),
-            info["fault_index"],
-            info["fault_expected"],
-            info["fault_found"],
-        )
+        context.fault = FaultReport.of(context.guest.name, context.guest.domain, context.index, info)
         log.warning("%s", context.fault)
         self.faults.append(context.fault)
         del self.faults[:-FAULTS_KEPT]  # a guest that comes back to fault again fills no memory
@@ -395,40 +382,19 @@ class Hypervisor:
         return vectors
 
     def start_interrupts(self) -> None:
-        """Handles interrupts in a thread of their own, which sleeps while there are none."""
+        """Handles interrupts in a thread of their own."""
         self.check_open()
-        if self._interrupt_thread is None:
-            self._interrupt_thread = threading.Thread(
-                target=self._serve_interrupts, name="cdna-vmm", daemon=True
-            )
-            self._interrupt_thread.start()
-
-    def _serve_interrupts(self) -> None:
-        poller = select.poll()
-        for fd in (self._irq_fd, self._wake_fd):
-            poller.register(fd, select.POLLIN)
-        while True:
-            if self.nic.arm_interrupt():
-                ready = {fd for fd, _ in poller.poll()}
-                if self._wake_fd in ready:
-                    return
-                os.eventfd_read(self._irq_fd)
-            self.handle_interrupts()
+        self._interrupts.start()
 
     def close(self) -> None:
         """Ends the servers and the interrupt thread, destroys all guests. Closing twice is harmless."""
-        if self._irq_fd < 0:
+        if self._closed:
             return
         for server in self._servers:
             server.close()
         self._servers.clear()
-        if self._interrupt_thread is not None:
-            os.eventfd_write(self._wake_fd, 1)
-            self._interrupt_thread.join()
-            self._interrupt_thread = None
+        self._interrupts.stop()
         for guest in list(self.guests.values()):
             self.destroy_guest(guest)
-        self.nic.set_interrupt_fd(-1)
-        for fd in (self._irq_fd, self._wake_fd):
-            os.close(fd)
-        self._irq_fd = self._wake_fd = -1
+        self._interrupts.close()
+        self._closed = True

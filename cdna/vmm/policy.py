@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 from cdna.abi import IommuStrategy, Protection
+from cdna.base.control_time import SHARE
 from cdna.base.units import PROTECTIONS
+from cdna.control_checks import Control, broken
 from cdna.errors import ConfigError
 from cdna.protocol.attach import REQUEST_BYTES, VERSION
 from cdna.protocol.hypercall import Malformed
 from cdna.settings import ContextSettings, parse_protection
-from cdna.vmm.control_time import SHARE
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,63}", re.ASCII)
 LARGEST = 1 << 48  # of any number in a request
@@ -56,8 +57,8 @@ class Policy:
     uids: users that may connect, beside root and the VMM's own. protections: of PROTECTIONS; "none" gives a
     guest all of machine memory by DMA. max_memory: bytes of one guest. max_guests: connected at a time; None:
     as many as there are contexts. choices: settings that a guest may choose. settings: those that all of them
-    get, whatever they choose, for example {"vlan": 7, "rate": 1e9}. control_share: of the time, that
-    attaching and taking back the guests of one user may take.
+    get, whatever they choose, for example {"vlan": 7, "rate": 1e9}. control_share: of the time, that all
+    guests together may take to connect, to attach and end, and to ask for their status.
     """
 
     uids: Collection[int] = ()
@@ -88,18 +89,20 @@ class Request:
     settings: ContextSettings
 
 
-def _check_setting(policy: Policy, name: str, value: object) -> object:
-    if name not in policy.choices:
+def _check_setting(policy: Policy, name: str, value: Any) -> object:
+    if broken(Control.CHECK_SETTING_CHOICE, name not in policy.choices):
         allowed = ", ".join(sorted(policy.choices))
         raise ConfigError(f"setting {name!r:.80} is not the guest's to choose: it may choose {allowed}")
     kind = _TYPES[name]
     # A bool is an int to isinstance.
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+    is_bool = isinstance(value, bool)
+    if broken(Control.CHECK_SETTING_TYPE, not isinstance(value, kind) or (is_bool and kind is not bool)):
         raise ConfigError(f"setting {name} is {value!r:.80}: give {_kind_name(kind)}")
-    if isinstance(value, int | float) and not 0 <= value <= LARGEST:
+    number = isinstance(value, int | float)
+    if number and broken(Control.CHECK_SETTING_RANGE, not 0 <= value <= LARGEST):
         raise ConfigError(f"setting {name}: give a number from 0 to {LARGEST}")
     if isinstance(value, list):
-        if not all(isinstance(address, str) for address in value):
+        if broken(Control.CHECK_SETTING_LIST, not all(isinstance(address, str) for address in value)):
             raise ConfigError(f"setting {name}: give a list of MAC addresses")
         return tuple(value)
     return value
@@ -111,25 +114,28 @@ def _kind_name(kind: type | tuple[type, ...]) -> str:
 
 def parse_request(payload: bytes, policy: Policy) -> Request:
     """A guest's first message. Malformed: it is no request. ConfigError: it asks for what it may not."""
-    if len(payload) > REQUEST_BYTES:
+    if broken(Control.CHECK_REQUEST_LONG, len(payload) > REQUEST_BYTES):
         raise Malformed(f"a request of more than {REQUEST_BYTES} bytes")
     try:
         request = json.loads(payload)
     except (ValueError, RecursionError):
         raise Malformed("a request that is no JSON text") from None
-    if not isinstance(request, dict) or request.keys() != {"version", "name", "memory", "settings"}:
+    fields = request.keys() if isinstance(request, dict) else None
+    if broken(Control.CHECK_REQUEST_FIELDS, fields != {"version", "name", "memory", "settings"}):
         raise Malformed("a request without its fields: version, name, memory, settings")
-    if request["version"] != VERSION:
+    if broken(Control.CHECK_REQUEST_VERSION, request["version"] != VERSION):
         raise ConfigError(f"protocol version {request['version']!r:.20}: this VMM speaks {VERSION}")
     name, memory, chosen = request["name"], request["memory"], request["settings"]
-    if not isinstance(name, str) or not NAME.fullmatch(name):
+    if broken(Control.CHECK_REQUEST_NAME, not isinstance(name, str) or not NAME.fullmatch(name)):
         raise ConfigError("a guest's name has 1 to 64 letters, digits and .:-_")
-    if isinstance(memory, bool) or not isinstance(memory, int) or not 1 <= memory <= policy.max_memory:
+    whole = isinstance(memory, int) and not isinstance(memory, bool)
+    if broken(Control.CHECK_REQUEST_MEMORY, not whole or not 1 <= memory <= policy.max_memory):
         raise ConfigError(f"guest {name!r}: memory of 1 to {policy.max_memory} bytes is allowed")
-    if not isinstance(chosen, dict):
+    if broken(Control.CHECK_REQUEST_SETTINGS, not isinstance(chosen, dict)):
         raise Malformed("a request whose settings are no object")
     settings = {key: _check_setting(policy, key, value) for key, value in chosen.items()}
     protection = str(settings.get("protection", "validated"))
-    if "protection" not in policy.settings and parse_protection(protection) not in policy.modes():
+    refused = "protection" not in policy.settings and parse_protection(protection) not in policy.modes()
+    if broken(Control.CHECK_REQUEST_PROTECTION, refused):
         raise ConfigError(f"protection {protection!r:.40}: this VMM allows {', '.join(policy.protections)}")
     return Request(name, memory, ContextSettings(**{**settings, **policy.settings, "remote": True}))

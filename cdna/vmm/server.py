@@ -10,8 +10,13 @@ What a connection goes through:
     end          whoever closes, whatever was malformed: the context revoked, pins dropped, pages freed
 
 One thread serves all connections and waits for none of them. A guest that floods its socket gets one
-message carried out in each turn, as everybody does. Attaching makes the NIC stand still: who does that again
-and again, under whatever name, is a user, and a user's requests wait while they have taken too much time.
+message carried out in each turn, as everybody does. What takes longer than a hypercall is charged
+(`SharedTime`), and who has overdrawn is read later:
+
+    connecting         all who connect, together: those that are refused may each be another user
+    attaching, ending  the user: whoever does that again and again may have any name
+    HYPERCALL_STATUS   the guest. One that ends leaves its bucket to its user's next guest, so that coming
+                       again is no way to a full one.
 """
 
 from __future__ import annotations
@@ -21,17 +26,19 @@ import json
 import os
 import socket
 import time
+from collections import defaultdict
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from cdna import logs
 from cdna.abi import ContextState, Protection
+from cdna.base.control_time import ControlTime, SharedTime
 from cdna.base.loop import Clock, Session, SessionServer
 from cdna.base.sockets import listen, may_connect, peer
+from cdna.control_checks import Control, broken
 from cdna.errors import CdnaError, ConfigError, ResourceError
 from cdna.protocol.attach import REQUEST_BYTES, VERSION
 from cdna.protocol.hypercall import Malformed
-from cdna.vmm.control_time import ControlTime
 from cdna.vmm.hypercall_buffer import HypercallBuffer, Served
 from cdna.vmm.policy import Policy, Request, parse_request
 
@@ -45,14 +52,22 @@ PATIENCE = 10.0  # seconds from a connection to its request
 
 
 class _Connection(Session):
-    """A guest's socket, and what was given to it. The deadline is its request's, or the end of its rest."""
+    """A guest's socket, and what was given to it. The deadline is its request's, or the end of its rest.
+
+    time: what the guest's requests are charged to, once it has attached.
+    """
 
     def __init__(self, sock: socket.socket, deadline: float) -> None:
         super().__init__(sock, deadline)
         self.pid, self.uid = peer(sock)
         self.guest: Guest | None = None
         self.context: Context | None = None
-        self.rests = False  # not read until the deadline
+        self.time: ControlTime | None = None
+
+    @property
+    def whose(self) -> str:
+        """Whose lines in the log these are. A guest that comes again may have another name."""
+        return f"user {self.uid}" if self.context is None else f"context {self.context.index}"
 
     def __str__(self) -> str:
         name = f"guest {self.guest.name!r}" if self.guest else "a guest to be"
@@ -76,7 +91,7 @@ class _Connection(Session):
 class Server(SessionServer[_Connection]):
     """Serves guests of other processes on a socket at `path`, until `close`. `Hypervisor.serve` makes it.
 
-    clock, cost: those of `ControlTime`.
+    clock, cost: those of `SharedTime`.
     """
 
     def __init__(
@@ -91,11 +106,15 @@ class Server(SessionServer[_Connection]):
         self.vmm = vmm
         self.path = os.fspath(path)
         self.policy = policy
-        self._cost = cost
+        self._shared = SharedTime(policy.control_share, clock=clock, cost=cost)
         self._times: dict[int, ControlTime] = {}  # by user: of those that may connect
+        self._left: defaultdict[int, list[ControlTime]] = defaultdict(
+            list
+        )  # by user: of guests that have gone
         self._buffer = HypercallBuffer(vmm.tables)
         listener = listen(self.path, bool(policy.uids))
-        super().__init__("cdna-serve", log, listener, self.path, f"no more guests on {self.path}", clock)
+        full = f"no more guests on {self.path}"
+        super().__init__("cdna-serve", log, listener, self.path, full, clock, arrivals=self._shared.bucket())
         self.begin()
 
     @property
@@ -118,30 +137,33 @@ class Server(SessionServer[_Connection]):
         return False
 
     def expire(self, session: _Connection, now: float) -> bool:
-        """Reads again after a rest. False: it made no request."""
-        if not session.rests:
-            log.warning("%s sent away: it made no request", session)
-            return False
-        session.rests = False
-        session.deadline = now + PATIENCE
-        self.hear(session)
-        return True
+        log.warning("%s sent away: it made no request", session)
+        return False
+
+    def resume(self, session: _Connection, now: float) -> None:
+        session.deadline = now + PATIENCE if session.context is None else None
 
     def finish(self, session: _Connection) -> None:
         """Ends a connection; what it had goes back, at the cost of its user."""
+        if session.time is not None:
+            self._left[session.uid].append(session.time)
+            session.time = None
         with self._times[session.uid].spent():
             super().finish(session)
 
     def _message(self, connection: _Connection) -> bool:
         """Handles one message, if there is one. False: the guest has gone."""
         context, guest = connection.context, connection.guest
-        if context is None or guest is None:
+        if context is None or guest is None or connection.time is None:
             return self._request(connection)
-        if context.revoked:
+        if broken(Control.CHECK_GUEST_REVOKED, context.revoked):
             return False
         served = self._buffer.serve(connection.fd, guest.domain, context.index)
         if served == Served.SERVED_STATUS:
-            _send(connection, status(context))
+            with connection.time.spent():
+                _send(connection, status(context))
+            if self.rest(connection, connection.time):
+                log.warning("%s: so many requests that they have to wait", connection)
         return served != Served.SERVED_END
 
     # --- connecting ---------------------------------------------------------------------------------------
@@ -149,24 +171,26 @@ class Server(SessionServer[_Connection]):
     def admit(self, sock: socket.socket, now: float) -> _Connection | None:
         """Checks who has connected, and listens to them from now on."""
         connection = _Connection(sock, now + PATIENCE)
-        if not may_connect(connection.uid, self.policy.uids):
-            log.warning("%s refused: this user may not connect to %s", connection, self.path)
+        if broken(Control.CHECK_GUEST_USER, not may_connect(connection.uid, self.policy.uids)):
+            log.warning(
+                "%s: process %d of user %d refused: this user may not connect",
+                self.path,
+                connection.pid,
+                connection.uid,
+            )
             return None
         if connection.uid not in self._times:
-            times = ControlTime(self.policy.control_share, clock=self.clock, cost=self._cost)
-            self._times[connection.uid] = times
+            self._times[connection.uid] = self._shared.bucket()
         waiting = [c for c in self.sessions.values() if c.guest is None]
-        if len(waiting) >= WAITING:  # the one that has been idle longest makes room
+        if broken(Control.CHECK_GUEST_WAITING, len(waiting) >= WAITING):
+            # The one that has been idle longest makes room.
             log.warning("%s sent away: it made no request, and others wait", waiting[0])
             self.finish(waiting[0])
         return connection
 
     def _request(self, connection: _Connection) -> bool:
         spending = self._times[connection.uid]
-        due = spending.due()
-        if due is not None:
-            connection.rests, connection.deadline = True, due
-            self.unwatch(connection.fd)
+        if self.rest(connection, spending):
             return True
         try:
             payload = connection.sock.recv(REQUEST_BYTES + 1)
@@ -178,6 +202,8 @@ class Server(SessionServer[_Connection]):
             with spending.spent():
                 self._attach(connection, parse_request(payload, self.policy))
             connection.deadline = None
+            left = self._left[connection.uid]
+            connection.time = left.pop() if left else self._shared.bucket()
         except (CdnaError, OSError) as error:
             log.warning("%s refused: %.200s", connection, error)
             connection.take_back()
@@ -189,7 +215,7 @@ class Server(SessionServer[_Connection]):
     def _attach(self, connection: _Connection, request: Request) -> None:
         """Creates the guest and its context, hands over what it maps. On an error the caller undoes it."""
         vmm, most = self.vmm, self.policy.max_guests
-        if most is not None and len(self.guests) >= most:
+        if most is not None and broken(Control.CHECK_GUESTS_MANY, len(self.guests) >= most):
             raise ResourceError(f"{most} guests are connected, and no more are allowed: end one of them")
         guest = connection.guest = vmm.create_guest(request.name, request.memory)
         memory_fd = vmm.memory.export(guest.first_page, guest.pages)

@@ -65,6 +65,7 @@ cpdef enum Limits:
     MAX_TSO_FRAME = 65553   # the longest IP packet behind an Ethernet header and a VLAN tag
     VNET_HEADER = 12        # bytes of vnet_header_t
     MAX_FRAGMENTS = 32      # descriptors in one frame
+    IO_PAGES_PER_SLOT = 4   # of a single-use I/O table, for each descriptor; buffers to 12 KiB anywhere
 
 cpdef enum Mailbox:
     MAILBOX_TX_PRODUCER = 0

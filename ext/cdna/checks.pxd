@@ -156,6 +156,7 @@ cpdef enum Check:
     CHECK_INFLIGHT_DESCRIPTORS      # a part of it is large enough for the ring
     CHECK_INFLIGHT_END              # and within the file
     CHECK_INFLIGHT_INDEX            # the positions in it are in the ring
+    # ext/cdna/nic/virtio/device_setup.pyx: features, receive-side scaling
     CHECK_FORMAT_STARTED            # the format of a ring does not change while it is served
     CHECK_RSS_TABLE                 # an RSS table fits, and is a power of two
     CHECK_RSS_KEY                   # an RSS key is as long as it must be

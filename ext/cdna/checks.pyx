@@ -2,6 +2,8 @@
 
 import os
 
+from cdna.control_checks import Control
+from cdna.control_checks import off as _control_off
 from cdna.errors import ConfigError
 
 is_test_build = bool(CDNA_IS_TEST_BUILD)
@@ -13,19 +15,26 @@ def _number(enum, str name):
     try:
         return int(enum[name])
     except KeyError:
-        raise ConfigError(f"{enum.__name__} {name!r}: see ext/cdna/checks.pxd for the names") from None
+        raise ConfigError(f"{enum.__name__} {name!r}: see docs/checks.md for the names") from None
+
+
+def _switch(str name, bint off):
+    if is_test_build and name in Control.__members__:
+        (_control_off.add if off else _control_off.discard)(Control[name])
+    else:
+        cdna_checks.off[<int>_number(Check, name)] = off
 
 
 def off(*names):
     """Lets everything through these checks (of this process and its later children)."""
     for name in names:
-        cdna_checks.off[<int>_number(Check, name)] = 1
+        _switch(name, True)
 
 
 def on(*names):
     """Makes these checks again; without names, all of them."""
-    for name in names or [check.name for check in Check]:
-        cdna_checks.off[<int>_number(Check, name)] = 0
+    for name in names or [check.name for check in (*Check, *Control)]:
+        _switch(name, False)
 
 
 def plant(*names):

@@ -268,4 +268,139 @@ MISSED_BY: dict[str, str] = {
     "test_a_message_that_no_driver_would_send[with 2 entries in 32 bytes]",
     "CHECK_REAP_OWNER": "tests/nic/test_limits.py::"
     "test_a_buffer_to_be_given_back_is_of_a_context_that_is_the_callers",
+    "CHECK_GUEST_USER": "tests/vmm/test_server.py::test_a_user_that_nobody_named",
+    "CHECK_GUEST_WAITING": "tests/vmm/test_server.py::test_nobody_waits_forever_for_a_request",
+    "CHECK_GUESTS_MANY": "tests/vmm/test_server.py::test_no_more_guests_than_are_allowed",
+    "CHECK_GUEST_REVOKED": "tests/vmm/test_server.py::"
+    "test_a_message_that_came_before_its_context_was_taken_away",
+    "CHECK_REQUEST_LONG": "tests/vmm/test_policy.py::test_what_is_no_request[too long]",
+    "CHECK_REQUEST_FIELDS": "tests/vmm/test_policy.py::test_what_is_no_request[a fifth field]",
+    "CHECK_REQUEST_VERSION": "tests/vmm/test_policy.py::test_what_may_not_be_asked_for[version]",
+    "CHECK_REQUEST_NAME": "tests/vmm/test_policy.py::test_what_may_not_be_asked_for[name of two lines]",
+    "CHECK_REQUEST_MEMORY": "tests/vmm/test_policy.py::test_what_may_not_be_asked_for[more memory]",
+    "CHECK_REQUEST_SETTINGS": "tests/vmm/test_policy.py::test_what_is_no_request[a list of settings]",
+    "CHECK_REQUEST_PROTECTION": "tests/vmm/test_policy.py::test_what_may_not_be_asked_for[protection]",
+    "CHECK_SETTING_CHOICE": "tests/vmm/test_policy.py::test_what_may_not_be_asked_for[anti_spoof]",
+    "CHECK_SETTING_TYPE": "tests/vmm/test_policy.py::test_what_may_not_be_asked_for[ring as a switch]",
+    "CHECK_SETTING_RANGE": "tests/vmm/test_policy.py::test_what_may_not_be_asked_for[negative ring]",
+    "CHECK_SETTING_LIST": "tests/vmm/test_policy.py::test_what_may_not_be_asked_for[numbers for groups]",
+    "CHECK_FRONTEND_USER": "tests/vmm/vhost_user/test_connections.py::test_a_user_that_may_not",
+    "CHECK_FRONTEND_CLOSING": "tests/vmm/vhost_user/test_hostile_frontends.py::"
+    "test_descriptors_that_do_not_close_have_a_bound",
+    "CHECK_FRONTEND_FDS_CLOSING": "tests/vmm/vhost_user/test_hostile_frontends.py::"
+    "test_descriptors_that_do_not_close_have_a_bound",
+    "CHECK_FRONTEND_VERSION": "tests/vmm/vhost_user/test_bad_messages.py::"
+    "test_flags_that_cannot_be[0-version 0]",
+    "CHECK_FRONTEND_REPLY": "tests/vmm/vhost_user/test_bad_messages.py::"
+    "test_flags_that_cannot_be[5-a reply, and nothing was asked]",
+    "CHECK_FRONTEND_PAYLOAD": "tests/vmm/vhost_user/test_bad_messages.py::"
+    "test_a_payload_of_any_size_is_not_waited_for[1025]",
+    "CHECK_FRONTEND_FDS_CUT": "tests/vmm/vhost_user/test_bad_messages.py::"
+    "test_no_message_has_so_many_descriptors[17]",
+    "CHECK_FRONTEND_FDS_MANY": "tests/vmm/vhost_user/test_bad_messages.py::"
+    "test_no_message_in_pieces_has_so_many_descriptors",
+    "CHECK_FRONTEND_UNREAD": "tests/vmm/vhost_user/test_bad_messages.py::test_replies_that_nobody_reads",
+    "CHECK_MESSAGE_OFFERED": "tests/vmm/vhost_user/test_bad_messages.py::"
+    "test_what_is_not_offered_is_refused[GET_QUEUE_NUM]",
+    "CHECK_MESSAGE_SIZE": "tests/vmm/vhost_user/test_bad_messages.py::"
+    "test_every_payload_has_its_size[SET_OWNER]",
+    "CHECK_MESSAGE_FDS": "tests/vmm/vhost_user/test_bad_messages.py::"
+    "test_surplus_descriptors_are_closed[SET_OWNER]",
+    "CHECK_REGIONS_WHOLE": "tests/vmm/vhost_user/test_bad_messages.py::"
+    "test_the_connection_ends_and_the_next_is_served[more regions than bytes]",
+    "CHECK_CONFIG_WHOLE": "tests/vmm/vhost_user/test_bad_messages.py::"
+    "test_the_connection_ends_and_the_next_is_served[configuration that is shorter]",
+    "CHECK_FEATURES_OFFERED": "tests/vmm/vhost_user/test_bad_messages.py::"
+    "test_the_connection_ends_and_the_next_is_served[unknown feature]",
+    "CHECK_FEATURES_RUNNING": "tests/vmm/vhost_user/test_messages.py::"
+    "test_features_do_not_change_under_running_rings",
+    "CHECK_PROTOCOL_OFFERED": "tests/vmm/vhost_user/test_bad_messages.py::"
+    "test_the_connection_ends_and_the_next_is_served[protocol features]",
+    "CHECK_STATUS_BYTE": "tests/vmm/vhost_user/test_bad_messages.py::"
+    "test_the_connection_ends_and_the_next_is_served[status beyond a byte]",
+    "CHECK_REGIONS_FDS": "tests/vmm/vhost_user/test_bad_messages.py::"
+    "test_the_connection_ends_and_the_next_is_served[surplus descriptor]",
+    "CHECK_ENABLE_SWITCH": "tests/vmm/vhost_user/test_bad_messages.py::"
+    "test_the_connection_ends_and_the_next_is_served[enable by 2]",
+    "CHECK_RING_FD": "tests/vmm/vhost_user/test_bad_messages.py::"
+    "test_the_connection_ends_and_the_next_is_served[call that is said to be none]",
+    "CHECK_MTU": "tests/vmm/vhost_user/test_messages.py::test_an_mtu_beyond_the_contexts_is_declined[1501-1]",
+    "CHECK_CONFIG_READ": "tests/vmm/vhost_user/test_messages.py::"
+    "test_beyond_the_configuration_space_there_is_nothing[256-1]",
+    "CHECK_CONFIG_WRITE": "tests/vmm/vhost_user/test_messages.py::test_the_configuration_space_is_read_only",
+    "CHECK_CONFIG_MIGRATION": "tests/vmm/vhost_user/test_messages.py::"
+    "test_the_configuration_space_is_read_only",
+    "CHECK_CONFIG_MAC": "tests/vmm/vhost_user/test_messages.py::test_the_configuration_space_is_read_only",
+    "CHECK_CHANNEL": "tests/vmm/vhost_user/test_hostile_frontends.py::test_a_channel_that_is_no_unix_stream",
+    "CHECK_INFLIGHT_SHAPE": "tests/vmm/vhost_user/test_bad_messages.py::"
+    "test_the_connection_ends_and_the_next_is_served[inflight of long queues]",
+    "CHECK_QUEUE_NUMBER": "tests/vmm/vhost_user/test_bad_messages.py::"
+    "test_the_connection_ends_and_the_next_is_served[base of no queue]",
+    "CHECK_QUEUE_RUNNING": "tests/vmm/vhost_user/test_bad_messages.py::"
+    "test_a_running_ring_keeps_size_and_base[10]",
+    "CHECK_QUEUE_SIZE": "tests/vmm/vhost_user/test_bad_messages.py::"
+    "test_the_connection_ends_and_the_next_is_served[ring too large]",
+    "CHECK_EVENT_FD": "tests/vmm/vhost_user/test_bad_messages.py::"
+    "test_the_connection_ends_and_the_next_is_served[call that is memory]",
+    "CHECK_SIGNAL_UNREAD": "tests/vmm/vhost_user/test_hostile_frontends.py::"
+    "test_a_socket_to_signal_by_in_which_something_is_left",
+    "CHECK_COMMAND_ACCEPTED": "tests/vmm/vhost_user/test_control_commands.py::"
+    "test_a_command_of_a_feature_that_was_not_accepted",
+    "CHECK_COMMAND_SIZE": "tests/vmm/vhost_user/test_control_commands.py::test_refused[two switches]",
+    "CHECK_COMMAND_SWITCH": "tests/vmm/vhost_user/test_control_commands.py::test_refused[half a switch]",
+    "CHECK_PROMISCUOUS": "tests/vmm/vhost_user/test_control_commands.py::test_promiscuous_only_where_it_may",
+    "CHECK_TABLE_COUNT": "tests/vmm/vhost_user/test_control_commands.py::test_refused[one table]",
+    "CHECK_TABLE_WHOLE": "tests/vmm/vhost_user/test_control_commands.py::"
+    "test_refused[a table of one too many]",
+    "CHECK_TABLE_END": "tests/vmm/vhost_user/test_control_commands.py::test_refused[more than the tables]",
+    "CHECK_TABLE_KIND": "tests/vmm/vhost_user/test_control_commands.py::"
+    "test_an_address_in_the_wrong_table[tables1]",
+    "CHECK_TABLE_OTHERS": "tests/vmm/vhost_user/test_control_commands.py::test_unicast_addresses",
+    "CHECK_ADDRESS_OWN": "tests/vmm/vhost_user/test_control_commands.py::"
+    "test_an_address_that_is_not_the_guests_to_choose",
+    "CHECK_ADDRESS_TAKEN": "tests/vmm/vhost_user/test_control_commands.py::test_an_address_of_its_own_choice",
+    "CHECK_VLAN_NUMBER": "tests/vmm/vhost_user/test_control_commands.py::"
+    "test_vlans_within_the_contexts[trunk-added2]",
+    "CHECK_VLAN_TRUNK": "tests/vmm/vhost_user/test_control_commands.py::"
+    "test_vlans_within_the_contexts[5-added1]",
+    "CHECK_PAIRS": "tests/vmm/vhost_user/test_control_commands.py::test_pairs",
+    "CHECK_RSS_HEAD": "tests/vmm/vhost_user/test_control_commands.py::test_rss_that_cannot_be[nothing]",
+    "CHECK_RSS_TYPES": "tests/vmm/vhost_user/test_control_commands.py::"
+    "test_rss_that_cannot_be[unknown types]",
+    "CHECK_RSS_ENTRIES": "tests/vmm/vhost_user/test_control_commands.py::"
+    "test_rss_that_cannot_be[no power of two]",
+    "CHECK_RSS_TAIL": "tests/vmm/vhost_user/test_control_commands.py::"
+    "test_rss_that_cannot_be[a table that is not there]",
+    "CHECK_RSS_KEY_BYTES": "tests/vmm/vhost_user/test_control_commands.py::test_rss_that_cannot_be[no key]",
+    "CHECK_RSS_QUEUES": "tests/vmm/vhost_user/test_control_commands.py::"
+    "test_rss_that_cannot_be[a queue that is none]",
+    "CHECK_FILE_MEMORY": "tests/vmm/vhost_user/test_hostile_frontends.py::"
+    "test_a_file_that_its_file_system_makes_up",
+    "CHECK_FILE_END": "tests/vmm/vhost_user/test_bad_messages.py::"
+    "test_the_connection_ends_and_the_next_is_served[region beyond its file]",
+    "CHECK_FILE_PAGE": "tests/vmm/vhost_user/test_hostile_frontends.py::"
+    "test_a_region_that_begins_within_a_page",
+    "CHECK_MAPPED": "tests/vmm/vhost_user/test_hostile_frontends.py::test_addresses_are_left_for_others",
+    "CHECK_MAPPED_BY_ALL": "tests/vmm/vhost_user/test_hostile_frontends.py::"
+    "test_all_guests_together_leave_addresses",
+    "CHECK_REGIONS_MANY": "tests/vmm/vhost_user/test_hostile_frontends.py::test_regions_that_are_many",
+    "CHECK_REGION_WRAPS": "tests/vmm/vhost_user/test_bad_messages.py::"
+    "test_the_connection_ends_and_the_next_is_served[guest addresses that wrap]",
+    "CHECK_REGION_GUEST": "tests/vmm/vhost_user/test_bad_messages.py::"
+    "test_the_connection_ends_and_the_next_is_served[regions that overlap]",
+    "CHECK_REGION_USER": "tests/vmm/vhost_user/test_bad_messages.py::"
+    "test_the_connection_ends_and_the_next_is_served[user addresses that overlap]",
+    "CHECK_CLIENT_USER": "tests/lab/test_control.py::test_another_users_client",
+    "CHECK_CLIENT_SESSIONS": "tests/lab/test_control.py::test_idle_sessions_have_a_bound",
+    "CHECK_CLIENT_CUT": "tests/lab/test_control.py::test_a_request_that_is_cut",
+    "CHECK_CLIENT_FDS_CUT": "tests/lab/test_control.py::test_a_request_with_more_descriptors_than_any",
+    "CHECK_LAB_USER": "tests/lab/test_control.py::test_another_users_lab",
+    "CHECK_CLIENT_GUEST": "tests/lab/test_commands.py::test_what_is_refused[a list for a guest]",
+    "CHECK_CLIENT_SETTINGS": "tests/lab/test_commands.py::test_what_is_refused[a text for settings]",
+    "CHECK_CLIENT_LINK": "tests/lab/test_commands.py::test_what_is_refused[a text for up]",
+    "CHECK_CLIENT_ENTERED": "tests/lab/test_commands.py::test_a_file_is_kept_for_who_has_entered_a_guest",
+    "CHECK_CLIENT_KEEP": "tests/lab/test_commands.py::test_no_file_is_kept_of_none",
+    "CHECK_METRICS_LONG": "tests/lab/test_metrics.py::test_a_request_that_is_too_long",
+    "CHECK_METRICS_MANY": "tests/lab/test_metrics.py::test_idle_connections_have_a_bound",
+    "CHECK_METRICS_UNREAD": "tests/lab/test_metrics.py::test_answers_that_are_not_read_have_a_bound",
 }

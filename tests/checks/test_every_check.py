@@ -1,4 +1,4 @@
-"""Every check that is made against guests is missed by some test when it is gone (`ext/cdna/checks.pxd`)."""
+"""Every check that has a name is missed by some test when it is gone (docs/checks.md)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from cdna import checks
+from cdna.control_checks import Control, broken
+from cdna.errors import ConfigError
 from tests.checks.forked import forked, with_tests, without
 from tests.checks.missed_by import MISSED_BY
 
-CHECKS = [check.name for check in checks.Check]
+CHECKS = [check.name for check in (*checks.Check, *Control)]
 SECONDS = 30  # of one test; one that never ends has missed its check, too
 
 Outcomes = dict[str, tuple[int, str]]
@@ -44,3 +46,12 @@ def test_a_check_that_is_gone_is_missed(outcomes: Outcomes, check: str) -> None:
     assert code == 0, f"its test fails anyway: {text}"
     code, text = outcomes[check]
     assert code == 1 or code < 0, f"nothing misses it: {text}"
+
+
+@pytest.mark.skipif(checks.is_test_build, reason="this build switches checks off")
+@pytest.mark.parametrize("check", ["CHECK_TX_LONG", "CHECK_GUEST_REVOKED"])
+def test_an_ordinary_build_switches_nothing_off_any_build(check: str) -> None:
+    for switch in (checks.off, checks.on):
+        with pytest.raises(ConfigError, match="checks can be switched off in a test build only"):
+            switch(check)
+    assert all(broken(control, True) and not broken(control, False) for control in Control)

@@ -3,7 +3,7 @@
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -46,6 +46,16 @@ def test_queues_mtu_and_a_comma_in_the_path() -> None:
     assert "socket,id=char-web,path=/run/a,,b.sock,reconnect-ms=1000" in arguments
     assert "vhost-user,id=net-web,chardev=char-web,queues=4" in arguments
     assert arguments[-1].endswith(",mq=on,vectors=10,host_mtu=9000")
+
+
+@pytest.mark.parametrize("text", [libvirt_xml, lambda guests: qemu_arguments(guests, 512, (7, 2))])
+def test_a_path_that_a_terminal_would_obey_is_refused(
+    text: Callable[[list[dict[str, object]]], object],
+) -> None:
+    with pytest.raises(
+        ConfigError, match=r"guest web: the path of its socket, '/run/\\x1b\[2J', is not printable"
+    ):
+        text([{**GUEST, "socket": "/run/\x1b[2J"}])
 
 
 def test_an_emulated_machine_has_vectors_where_its_qemu_bears_them() -> None:

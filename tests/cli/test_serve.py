@@ -95,6 +95,30 @@ class TestFrontends:
                 pass
             assert stat.S_IMODE((tmp_path / "a.sock").stat().st_mode) == 0o666
 
+    def test_paths_are_escaped_where_they_are_shown(self, path: Path, tmp_path: Path) -> None:
+        hostile, shown = "\x1b[2J\x9b\n", r"\x1b[2J\x9b\n"
+        where = tmp_path / f"{hostile}cdna serve: forged.sock"
+        with Serve(path, f"--context=vhost-user:{where},name=a,mac={A}") as server:
+            with Frontend.connect(where) as frontend:
+                frontend.send_raw(HEADER.pack(99, VERSION, 0))
+                assert frontend.ended()
+            told = [
+                server.ctl("show", "a"),
+                server.ctl("add", f"vhost-user:{tmp_path}/{hostile}b.sock,name=b,mac={B}"),
+                server.ctl("add", f"vhost-user:{where},name=c"),  # which is taken
+                run("qemu", "a", "--socket", str(path), "--version", "7.2"),
+            ]
+            for done in told:
+                assert all(line.isprintable() for line in (done.stdout + done.stderr).split("\n")), done
+            assert f"{shown}cdna serve: forged.sock" in told[0].stdout
+            assert f"{shown}b.sock" in told[-3].stdout
+            assert r"\x1b[2J\x9b cdna serve: forged.sock is taken" in told[-2].stderr
+            assert shown in told[-1].stderr
+            _, _, logged = server.end(signal.SIGTERM)
+        lines = logged.splitlines()
+        assert lines
+        assert all(line.isprintable() and line.startswith("cdna serve: ") for line in lines)
+
     @pytest.mark.parametrize("poll", ["busy", "adaptive"])
     def test_ways_to_poll(self, path: Path, contexts: list[str], tmp_path: Path, poll: str) -> None:
         with (

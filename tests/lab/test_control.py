@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import select
 import socket
 import stat
 import subprocess
@@ -172,14 +173,54 @@ def raw(server: ControlServer) -> socket.socket:
     return sock
 
 
-def test_idle_sessions_have_a_bound(server: ControlServer) -> None:
-    with contextlib.ExitStack() as clients:
+def test_another_users_client(server: ControlServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The socket's mode keeps it out; where that was changed, this does."""
+    monkeypatch.setattr("cdna.lab.control.peer", lambda sock: (4711, 12345))
+    with raw(server) as sock:
+        with contextlib.suppress(BrokenPipeError):  # it has hung up already
+            sock.send(b'{"command": "echo"}')
+        assert ended(sock)
+
+
+def test_another_users_lab(server: ControlServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What listens there might lie, or be sent descriptors."""
+    monkeypatch.setattr("cdna.lab.control.peer", lambda sock: (4711, 12345))
+    with pytest.raises(ResourceError, match="is of user 12345: give the --socket of yours"):
+        ControlClient(server.path)
+
+
+def test_a_request_that_is_cut(server: ControlServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left of it may read as another request."""
+    monkeypatch.setattr("cdna.lab.control.MESSAGE_BYTES", 4096)
+    with raw(server) as sock:
+        sock.send(b'{"command": "echo"}'.ljust(4097))
+        assert ended(sock)
+
+
+def test_a_request_with_more_descriptors_than_any(server: ControlServer, handlers: Handlers) -> None:
+    before = open_files()
+    with raw(server) as sock:
+        socket.send_fds(sock, [b'{"command": "echo"}'], [handlers.read_fd] * 17)
+        assert ended(sock)
+    wait_for(lambda: open_files() == before)
+
+
+def ended(sock: socket.socket) -> bool:
+    """Whether the server has hung up, and not answered."""
+    with contextlib.suppress(ConnectionResetError):
+        return sock.recv(1 << 16) == b""
+    return True
+
+
+def test_idle_sessions_have_a_bound(path: str, handlers: Handlers) -> None:
+    """Whatever their deadline."""
+    with ControlServer(path, handlers.table(), patience=1e6) as server, contextlib.ExitStack() as clients:
         busy = clients.enter_context(ControlClient(server.path))
         busy.call("watch")
         socks = [clients.enter_context(raw(server)) for _ in range(SESSIONS + 8)]
         with ControlClient(server.path) as client:
             assert client.call("echo")[0]["ok"]
-        assert [sock.recv(1) for sock in socks[:9]] == [b""] * 9  # idle longest
+        assert [sock.recv(1, socket.MSG_DONTWAIT) for sock in socks[:9]] == [b""] * 9  # idle longest
         assert busy.call("echo")[0]["ok"]  # what holds something is kept
 
 
@@ -261,3 +302,30 @@ def test_a_directory_that_others_write_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cdna").chmod(0o777)
     with pytest.raises(ConfigError, match="not this user's alone"):
         make_directory(str(tmp_path / "cdna" / "lab.sock"))
+
+
+def test_who_asks_without_end_waits(path: str, handlers: Handlers) -> None:
+    """Requests have half of the time, and 5 seconds at once; here each costs one, and time stands still."""
+    now, used = [1000.0], [0.0]
+
+    def cost() -> float:
+        used[0] += 1.0
+        return used[0]
+
+    with (
+        ControlServer(path, handlers.table(), clock=lambda: now[0], cost=cost) as server,
+        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client,
+    ):
+        client.settimeout(20)
+        client.connect(path)
+        request = json.dumps({"command": "echo"}).encode()
+        for _ in range(8):
+            client.send(request)
+        for _ in range(6):
+            assert json.loads(client.recv(1 << 16))["ok"] is True
+        wait_for(lambda: list(server.due()) == [1002.0])
+        assert select.select([client], [], [], 0)[0] == []
+        now[0] += 3
+        server.wake()
+        assert json.loads(client.recv(1 << 16))["ok"] is True
+        assert select.select([client], [], [], 0)[0] == []

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from cdna.base.control_time import SharedTime
 from cdna.errors import CdnaError
 from cdna.lab.guest_plans import context_settings, guest_plan
 from cdna.lab.lab import Lab
@@ -105,6 +106,13 @@ def test_text_is_escaped() -> None:
     )
 
 
+def test_what_a_terminal_would_obey_is_escaped() -> None:
+    metrics = Metrics()
+    metrics.gauge("some", "help", 1, label="web\x1b[2J\r\u2028\ud800")
+    assert metrics.text().splitlines()[-1] == r'some{label="web\\x1b[2J\\r\\u2028\\ud800"} 1'
+    assert metrics.text().encode().decode().replace("\n", "").isprintable()
+
+
 def get(connection: http.client.HTTPConnection, path: str, method: str = "GET") -> tuple[int, str, str]:
     connection.request(method, path)
     answer = connection.getresponse()
@@ -175,12 +183,12 @@ def scraped(server: MetricsServer) -> int:
 
 
 def test_idle_connections_have_a_bound(lab: Lab) -> None:
-    with MetricsServer("0", lab) as server, contextlib.ExitStack() as clients:
+    with MetricsServer("0", lab, patience=1e6) as server, contextlib.ExitStack() as clients:
         threads = threading.active_count()
         socks = [clients.enter_context(connected(server)) for _ in range(CONNECTIONS + 8)]
         assert scraped(server) == 200
         assert threading.active_count() == threads
-        assert [sock.recv(1) for sock in socks[:9]] == [b""] * 9  # the oldest have made room
+        assert [sock.recv(1, socket.MSG_DONTWAIT) for sock in socks[:9]] == [b""] * 9  # the oldest
 
 
 def test_a_request_that_comes_byte_by_byte_has_a_deadline(lab: Lab) -> None:
@@ -214,3 +222,31 @@ def test_answers_that_are_not_read_have_a_bound(lab: Lab, monkeypatch: pytest.Mo
                 sizes.append(len(file.read()))
         assert sizes[0] < len(text)
         assert all(size > len(text) for size in sizes[1:])
+
+
+def test_who_connects_without_end_waits(lab: Lab, tmp_path: Path) -> None:
+    """Each connection costs an eighth of a second here, and time stands still: the sixth is taken later."""
+    now, used = [1000.0], [0.0]
+
+    def cost() -> float:
+        used[0] += 0.125
+        return used[0]
+
+    with MetricsServer(str(tmp_path / "metrics"), lab) as server:
+        server.clock = lambda: now[0]
+        server.arrivals = SharedTime(clock=server.clock, cost=cost).bucket()
+        server.wake()
+        clients = [socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) for _ in range(8)]
+        with contextlib.ExitStack() as undo:
+            for client in clients:
+                undo.enter_context(client)
+                client.settimeout(20)
+                client.connect(server.address)
+                client.send(b"GET /no HTTP/1.0\r\n\r\n")
+            wait_for(lambda: 1001.25 in server.due())
+            for client in clients[:5]:
+                assert client.recv(1 << 16).startswith(b"HTTP/1.0 404")
+            assert select.select([clients[5]], [], [], 0)[0] == []
+            now[0] += 100
+            server.wake()
+            assert clients[5].recv(1 << 16).startswith(b"HTTP/1.0 404")

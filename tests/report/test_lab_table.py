@@ -5,7 +5,15 @@ import itertools
 import pytest
 
 from cdna.lab.rates import Traffic
-from cdna.report.lab_table import detail_table, live_table, rates_table
+from cdna.report.lab_table import (
+    counters_table,
+    detail_table,
+    drops_text,
+    guests_table,
+    live_table,
+    rates_table,
+    totals_table,
+)
 from cdna.report.style import Style
 
 NAMES = ("web", "a-guest-whose-name-is-long")
@@ -57,3 +65,33 @@ def test_values_as_options_take_them() -> None:
 def test_no_rate_limit() -> None:
     text = Style().render(detail_table({"rate": 0}, Style()))
     assert text.splitlines()[-1].split() == ["rate", "-"]
+
+
+HOSTILE = "web\x1b[2J\x9b\n\rdb\u202e"
+ESCAPED = r"web\x1b[2J\x9b\n\rdb\u202e"
+
+
+@pytest.mark.parametrize("style", [Style(), Style(width=200, colour=True, unicode=True)])
+def test_text_of_others_is_escaped(style: Style) -> None:
+    guest = {
+        **dict.fromkeys(("guest", "state", "link", "mac", "protection", "kind", "peer"), HOSTILE),
+        **{"context": 0, "addresses": [HOSTILE], "vlan": None, "weight": 1, "rate": 0, "last_error": HOSTILE},
+        "rings": [{"started": True, HOSTILE: HOSTILE}],
+        "offered": [HOSTILE],
+        HOSTILE: HOSTILE,
+    }
+    traffic = Traffic(HOSTILE, dropped={HOSTILE: 1})
+    tables = [
+        guests_table([guest], style),
+        live_table([guest], [traffic], style),
+        rates_table([traffic], style),
+        totals_table([traffic], style),
+        detail_table(guest, style),
+        counters_table({HOSTILE: 1}, style),
+    ]
+    for text in (*map(style.render, tables), drops_text([traffic], {f"tx_lost{HOSTILE}": 1})):
+        assert ESCAPED in text
+        assert all(
+            line.replace("\x1b[1m", "").replace("\x1b[0m", "").isprintable() for line in text.split("\n")
+        )
+    assert style.render(tables[2]).count("\n") == 3

@@ -15,9 +15,12 @@ from cdna.base.sockets import may_connect
 from cdna.errors import ConfigError
 from cdna.extend.permits import Access, Capability
 from cdna.lab.guest_plans import context_settings, guest_plan
+from cdna.lab.kinds import KINDS
+from cdna.lab.needs import check_room, needs_of
 from cdna.lab.plan import NETS, LabPlan
 from cdna.lab.plan_file import plan_from
-from cdna.sandbox import Needs, landlock, needs_of
+from cdna.nic.wires import WIRES
+from cdna.sandbox import Needs, landlock
 from cdna.sandbox.privileges import user_of
 
 NAMES = """
@@ -127,7 +130,6 @@ def plan(*contexts: str, **settings: Any) -> LabPlan:
 def test_a_plan_needs_no_more_than_it_says(tmp_path: Path) -> None:
     needs = needs_of(plan(f"vhost-user:{tmp_path}/a.sock"), f"{tmp_path}/control")
     assert needs == Needs(
-        parts={"wire null", "guest vhost-user"},
         allowed={str(tmp_path): Access.MAKE_SOCK | Access.REMOVE_FILE | Access.READ_DIR},
         listens=[f"{tmp_path}/a.sock", f"{tmp_path}/control"],
     )
@@ -144,8 +146,9 @@ def test_a_plan_needs_no_more_than_it_says(tmp_path: Path) -> None:
 )
 def test_what_a_wire_and_guests_need(tmp_path: Path, context: str, wire: str, keep: set[Capability]) -> None:
     needs = needs_of(plan(context, wire=wire), f"{tmp_path}/control")
-    parts = {f"wire {wire.partition(':')[0]}", f"guest {context.partition(':')[0]}"}
-    assert (needs.parts, needs.keep) == (parts, keep)
+    entries = (WIRES[wire.partition(":")[0]], KINDS[context.partition(":")[0]])
+    assert needs.calls == [call for entry in entries for call in entry.permits().calls]
+    assert needs.keep == keep
 
 
 def test_guests_that_come_later(tmp_path: Path) -> None:
@@ -156,13 +159,13 @@ def test_guests_that_come_later(tmp_path: Path) -> None:
         f"vhost-user:{tmp_path}/later/deeper/x.sock",
         "vhost-user:/x.sock,mode=client",
     ):
-        needs.check(plan(text).guests[0])
+        check_room(needs, plan(text).guests[0])
     for text, said in (
         ("namespace:n", "no room"),
         ("vhost-user:/x.sock", "/ is outside this server's sandbox"),
     ):
         with pytest.raises(ConfigError, match=said):
-            needs.check(plan(text).guests[0])
+            check_room(needs, plan(text).guests[0])
 
 
 @pytest.mark.parametrize("text", ["nobody9", "0", "root", "nobody:nogroup9", "99999999999999999999"])

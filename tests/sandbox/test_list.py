@@ -14,20 +14,23 @@ import pytest
 
 from cdna.sandbox import filter, trace
 from cdna.sandbox.calls import CALLS
-from cdna.sandbox.derive import read, report
+from tests.sandbox.derive import read, report
 
 # Runs each piece of code in a child of its own that keeps to the filter; says what became of it.
 TRIALS = """
 import ctypes, fcntl, json, mmap, os, resource, signal, socket, sys, threading
+from cdna.lab.kinds import KINDS
+from cdna.nic.wires import WIRES
 from cdna.sandbox import filter
+REGISTRIES = {"wire": WIRES, "guest": KINDS}
 libc = ctypes.CDLL(None, use_errno=True)
-for name, (code, parts) in json.loads(sys.stdin.read()).items():
+for name, (code, *entry) in json.loads(sys.stdin.read()).items():
     child = os.fork()
     if child == 0:
         go = threading.Event()
         before = threading.Thread(target=lambda: (go.wait(), os.fork()), daemon=True)
         before.start()
-        filter.make_filter(set(parts)).load()
+        filter.make_filter(entry and REGISTRIES[entry[0]][entry[1]].permits().calls).load()
         try:
             exec(code)
         finally:
@@ -91,12 +94,12 @@ OF_A_PART = {
 @pytest.fixture(scope="module")
 def became() -> dict[str, int]:
     """The status that each trial has ended with, by its name."""
-    trials = {name: (code, []) for name, code in {**INSIDE, **OUTSIDE, **OUTSIDE_X86}.items()}
+    trials = {name: (code,) for name, code in {**INSIDE, **OUTSIDE, **OUTSIDE_X86}.items()}
     for part, code in OF_A_PART.items():
-        trials |= {f"with {part}": (code, [part]), f"without {part}": (code, [])}
+        trials |= {f"with {part}": (code, *part.split()), f"without {part}": (code,)}
     ethtool = "fcntl.ioctl(socket.socket(socket.AF_UNIX), 0x8946, b'lo'.ljust(40, b'\\0'))"  # SIOCETHTOOL
-    trials["ethtool"] = (ethtool, ["wire tap"])
-    trials["nf_tables"] = ("socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12)", ["wire tap"])
+    trials["ethtool"] = (ethtool, "wire", "tap")
+    trials["nf_tables"] = ("socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12)", "wire", "tap")
     done = subprocess.run(
         [sys.executable, "-c", TRIALS], input=json.dumps(trials), capture_output=True, text=True, timeout=60
     )

@@ -1,6 +1,6 @@
 """All that `cdna serve` does once it serves, done to one that is in its sandbox: nothing is missing there.
 
-`python -m cdna.sandbox.derive` runs these traced, and compares the list of system calls with what they need.
+`python -m tests.sandbox.derive` runs these traced, and compares the list of system calls with what they need.
 """
 
 from __future__ import annotations
@@ -163,6 +163,8 @@ def test_every_command(path: Path, tmp_path: Path) -> None:
         for command in ("stats", "metrics", "hosts", "capture-interfaces"):
             assert ask(command)["ok"]
         assert ask("stats", guest="a")["counters"]["faults"] == 0
+        with open(os.devnull, "w") as file, pytest.raises(CdnaError, match="keep: enter a guest first"):
+            ask("keep", send_fds=(file.fileno(),))
         ask("set", guest="a", settings={"rate": "10M", "weight": 3})
         ask("set", guest="gen", settings={"protection": "none"})
         ask("reset", guest="gen")

@@ -14,6 +14,7 @@ from cdna.vmm.vhost_user.net_control import NetCtrl
 from tests.support.attack import NativeAttack
 from tests.support.control_driver import ERR, OK, spread
 from tests.support.frames import OUTSIDE
+from tests.support.inflight import get_inflight, set_inflight
 from tests.support.vhost_host import check_traffic, outgoing
 
 BOTH = pytest.mark.parametrize("wanted", [SPLIT, ALL_PACKED], ids=["split", "packed"])
@@ -127,11 +128,11 @@ def test_positions_in_the_inflight_area(attack, wanted, value):
     """The frontend keeps that area, and a backend that comes after another one goes on from there."""
     scene = attack(wanted, size=64)
     scene.bad.stop()
-    area, fd = scene.frontend.get_inflight(2, 64)
+    area, fd = get_inflight(scene.frontend, 2, 64)
     words = struct.pack("<QHH", 0, 1, 64) + struct.pack("<H", value) * 4 + b"\1\0" * 2
     os.pwrite(fd, words, 0)
     os.pwrite(fd, words, area.size // 2)
-    scene.frontend.set_inflight(area, fd)
+    set_inflight(scene.frontend, area, fd)
     scene.bad.start()
     assert scene.offender.device.info(1)["avail"] == (scene.tx.base & 0x7FFF)
     assert scene.fault is None

@@ -11,6 +11,7 @@ import pytest
 from cdna.protocol.vhost_user import CONFIG_HEAD, HEADER, INFLIGHT, LOG, U64, VERSION, Request
 from cdna.virtio import Feature
 from cdna.vmm.vhost_user.handlers import RULES
+from tests.support.inflight import get_inflight
 from tests.support.remote_host import descriptors
 from tests.support.vhost_host import check_traffic, until
 
@@ -77,7 +78,7 @@ def test_areas_that_nobody_takes(scene):
 def test_areas_that_are_asked_for_again_and_again(scene, host):
     held = host.held()
     for _ in range(200):
-        _, fd = scene.frontend.get_inflight(16, 32768)
+        _, fd = get_inflight(scene.frontend, 16, 32768)
         os.close(fd)
     host.settle(held)
     scene.unharmed()

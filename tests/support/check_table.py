@@ -1,4 +1,4 @@
-"""The tables of docs/checks.md, made from the enumerations in ext/cdna/checks.pxd and their comments.
+"""The tables of docs/checks.md, made from the enumerations of names and their comments.
 
 python -m tests.support.check_table writes them anew.
 """
@@ -10,13 +10,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "checks.md"
-NAMES = ROOT / "ext" / "cdna" / "checks.pxd"
-MARK = "<!-- {} of ext/cdna/checks.pxd -->"
+NAMES = {  # by enumeration: its file, and the line that it begins with
+    "Check": ("ext/cdna/checks.pxd", "cpdef enum Check:"),
+    "Control": ("cdna/control_checks.py", "class Control(Enum):"),
+    "Plant": ("ext/cdna/checks.pxd", "cpdef enum Plant:"),
+}
 
 
 def rows(enumeration: str) -> str:
-    """A table a file for `Check`, one for `Plant`."""
-    text = NAMES.read_text().split(f"cpdef enum {enumeration}:")[1].split("\n\n")[0]
+    """A table a file for `Check` and `Control`, one for `Plant`."""
+    path, begins = NAMES[enumeration]
+    text = (ROOT / path).read_text().split(begins)[1].split("\n\n")[0]
     lines = []
     if enumeration == "Plant":
         lines += ["| name | what is read twice |", "|---|---|"]
@@ -24,20 +28,18 @@ def rows(enumeration: str) -> str:
         if heading := re.fullmatch(r" +# (\S.*?): (.*)", line):
             files = ", ".join(f"`{name}`" for name in heading[1].split(", "))
             lines += ["", f"{files}: {heading[2]}", "", "| name | what it demands |", "|---|---|"]
-        elif entry := re.fullmatch(r" +(\w+) +# (.*)", line):
+        elif entry := re.fullmatch(r" +(\w+)(?: = auto\(\))? +# (.*)", line):
             lines.append(f"| `{entry[1]}` | {entry[2]} |")
         else:
-            raise ValueError(
-                f"ext/cdna/checks.pxd: {line!r} is neither a heading nor a name with its meaning"
-            )
+            raise ValueError(f"{path}: {line!r} is neither a heading nor a name with its meaning")
     return "\n".join(lines).strip()
 
 
 def page() -> str:
     """docs/checks.md as it has to be."""
     text = PAGE.read_text()
-    for enumeration in ("Check", "Plant"):
-        begin, end = MARK.format(enumeration), MARK.format("end of " + enumeration)
+    for enumeration, (path, _) in NAMES.items():
+        begin, end = f"<!-- {enumeration} of {path} -->", f"<!-- end of {enumeration} of {path} -->"
         before, rest = text.split(begin)
         text = f"{before}{begin}\n{rows(enumeration)}\n{end}{rest.split(end)[1]}"
     return text

@@ -15,6 +15,7 @@ from cdna.base.units import parse_mac
 from cdna.guest_driver.vhost_frontend import SPLIT, AttachedGuest, Frontend, NetDriver, attach
 from cdna.guest_driver.vrings import MAPPED, GuestMemory
 from cdna.nic.queue_wire import QueueWire
+from cdna.protocol.vhost_user import FLAG_REPLY, HEADER, U64, VERSION, Request
 from cdna.vmm.vhost_user import SUPPORTED, VhostUserGuest, VhostUserServer
 from tests.support.frames import OUTSIDE, frame
 from tests.support.remote_host import descriptors
@@ -139,6 +140,18 @@ class VhostHost:
         logging.getLogger("cdna").removeHandler(self.recorder)
         self.server.close()
         self.machine.close()
+
+
+def refused(frontend: Frontend) -> bool:
+    """Whether the backend hangs up at what was sent: a question behind it gets no answer."""
+    frontend.send(Request.GET_FEATURES)
+    answer, said = HEADER.pack(Request.GET_FEATURES, VERSION | FLAG_REPLY, U64.size), b""
+    with contextlib.suppress(ConnectionResetError):
+        while piece := frontend.sock.recv(4096):
+            said += piece
+            if answer in said:
+                return False
+    return True
 
 
 def mac(guest: VhostUserGuest) -> bytes:

@@ -1,5 +1,6 @@
 """The socket that guests of other processes come to."""
 
+import logging
 import os
 import socket
 import stat
@@ -10,8 +11,10 @@ import pytest
 
 from cdna import ConfigError, Machine, RemoteDriver, ResourceError
 from cdna.abi import ContextState
+from cdna.protocol.hypercall import Hypercall
 from cdna.vmm import server as server_module
 from tests.support.guest_process import NOBODY, GuestProcess
+from tests.support.lab import wait_for
 
 
 @pytest.fixture
@@ -172,6 +175,14 @@ except Exception as error:
         assert outcome.startswith("ResourceError: the VMM")
 
 
+def test_a_user_that_nobody_named(machine, tmp_path, monkeypatch):
+    monkeypatch.setattr(server_module, "peer", lambda sock: (4711, 12345))
+    with machine.serve(tmp_path / "named", uids=[12345]), RemoteDriver(tmp_path / "named", name="guest"):
+        pass
+    with machine.serve(tmp_path / "vmm", uids=[1]), pytest.raises(ResourceError, match="the VMM"):
+        RemoteDriver(tmp_path / "vmm", name="guest")
+
+
 def test_a_buffer_that_cannot_be_gives_everything_back(machine, tmp_path):
     with machine.serve(tmp_path / "vmm"):
         with pytest.raises(ConfigError, match="buffers of 100 bytes"):
@@ -179,7 +190,8 @@ def test_a_buffer_that_cannot_be_gives_everything_back(machine, tmp_path):
         RemoteDriver(tmp_path / "vmm", name="guest").close()
 
 
-def test_nobody_waits_forever_for_a_request(machine, tmp_path):
+def test_nobody_waits_forever_for_a_request(machine, tmp_path, monkeypatch):
+    monkeypatch.setattr(server_module, "PATIENCE", 1e6)  # seconds: no deadline ends them
     with machine.serve(tmp_path / "vmm"):
         idle = []
         for _ in range(3 * server_module.WAITING):
@@ -187,6 +199,7 @@ def test_nobody_waits_forever_for_a_request(machine, tmp_path):
             sock.connect(os.fspath(tmp_path / "vmm"))
             idle.append(sock)
         RemoteDriver(tmp_path / "vmm", name="guest").close()
+        idle[0].setblocking(False)
         assert idle[0].recv(1) == b""  # the first to come was the first to go
         for sock in idle:
             sock.close()
@@ -201,3 +214,18 @@ def test_a_guest_to_be_that_makes_no_request_has_a_deadline(machine, tmp_path, m
             silent.connect(os.fspath(path))
             assert silent.recv(1) == b""
         assert guest.context.state == ContextState.CONTEXT_RUNNING
+
+
+def test_a_message_that_came_before_its_context_was_taken_away(machine, tmp_path, caplog):
+    """It is not carried out: the context may be another guest's by then."""
+    path = tmp_path / "vmm"
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with machine.serve(path) as server, caplog.at_level(logging.INFO, "cdna.vmm"):
+        sock.connect(os.fspath(path))
+        with RemoteDriver(sock, name="guest") as driver:
+            with server.lock:  # its thread stands still
+                sock.send(int(Hypercall.HYPERCALL_STATUS).to_bytes(2, "little") + bytes(14))
+                machine.vmm.revoke(machine.vmm.contexts[driver.context.index])
+            wait_for(lambda: not server.guests)
+    assert [record.levelname for record in caplog.records] == ["INFO", "INFO"]
+    assert "has gone" in caplog.text

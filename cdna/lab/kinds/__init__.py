@@ -102,11 +102,6 @@ class GuestKind:
     checks: Mapping[str, Sequence[Check]] = field(default_factory=dict)
 
     @property
-    def part(self) -> str:
-        """Its name among the parts of a sandbox."""
-        return f"guest {self.name}"
-
-    @property
     def keys(self) -> tuple[str, ...]:
         """The names of all settings of a guest of this kind, its kind aside."""
         return ("name", *(setting.name for setting in self.all_settings))

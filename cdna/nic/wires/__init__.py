@@ -91,11 +91,6 @@ class WireKind:
     counters: Mapping[str, str] = field(default_factory=dict)
     checks: Sequence[Check] = ()
 
-    @property
-    def part(self) -> str:
-        """Its name among the parts of a sandbox."""
-        return f"wire {self.name}"
-
 
 WIRES: Registry[WireKind] = Registry("wire", "cdna.wires", WireKind, OWN)
 

@@ -11,6 +11,7 @@ import os
 from typing import TYPE_CHECKING
 
 from cdna import logs
+from cdna.control_checks import Control, broken
 from cdna.errors import ConfigError
 from cdna.protocol.vhost_user import Message, ProtocolError, ProtocolFeature, name_of
 from cdna.vmm.vhost_user.handlers import DONE, FAILED, RULES, Declined, Handlers, Reply, Rule
@@ -54,12 +55,14 @@ class Backend(Handlers):
         rule = RULES.get(message.request)
         if rule is None:
             raise ProtocolError(f"{name}: not offered")
-        if rule.needs is not None and not self.guest.protocol_features >> rule.needs & 1:
-            raise ProtocolError(f"{name}: protocol feature {rule.needs.name} is not offered")
-        if len(message.payload) not in rule.sizes:
+        if rule.needs is not None:
+            offered = self.guest.protocol_features >> rule.needs & 1
+            if broken(Control.CHECK_MESSAGE_OFFERED, not offered):
+                raise ProtocolError(f"{name}: protocol feature {rule.needs.name} is not offered")
+        if broken(Control.CHECK_MESSAGE_SIZE, len(message.payload) not in rule.sizes):
             raise ProtocolError(f"{name}: a payload of {len(message.payload)} bytes, which it never has")
         least, most = rule.fds
-        if not least <= len(message.fds) <= most:
+        if broken(Control.CHECK_MESSAGE_FDS, not least <= len(message.fds) <= most):
             wanted = str(least) if least == most else f"{least} to {most}"
             raise ProtocolError(f"{name}: {len(message.fds)} descriptors, and {wanted} belong to it")
         return rule

@@ -10,6 +10,7 @@ import select
 import socket
 
 from cdna.base.sockets import peer
+from cdna.control_checks import Control, broken
 from cdna.protocol.vhost_user import (
     FLAG_REPLY,
     HEADER,
@@ -78,13 +79,13 @@ class Connection:
 
     def _header(self) -> tuple[int, int, int]:
         request, flags, size = HEADER.unpack(self._head)
-        if flags & VERSION_MASK != VERSION:
+        if broken(Control.CHECK_FRONTEND_VERSION, flags & VERSION_MASK != VERSION):
             raise ProtocolError(
                 f"{name_of(request)}: version {flags & VERSION_MASK}, and {VERSION} is spoken here"
             )
-        if flags & FLAG_REPLY:
+        if broken(Control.CHECK_FRONTEND_REPLY, flags & FLAG_REPLY):
             raise ProtocolError(f"{name_of(request)}: a reply, and nothing was asked")
-        if size > MAX_PAYLOAD:
+        if broken(Control.CHECK_FRONTEND_PAYLOAD, size > MAX_PAYLOAD):
             raise ProtocolError(f"{name_of(request)}: a payload of {size} bytes; no message has as many")
         return request, flags, size
 
@@ -95,7 +96,8 @@ class Connection:
         except BlockingIOError:
             return b""
         self._fds += fds
-        if flags & socket.MSG_CTRUNC or len(self._fds) > FDS_READ:
+        cut = broken(Control.CHECK_FRONTEND_FDS_CUT, flags & socket.MSG_CTRUNC)
+        if cut or broken(Control.CHECK_FRONTEND_FDS_MANY, len(self._fds) > FDS_READ):
             raise ProtocolError(f"more than {FDS_READ} descriptors; no message has as many")
         if not data:
             if self._head:
@@ -110,7 +112,7 @@ class Connection:
             sent = socket.send_fds(self.sock, [packet], fds, socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
         except BlockingIOError:
             sent = 0
-        if sent < len(packet):
+        if broken(Control.CHECK_FRONTEND_UNREAD, sent < len(packet)):
             raise ProtocolError(f"{name_of(request)}: replies are left unread")
 
     def has_hung_up(self) -> bool:

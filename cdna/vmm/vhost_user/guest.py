@@ -21,10 +21,10 @@ from cdna import logs
 from cdna.abi import ContextState
 from cdna.base.sockets import may_connect
 from cdna.base.units import parse_mac
+from cdna.control_checks import Control, broken
 from cdna.protocol.features import CTRL_VQ, PROTOCOL_FEATURES, names
 from cdna.protocol.vhost_user import Gone, Message, ProtocolError, ProtocolFeature
 from cdna.virtio import Feature
-from cdna.vmm.control_time import ControlTime
 from cdna.vmm.vhost_user.backend import Backend
 from cdna.vmm.vhost_user.connection import Connection
 from cdna.vmm.vhost_user.control import ControlRing
@@ -77,7 +77,7 @@ class VhostUserGuest:
         self._uids = uids
         self._stall = stall
         self._backend: Backend | None = None
-        self._time = ControlTime(server.control_share, clock=server.clock, cost=server.cost)
+        self._time = server.time.bucket()
         self._rests_since: float | None = None  # nothing that it says is read; None: it has its turns
         self._rests_until = 0.0
         self._tell_of_rests_at = 0.0
@@ -203,7 +203,11 @@ class VhostUserGuest:
         """Does what is due."""
         if self._rests_since is not None:
             if now >= self._rests_until:
-                self._go_on(now)
+                due = self._time.due()  # others in need have come meanwhile
+                if due is None:
+                    self._go_on(now)
+                else:
+                    self._rests_until = due
             return  # messages are read before commands, of which there may always be some
         if self._endpoint.due is not None and now >= self._endpoint.due:
             if self._endpoint.fd is not None:  # out of descriptors before
@@ -233,6 +237,10 @@ class VhostUserGuest:
         """What happens within is at the guest's cost, whichever frontend asked for it."""
         with self._time.spent():
             yield
+        self._rest(now)
+
+    def _rest(self, now: float) -> None:
+        """Reads no more of the guest's frontend while it has overdrawn its time."""
         due = self._time.due()
         if due is None or self._rests_since is not None:
             return
@@ -266,50 +274,63 @@ class VhostUserGuest:
         if self._backend is not None and self._backend.connection.has_hung_up():
             self._turn(now)  # what the one before sent before it went; who has come goes on waiting
             return
-        with self._spending(now):
-            self._take(now)
+        begun = self.server.time.cost()
+        admitted = self._take(now)
+        spent = self.server.time.cost() - begun
+        if admitted:
+            self._time.charge(spent)
+            self._rest(now)
+            return
+        self.server.refused.charge(spent)  # any user may come: it is not this guest's to pay for
+        due = self.server.refused.due()
+        if due is not None and self._endpoint.fd is not None:
+            self.server.unwatch(self._endpoint.fd)
+            self._endpoint.due = due if self._endpoint.due is None else max(due, self._endpoint.due)
 
-    def _take(self, now: float) -> None:
+    def _take(self, now: float) -> bool:
+        """Takes the frontend that has come, if it is one for this guest. False: it is not."""
         try:
             sock = self._endpoint.take(now)
         except OSError as error:  # who waits goes on waiting
             log.warning("guest %r: no frontend accepted for now: %s", self.name, error)
             if self._endpoint.fd is not None:
                 self.server.unwatch(self._endpoint.fd)
-            return
+            return False
         if sock is None:
-            return
+            return False
         try:
-            self._admit(sock, now)
+            return self._admit(sock, now)
         except OSError as error:
             log.warning("guest %r: a frontend lost: %s", self.name, error)
             self.discard.close_socket(sock)
+            return False
 
-    def _admit(self, sock: socket.socket, now: float) -> None:
+    def _admit(self, sock: socket.socket, now: float) -> bool:
         # Where this side connects, the frontend may accept long after the kernel did.
         deadline = now + FIRST_MESSAGE if isinstance(self._endpoint, Listening) else None
         connection = Connection(sock, self._stall, self.discard, deadline)
         who = f"process {connection.pid}, user {connection.uid}"
-        if not may_connect(connection.uid, self._uids):
+        if broken(Control.CHECK_FRONTEND_USER, not may_connect(connection.uid, self._uids)):
             log.warning("guest %r: %s refused: this user may not attach here", self.name, who)
             connection.close()
-            return
-        if self.discard.is_full:
+            return False
+        if broken(Control.CHECK_FRONTEND_CLOSING, self.discard.is_full):
             log.warning(
                 "guest %r: %s refused: descriptors that frontends sent before do not close", self.name, who
             )
             connection.close()
-            return
+            return False
         if self._backend is not None:
             log.warning(
                 "guest %r: %s refused: process %d is attached", self.name, who, self._backend.connection.pid
             )
             connection.close()
-            return
+            return False
         self._endpoint.due = None
         self._backend = Backend(self, connection)
         self.server.watch(connection.fd, self._turn)
         log.info("guest %r: frontend attached (%s)", self.name, who)
+        return True
 
     # --- a frontend's messages ------------------------------------------------------------------------------
 
@@ -352,7 +373,7 @@ class VhostUserGuest:
 
     def _carry_out(self, backend: Backend, message: Message) -> None:
         try:
-            if message.fds and self.discard.is_full:
+            if message.fds and broken(Control.CHECK_FRONTEND_FDS_CLOSING, self.discard.is_full):
                 raise ProtocolError("descriptors that came before do not close")
             self._collect_fault()
             backend.handle(message)

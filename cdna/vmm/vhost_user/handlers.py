@@ -12,6 +12,8 @@ from collections.abc import Callable, Container
 from typing import TYPE_CHECKING, NamedTuple
 
 from cdna import logs
+from cdna.base import units
+from cdna.control_checks import Control, broken
 from cdna.errors import ConfigError
 from cdna.nic.event_fd import is_unix_stream
 from cdna.nic.virtio.device import Region
@@ -54,7 +56,6 @@ if TYPE_CHECKING:
 
 log = logs.logger("cdna.vhost_user")
 
-MIN_MTU = 68  # bytes, RFC 791
 DONE = U64.pack(0)
 FAILED = U64.pack(1)
 
@@ -102,11 +103,12 @@ class Handlers:
 
     def set_features(self, message: Message) -> None:
         features = messages.u64(message.payload)
-        if surplus := features & ~self.guest.features:
+        surplus = features & ~self.guest.features
+        if broken(Control.CHECK_FEATURES_OFFERED, surplus):
             raise ProtocolError(f"SET_FEATURES: {', '.join(names(surplus, Feature))} not offered")
         if changed := (features ^ self.rings.features) & ~LOG_ALL:
             self.rings.stop_disabled()
-            if self.rings.any_running:
+            if broken(Control.CHECK_FEATURES_RUNNING, self.rings.any_running):
                 told = ", ".join(names(changed, Feature))
                 raise ConfigError(f"{told} changed while rings run: stop them first")
         self.rings.set_features(features)
@@ -117,7 +119,8 @@ class Handlers:
 
     def set_protocol_features(self, message: Message) -> None:
         protocol = messages.u64(message.payload)
-        if surplus := protocol & ~self.guest.protocol_features:
+        surplus = protocol & ~self.guest.protocol_features
+        if broken(Control.CHECK_PROTOCOL_OFFERED, surplus):
             raise ProtocolError(
                 f"SET_PROTOCOL_FEATURES: {', '.join(names(surplus, ProtocolFeature))} not offered"
             )
@@ -142,7 +145,7 @@ class Handlers:
 
     def set_status(self, message: Message) -> None:
         status = messages.u64(message.payload)
-        if status > MAX_STATUS:
+        if broken(Control.CHECK_STATUS_BYTE, status > MAX_STATUS):
             raise ProtocolError(f"SET_STATUS: {status:#x}, and a status is a byte")
         self.status = status
         if status == 0:
@@ -161,7 +164,7 @@ class Handlers:
 
     def set_mem_table(self, message: Message) -> None:
         table = messages.regions(message.payload)
-        if len(table) != len(message.fds):
+        if broken(Control.CHECK_REGIONS_FDS, len(table) != len(message.fds)):
             raise ProtocolError(
                 f"SET_MEM_TABLE: {len(table)} regions and {len(message.fds)} descriptors, and each has one"
             )
@@ -243,7 +246,7 @@ class Handlers:
 
     def set_vring_enable(self, message: Message) -> None:
         state = VringState(*VRING_STATE.unpack(message.payload))
-        if state.num > 1:
+        if broken(Control.CHECK_ENABLE_SWITCH, state.num > 1):
             raise ProtocolError(f"SET_VRING_ENABLE: {state.num}, and only 0 and 1 mean something")
         self.rings.enable(state.queue, bool(state.num))
 
@@ -267,7 +270,7 @@ class Handlers:
         """Queue and descriptor of SET_VRING_KICK and its kin; -1: none."""
         word = messages.u64(message.payload)
         name = name_of(message.request)
-        if bool(word & VRING_NO_FD) == bool(message.fds):
+        if broken(Control.CHECK_RING_FD, bool(word & VRING_NO_FD) == bool(message.fds)):
             given = "a descriptor" if message.fds else "no descriptor"
             raise ProtocolError(f"{name}: {given}, and the payload says the contrary")
         return word & VRING_INDEX_MASK, message.fds[0] if message.fds else -1
@@ -295,13 +298,14 @@ class Handlers:
 
     def net_set_mtu(self, message: Message) -> None:
         mtu = messages.u64(message.payload)
-        if not MIN_MTU <= mtu <= self.guest.mtu:
+        if broken(Control.CHECK_MTU, not units.MIN_MTU <= mtu <= self.guest.mtu):
             raise Declined(f"an MTU of {mtu}, and this context has {self.guest.mtu}")
 
     def get_config(self, message: Message) -> Reply:
         """No payload at all says that there is no such piece."""
         wanted = messages.config(message.payload)
-        if wanted.offset > MAX_CONFIG or wanted.size > MAX_CONFIG - wanted.offset:
+        beyond = wanted.offset > MAX_CONFIG or wanted.size > MAX_CONFIG - wanted.offset
+        if broken(Control.CHECK_CONFIG_READ, beyond):
             return Reply(b"")
         data = self.guest.config_space()[wanted.offset : wanted.offset + wanted.size]
         return Reply(CONFIG_HEAD.pack(wanted.offset, wanted.size, wanted.flags) + data)
@@ -309,18 +313,20 @@ class Handlers:
     def set_config(self, message: Message) -> None:
         """Nothing in it is the guest's to write; from another machine it has to be for the same address."""
         given = messages.config(message.payload)
-        if given.offset > MAX_CONFIG or given.size > MAX_CONFIG - given.offset:
+        beyond = given.offset > MAX_CONFIG or given.size > MAX_CONFIG - given.offset
+        if broken(Control.CHECK_CONFIG_WRITE, beyond):
             raise Declined("beyond the configuration space")
-        if given.flags != CONFIG_MIGRATION:
+        if broken(Control.CHECK_CONFIG_MIGRATION, given.flags != CONFIG_MIGRATION):
             raise Declined("the configuration space is read-only")
         mac = given.data[: max(0, MAC_BYTES - given.offset)]
-        if mac != self.guest.config_space()[given.offset : given.offset + len(mac)]:
+        own = self.guest.config_space()[given.offset : given.offset + len(mac)]
+        if broken(Control.CHECK_CONFIG_MAC, mac != own):
             raise Declined("another MAC address than this context's")
 
     # --- requests of ours ---------------------------------------------------------------------------------
 
     def set_backend_req_fd(self, message: Message) -> None:
-        if not is_unix_stream(message.fds[0]):
+        if broken(Control.CHECK_CHANNEL, not is_unix_stream(message.fds[0])):
             raise ConfigError("no Unix stream socket")
         channel = socket.socket(fileno=message.fds.pop())  # it is the channel's now
         channel.setblocking(False)

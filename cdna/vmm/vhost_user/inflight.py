@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 
+from cdna.control_checks import Control, broken
 from cdna.errors import ConfigError
 from cdna.virtio import VirtioLimits
 
@@ -28,7 +29,8 @@ def area_size(queues: int, queue_size: int, packed: bool) -> int:
 
 def check_shape(queues: int, queue_size: int, most: int) -> None:
     """ConfigError: no area of a device with `most` queues."""
-    if not 1 <= queues <= most or not 1 <= queue_size <= VirtioLimits.VIRTIO_MAX_RING:
+    fits = 1 <= queues <= most and 1 <= queue_size <= VirtioLimits.VIRTIO_MAX_RING
+    if broken(Control.CHECK_INFLIGHT_SHAPE, not fits):
         raise ConfigError(
             f"an inflight area of {queues} queues of {queue_size}: this device has {most}, of up to "
             f"{VirtioLimits.VIRTIO_MAX_RING}"

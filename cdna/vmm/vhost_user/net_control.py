@@ -17,17 +17,16 @@ frontend goes.
 from __future__ import annotations
 
 import struct
-import time
 from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cdna import logs
-from cdna.base.units import parse_mac
+from cdna.base.units import VLAN_TRUNK, parse_mac
+from cdna.control_checks import Control, broken
 from cdna.errors import CdnaError
 from cdna.nic.offload.flow_hash import HashType
 from cdna.nic.options import MAX_MULTICAST
-from cdna.settings import VLAN_TRUNK
 from cdna.virtio import Feature
 
 if TYPE_CHECKING:
@@ -43,7 +42,6 @@ RSS_KEY = 40  # bytes, at most
 RSS_TABLE = 128  # entries, at most
 RSS_HASH_TYPES = sum(HashType)
 VLANS = 4095  # numbers, of which the last is reserved (IEEE 802.1Q)
-SAID = 1.0  # seconds between two lines about what one guest was refused
 
 _MAC = 6  # bytes
 _COUNT = struct.Struct("<I")
@@ -93,7 +91,6 @@ class NetControl:
         self.announcing = False  # the guest is asked to say where it is (VIRTIO_NET_S_ANNOUNCE)
         self.commands = 0
         self.refused = 0
-        self._said = 0.0
         self._clear()
 
     def _clear(self) -> None:
@@ -146,10 +143,7 @@ class NetControl:
             if command:
                 return VIRTIO_NET_OK
         self.refused += 1
-        now = time.monotonic()
-        if now - self._said >= SAID:
-            self._said = now
-            log.warning("guest %r: control queue: %s", self.context.guest.name, name)
+        log.warning("guest %r: control queue: %s", self.context.guest.name, name)
         return VIRTIO_NET_ERR
 
     def _carry_out(self, command: bytes) -> str:
@@ -160,7 +154,7 @@ class NetControl:
         rule = RULES.get(known)
         if rule is None:
             raise Declined(f"{known.name} is not offered")
-        if not self.has(rule.needs):
+        if broken(Control.CHECK_COMMAND_ACCEPTED, not self.has(rule.needs)):
             raise Declined(f"{known.name} without {rule.needs.name}")
         try:
             rule.carry_out(self, command[2:])
@@ -172,7 +166,7 @@ class NetControl:
 
     def rx_promisc(self, data: bytes) -> None:
         on = _switch(data)
-        if on and not self.context.options["promiscuous"]:
+        if broken(Control.CHECK_PROMISCUOUS, on and not self.context.options["promiscuous"]):
             raise Declined("this context is not to be promiscuous")
         self._choose(promiscuous=on)
 
@@ -182,14 +176,16 @@ class NetControl:
     def mac_table_set(self, data: bytes) -> None:
         unicast, rest = _table(data)
         multicast, rest = _table(rest)
-        if rest:
+        if broken(Control.CHECK_TABLE_END, rest):
             raise Declined(f"{len(rest)} bytes behind the tables")
-        if any(address[0] & 1 for address in unicast) or any(not address[0] & 1 for address in multicast):
+        groups = any(address[0] & 1 for address in unicast)
+        if broken(Control.CHECK_TABLE_KIND, groups or not all(address[0] & 1 for address in multicast)):
             raise Declined("an address in the wrong table")
         others = any(address != self._address() for address in unicast)
         options = self.context.options
         # Where it may send with other addresses, those are learned (`ext/cdna/nic/learn.pxd`).
-        if others and not options["promiscuous"] and options["anti_spoof"]:
+        narrow = options["anti_spoof"] and not options["promiscuous"]
+        if broken(Control.CHECK_TABLE_OTHERS, others and narrow):
             raise Declined("unicast addresses beside its own, and this context is not to be promiscuous")
         self._choose(unicast=others, multicast=multicast)
 
@@ -198,9 +194,9 @@ class NetControl:
         vmm = self.context.vmm
         with vmm.contexts_locked():  # no other context comes meanwhile
             if mac != self._address():
-                if self.context.options["anti_spoof"]:
+                if broken(Control.CHECK_ADDRESS_OWN, self.context.options["anti_spoof"]):
                     raise Declined(f"{mac.hex(':')}, and this context is to keep its address")
-                if vmm.nic.mac_taken(mac):
+                if broken(Control.CHECK_ADDRESS_TAKEN, vmm.nic.mac_taken(mac)):
                     raise Declined(f"{mac.hex(':')} is taken")
             moved = mac != self._address()
             self._choose(mac=mac)
@@ -237,7 +233,7 @@ class NetControl:
 
     def vlan_add(self, data: bytes) -> None:
         vlan = _vlan(data)
-        if vlan and not self.context.options["vlan"] == VLAN_TRUNK:
+        if broken(Control.CHECK_VLAN_TRUNK, vlan and self.context.options["vlan"] != VLAN_TRUNK):
             raise Declined(f"VLAN {vlan}, and this context is no trunk")
 
     def vlan_del(self, data: bytes) -> None:
@@ -254,28 +250,29 @@ class NetControl:
 
     def mq_vq_pairs_set(self, data: bytes) -> None:
         (pairs,) = _U16.unpack(_sized(data, _U16.size))
-        if not 1 <= pairs <= self.device.pairs:
+        if broken(Control.CHECK_PAIRS, not 1 <= pairs <= self.device.pairs):
             raise Declined(f"{pairs} pairs, and this device has {self.device.pairs}")
         self.pairs, self.rss = pairs, None
         self._steer()
 
     def mq_rss_config(self, data: bytes) -> None:
-        if len(data) < _RSS_HEAD.size:
+        if broken(Control.CHECK_RSS_HEAD, len(data) < _RSS_HEAD.size):
             raise Declined(f"{len(data)} bytes")
         types, last, unclassified = _RSS_HEAD.unpack_from(data)
-        if types & ~RSS_HASH_TYPES:
+        if broken(Control.CHECK_RSS_TYPES, types & ~RSS_HASH_TYPES):
             raise Declined(f"hash types {types:#x}, of which some are not supported")
-        if last >= RSS_TABLE or last & (last + 1):
+        if broken(Control.CHECK_RSS_ENTRIES, last >= RSS_TABLE or last & (last + 1)):
             raise Declined(f"a table of {last + 1} entries: give a power of two, up to {RSS_TABLE}")
         tail = _RSS_HEAD.size + _U16.size * (last + 1)
-        if len(data) < tail + _RSS_TAIL.size:
+        if broken(Control.CHECK_RSS_TAIL, len(data) < tail + _RSS_TAIL.size):
             raise Declined(f"{len(data)} bytes")
         table = [queue for (queue,) in _U16.iter_unpack(data[_RSS_HEAD.size : tail])]
         transmit, length = _RSS_TAIL.unpack_from(data, tail)
         key = _sized(data[tail + _RSS_TAIL.size :], length)
-        if length > RSS_KEY or (types and not length):
+        if broken(Control.CHECK_RSS_KEY_BYTES, length > RSS_KEY or (types and not length)):
             raise Declined(f"a key of {length} bytes: give up to {RSS_KEY}")
-        if not 1 <= transmit <= self.device.pairs or max(*table, unclassified) >= self.device.pairs:
+        beyond = max(*table, unclassified) >= self.device.pairs
+        if broken(Control.CHECK_RSS_QUEUES, beyond or not 1 <= transmit <= self.device.pairs):
             raise Declined(f"queues beyond the {self.device.pairs} that there are")
         if not types:  # nothing is hashed, so nothing is classified
             types, table = HashType.VIRTIO_NET_HASH_TYPE_IPv4, [unclassified]
@@ -302,32 +299,32 @@ class NetControl:
 
 
 def _sized(data: bytes, size: int) -> bytes:
-    if len(data) != size:
+    if broken(Control.CHECK_COMMAND_SIZE, len(data) != size):
         raise Declined(f"{len(data)} bytes, and {size} belong to it")
     return data
 
 
 def _switch(data: bytes) -> bool:
     (value,) = _sized(data, 1)
-    if value > 1:
+    if broken(Control.CHECK_COMMAND_SWITCH, value > 1):
         raise Declined(f"{value}, and only 0 and 1 mean something")
     return bool(value)
 
 
 def _vlan(data: bytes) -> int:
     (vlan,) = _U16.unpack(_sized(data, _U16.size))
-    if vlan >= VLANS:
+    if broken(Control.CHECK_VLAN_NUMBER, vlan >= VLANS):
         raise Declined(f"VLAN {vlan}: there is none")
     return int(vlan)
 
 
 def _table(data: bytes) -> tuple[list[bytes], bytes]:
     """A count and so many addresses, and what follows."""
-    if len(data) < _COUNT.size:
+    if broken(Control.CHECK_TABLE_COUNT, len(data) < _COUNT.size):
         raise Declined("a table is missing")
     (count,) = _COUNT.unpack_from(data)
     data = data[_COUNT.size :]
-    if count > len(data) // _MAC:
+    if broken(Control.CHECK_TABLE_WHOLE, count > len(data) // _MAC):
         raise Declined(f"{count} addresses in {len(data)} bytes")
     return [data[i : i + _MAC] for i in range(0, count * _MAC, _MAC)], data[count * _MAC :]
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cdna.control_checks import Control, broken
 from cdna.errors import ConfigError
 from cdna.protocol.features import CTRL_VQ, PAIRS, PROTOCOL_FEATURES
 from cdna.protocol.vhost_user import VHOST_VRING_F_LOG, VringAddr
@@ -72,9 +73,9 @@ class Rings:
         """What serves the queue of this number. ConfigError: there is none."""
         if self.control is not None and index == self._control_index:
             return self.control
-        if index < self.device.queues:
-            return self.device
-        raise ConfigError(f"queue {index}: this device has queues 0 to {self.device.queues - 1}")
+        if broken(Control.CHECK_QUEUE_NUMBER, index >= self.device.queues):
+            raise ConfigError(f"queue {index}: this device has queues 0 to {self.device.queues - 1}")
+        return self.device
 
     @property
     def any_running(self) -> bool:
@@ -84,7 +85,7 @@ class Rings:
         ring = self._ring(index)
         if ring.running and not ring.serving:
             self.stop(index)
-        if ring.running:
+        if broken(Control.CHECK_QUEUE_RUNNING, ring.running):
             raise ConfigError(f"{what} of queue {index}, which runs: stop it by GET_VRING_BASE first")
         return ring
 
@@ -106,7 +107,7 @@ class Rings:
 
     def set_size(self, index: int, size: int) -> None:
         ring = self._stopped(index, "size")
-        if not 1 <= size <= VirtioLimits.VIRTIO_MAX_RING:
+        if broken(Control.CHECK_QUEUE_SIZE, not 1 <= size <= VirtioLimits.VIRTIO_MAX_RING):
             raise ConfigError(f"queue {index} of {size}: give 1 to {VirtioLimits.VIRTIO_MAX_RING}")
         ring.size = size
         self.start_ready(index)

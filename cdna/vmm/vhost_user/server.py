@@ -1,7 +1,8 @@
 """All vhost-user sockets of this process, served by one thread that waits for none of them.
 
 Each ready connection gets one message carried out in each turn, so a frontend that floods its socket delays
-nobody by more than that; and one that takes more than a tenth of the time is read no faster (`ControlTime`).
+nobody by more than that; all of them together take no more than a tenth of the time, in equal parts
+(`SharedTime`). One part is that of the users that are refused, at whichever socket.
 What other threads ask (`add`, `remove`, `VhostUserGuest.set_link` ...) happens
 between two turns, under `lock`.
 """
@@ -16,17 +17,17 @@ from typing import TYPE_CHECKING
 
 from cdna import logs
 from cdna.abi import Protection
+from cdna.base.control_time import SHARE, SharedTime
 from cdna.base.loop import Clock, Loop
+from cdna.base.units import MIN_MTU
 from cdna.errors import ConfigError, whole
 from cdna.nic.virtio.device import VirtioDevice
 from cdna.protocol.features import OFFERED, OFFERED_PROTOCOL, PAIRS, check_offer
 from cdna.protocol.vhost_user import ProtocolFeature
 from cdna.settings import ContextSettings
 from cdna.virtio import VirtioLimits
-from cdna.vmm.control_time import SHARE
 from cdna.vmm.vhost_user.endpoint import Connecting, Listening
 from cdna.vmm.vhost_user.guest import VhostUserGuest
-from cdna.vmm.vhost_user.handlers import MIN_MTU
 
 if TYPE_CHECKING:
     from cdna.vmm.hypervisor import Hypervisor
@@ -35,13 +36,13 @@ log = logs.logger("cdna.vhost_user")
 
 STALL = 5.0  # seconds that a message may take from its first byte to its last
 GUEST_MEMORY = 4096  # bytes: the VMM gives such a guest one page that it never sees; its memory is its own
-MAX_MTU = 65535
+MAX_OFFERED_MTU = 65535  # bytes: what the field of the device's configuration holds
 
 
 class VhostUserServer(Loop):
     """Serves virtual machines and DPDK programs, a socket each, until `close`.
 
-    control_share: of the time, that the requests of one guest may take. clock, cost: those of `ControlTime`.
+    control_share: of the time, that the requests of all guests may take. clock, cost: those of `SharedTime`.
     """
 
     def __init__(
@@ -54,8 +55,8 @@ class VhostUserServer(Loop):
     ) -> None:
         super().__init__("cdna-vhost-user", log, clock)
         self.vmm = vmm
-        self.control_share = control_share
-        self.cost = cost
+        self.time = SharedTime(control_share, clock=clock, cost=cost)
+        self.refused = self.time.bucket()  # what frontends that are not admitted have taken
         self._guests: list[VhostUserGuest] = []
         self.begin()
 
@@ -92,7 +93,7 @@ class VhostUserServer(Loop):
                 f"guest {name!r}: give protection='table', which is what a vhost-user guest has"
             )
         pairs = whole(f"guest {name!r}: pairs", pairs, 1, VirtioLimits.VIRTIO_MAX_PAIRS)
-        mtu = whole(f"guest {name!r}: mtu", mtu, MIN_MTU, MAX_MTU)
+        mtu = whole(f"guest {name!r}: mtu", mtu, MIN_MTU, MAX_OFFERED_MTU)
         check_offer(features, protocol)
         if pairs == 1:
             features &= ~PAIRS

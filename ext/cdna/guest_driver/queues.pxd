@@ -8,9 +8,9 @@ domains of a comparison; only the hypercall differs.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from cdna.abi cimport (
-    IOMMU_DIRECT_MAP, IOMMU_PERSISTENT, IOMMU_SHARED, IOMMU_SINGLE_USE, MAILBOX_RX_PRODUCER,
-    MAILBOX_TX_PRODUCER, PAGE_SHIFT, PAGE_SIZE, PROTECTION_IOMMU, PROTECTION_VALIDATED, RING_RX, RING_TX,
-    completion_t, context_page_t, desc_t,
+    IO_PAGES_PER_SLOT, IOMMU_DIRECT_MAP, IOMMU_PERSISTENT, IOMMU_SHARED, IOMMU_SINGLE_USE,
+    MAILBOX_RX_PRODUCER, MAILBOX_TX_PRODUCER, PAGE_SHIFT, PAGE_SIZE, PROTECTION_IOMMU, PROTECTION_VALIDATED,
+    RING_RX, RING_TX, completion_t, context_page_t, desc_t,
 )
 from cdna.checks cimport cdna_step
 from cdna.cpu cimport compiler_barrier, cpu_relax, load_u32
@@ -20,7 +20,6 @@ from cdna.memory cimport SharedRegion
 cdef enum:
     REQUESTS = 256              # of one hypercall: they fill a page of the guest's
     NO_COOKIE = 0xFFFFFFFF
-    IO_PAGES_PER_SLOT = 4       # single-use: I/O pages kept for one descriptor; buffers to 12 KiB anywhere
 
 # The way into the VMM: returns descriptors taken, or a Refusal.
 ctypedef int (*enqueue_call)(void *vmm, uint32_t context, uint32_t ring, const desc_t *request,

@@ -8,9 +8,9 @@ from numbers import Integral
 from typing import SupportsIndex
 
 from cdna.abi cimport (
-    COMPLETION_F_EOP, CONTEXT_FAULTED, DESC_F_EOP, DESC_F_OFFLOAD, IOMMU_SINGLE_USE, MAILBOX_INTERRUPT_ENABLE,
-    MAX_FRAGMENTS, MAX_FRAME, MAX_TSO_FRAME, MIN_FRAME, PAGE_SIZE, PROTECTION_IOMMU, RING_TX, VNET_HEADER,
-    completion_t, desc_t, offload_t,
+    COMPLETION_F_EOP, CONTEXT_FAULTED, DESC_F_EOP, DESC_F_OFFLOAD, IO_PAGES_PER_SLOT, IOMMU_SINGLE_USE,
+    MAILBOX_INTERRUPT_ENABLE, MAX_FRAGMENTS, MAX_FRAME, MAX_TSO_FRAME, MIN_FRAME, PAGE_SIZE, PROTECTION_IOMMU,
+    RING_TX, VNET_HEADER, completion_t, desc_t, offload_t,
 )
 from cdna.cpu cimport load_u32
 from cdna.doorbell cimport ring_doorbell

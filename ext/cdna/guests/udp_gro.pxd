@@ -31,8 +31,8 @@ from cdna.nic.offload.ip cimport (
 from cdna.uio cimport iovec, writev
 
 cdef enum:
-    MAX_DATAGRAMS = 32          # of one frame; the stack takes 64 at least
-    MAX_JOINED = 60000          # bytes of payload in one frame: with headers, below 65536
+    MAX_JOINED_DATAGRAMS = 32   # of one frame; the stack takes 64 at least
+    MAX_JOINED_BYTES = 60000    # bytes of payload in one frame: with headers, below 65536
     HEAD_BYTES = 80             # virtio-net, Ethernet, IPv6 and UDP headers
     IPV4_MORE_OR_OFFSET = 0xBFFF        # of flags and fragment offset, all but "don't fragment"
 
@@ -43,8 +43,8 @@ cdef struct gro_t:
     uint32_t size               # bytes of payload in each
     uint32_t total              # bytes of payload in all
     uint8_t *first              # the first frame, behind its virtio-net header
-    uint32_t buffer[MAX_DATAGRAMS]
-    iovec part[MAX_DATAGRAMS + 1]
+    uint32_t buffer[MAX_JOINED_DATAGRAMS]
+    iovec part[MAX_JOINED_DATAGRAMS + 1]
     uint8_t head[HEAD_BYTES]
 
 
@@ -100,8 +100,9 @@ cdef inline bint gro_join(gro_t *gro, uint8_t *buffer, uint32_t len, uint32_t nu
         gro.size = size
         gro.total = 0
         gro.closed = False
-    elif gro.closed or gro.n == MAX_DATAGRAMS or size > gro.size or size > MAX_JOINED - gro.total or \
-            network_len != gro.network_len or not same_flow(gro.first, frame, network_len):
+    elif gro.closed or gro.n == MAX_JOINED_DATAGRAMS or size > gro.size or \
+            size > MAX_JOINED_BYTES - gro.total or network_len != gro.network_len or \
+            not same_flow(gro.first, frame, network_len):
         return False
     gro.closed = size < gro.size
     gro.total += size

@@ -7,6 +7,7 @@ from cdna.cpu cimport copy_bytes
 
 cdef enum:
     BURST = 32                  # frames between the NIC and its wire at a time
+    HEADER_COPY = 64            # bytes of a frame that the NIC reads before it decides
     FRAME_PIECES = 20           # of a frame behind its copied first bytes, at most: Linux sends up to 19
     MAX_PIECES = FRAME_PIECES + 4       # and those bytes, a tag between two of them, a virtio-net header
 

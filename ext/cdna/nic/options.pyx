@@ -12,13 +12,14 @@ from cdna.nic.context cimport MEMORY_GUEST_TABLE, MULTICAST_FILTERS, NO_LIMIT, c
 from cdna.nic.device cimport Nic
 from cdna.nic.wire cimport cycles_per_second
 
+from cdna.base.units import MAX_MTU, MAX_VLAN, MAX_WEIGHT, MIN_MTU, TRUNK, VLAN_ADVICE, VLAN_TRUNK
 from cdna.errors import ConfigError
 from cdna.nic.limits import check_coalesce, check_takes
 
+__all__ = ["MAX_MULTICAST", "OPTIONS"]
+
 cdef enum:
     ETHERNET_HEADER = 14
-    MIN_MTU = 68                # bytes: of IPv4 (RFC 791, 3.2)
-    MAX_MTU = 9000              # of a frame of MAX_FRAME, with a tag
 
 MAX_MULTICAST = <int>MULTICAST_FILTERS      # exact addresses of one context
 
@@ -30,8 +31,8 @@ def mac(Nic nic, uint32_t index, value):
 
 
 def vlan(Nic nic, uint32_t index, value):
-    if not (0 <= value <= 4094 or value == 0xFFFF):
-        raise ConfigError(f"VLAN {value}: give 1 to 4094, 0 for untagged, or 'trunk'")
+    if not (0 <= value <= MAX_VLAN or value == VLAN_TRUNK):
+        raise ConfigError(f"VLAN {value}: {VLAN_ADVICE.format(repr(TRUNK))}")
     if nic.c.context[index].vlan != value:
         nic._forget_learned(index)
     nic.c.context[index].vlan = value
@@ -47,7 +48,7 @@ def anti_spoof(Nic nic, uint32_t index, value):
 def mtu(Nic nic, uint32_t index, value):
     """Bytes of a packet behind the Ethernet header and its tags; 0: as many as the NIC carries."""
     if value and not MIN_MTU <= value <= MAX_MTU:
-        raise ConfigError(f"MTU {value}: give {<int>MIN_MTU} to {<int>MAX_MTU}, or 0 for no limit")
+        raise ConfigError(f"MTU {value}: give {MIN_MTU} to {MAX_MTU}, or 0 for no limit")
     nic.c.context[index].longest = value + ETHERNET_HEADER if value else NO_LIMIT
 
 
@@ -73,8 +74,8 @@ def multicast(Nic nic, uint32_t index, value):
 
 
 def weight(Nic nic, uint32_t index, value):
-    if not 1 <= value <= 1000:
-        raise ConfigError(f"weight {value}: give 1 to 1000")
+    if not 1 <= value <= MAX_WEIGHT:
+        raise ConfigError(f"weight {value}: give 1 to {MAX_WEIGHT}")
     nic.c.context[index].weight = value
 
 

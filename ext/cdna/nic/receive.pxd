@@ -7,7 +7,7 @@ from cdna.abi cimport COMPLETION_F_CSUM_OK, MAX_FRAME, MIN_FRAME, offload_t
 from cdna.nic.account cimport begin_slice, charge_payer
 from cdna.nic.context cimport RINGS_VIRTIO, context_t
 from cdna.nic.demux cimport MULTICAST_BIT, admits, find_in, find_mac, header_t, parse_header
-from cdna.nic.frame cimport frame_t, piece_t
+from cdna.nic.frame cimport BURST, frame_t, piece_t
 from cdna.nic.learn cimport find_receiver, seen_on_wire
 from cdna.nic.offload.segmentation cimport segment_begin, segment_next, segmentation_t
 from cdna.nic.offload.transport_checksum cimport checksum_finish
@@ -137,7 +137,7 @@ cdef inline int receive(nic_t *nic, int budget) noexcept nogil:
     nic.payer = NULL
     if nic.rx_at == nic.rx_n:
         nic.rx_at = 0
-        nic.rx_n = nic.wire.rx(nic.wire, nic.rxq, budget if budget < 32 else 32)
+        nic.rx_n = nic.wire.rx(nic.wire, nic.rxq, budget if budget < BURST else BURST)
     while nic.rx_at < nic.rx_n and not nic.over and not nic.flood.left:
         frame = &nic.rxq[nic.rx_at]
         nic.rx_at += 1

@@ -9,7 +9,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from cdna.memory cimport memory_t
 from cdna.nic.capture_ring cimport capture_ring_t
 from cdna.nic.context cimport context_t, progress_t
-from cdna.nic.frame cimport frame_t
+from cdna.nic.frame cimport BURST, frame_t
 from cdna.nic.irq_ring cimport irq_ring_t
 from cdna.nic.mac_table cimport learned_t, mac_entry_t
 from cdna.nic.wire_contract cimport wire_t
@@ -85,7 +85,7 @@ cdef struct nic_t:
     uint64_t irq_raised         # physical interrupts
     uint8_t *packet_buffer
     uint32_t packet_used        # bytes
-    frame_t txq[32]             # frames in the packet buffer, on their way to the wire
+    frame_t txq[BURST]          # frames in the packet buffer, on their way to the wire
     uint32_t txq_head
     uint32_t txq_tail
     uint8_t *segment_buffer     # a frame of several descriptors, or one to be segmented: MAX_TSO_FRAME bytes
@@ -93,7 +93,7 @@ cdef struct nic_t:
     context_t *tso_context      # whose it is, or NULL
     uint8_t *tso_frame          # the next segment
     flood_t flood
-    frame_t rxq[32]             # frames of the wire that wait for their turn, from rx_at to rx_n
+    frame_t rxq[BURST]          # frames of the wire that wait for their turn, from rx_at to rx_n
     uint32_t rx_at
     uint32_t rx_n
     uint8_t *rx_frame           # a segment of a large frame from the wire: MAX_FRAME bytes

@@ -1,6 +1,5 @@
 """The control part of a wire to a device that may disappear."""
 
-import logging
 import os
 import select
 import threading
@@ -8,9 +7,10 @@ import threading
 from cdna.cpu cimport load_u32, store_u32
 from cdna.nic.wire cimport Wire, shared_wire_t
 
+from cdna import logs
 from cdna.nic.link_watch import LinkWatch
 
-log = logging.getLogger("cdna.nic")
+log = logs.logger("cdna.nic")
 
 
 cdef class WatchedWire(Wire):

@@ -23,7 +23,7 @@ from cdna.protocol.vhost_user import (
 )
 from cdna.virtio import Feature
 from cdna.vmm.vhost_user.handlers import RULES
-from tests.support.vhost_host import check_traffic, until
+from tests.support.vhost_host import check_traffic, refused, until
 
 TOP = (1 << 64) - 1
 BASE = 1 << 32  # the guest address of a driver's memory
@@ -222,7 +222,7 @@ def test_the_connection_ends_and_the_next_is_served(host, guest, frontend, case)
     frontend.negotiate(SPLIT)
     frontend.give_memory()
     frontend.send(request, payload, [frontend.memory.fd] * fds)
-    assert frontend.ended()
+    assert refused(frontend)
     one_line(host, piece)
     assert guest.describe()["last_error"] in host.lines()[0]
     until(lambda: not guest.connected)
@@ -235,7 +235,7 @@ def test_every_payload_has_its_size(host, frontend, request_):
     sizes = RULES[request_].sizes
     wrong = next(size for size in range(1, 1024) if size not in sizes)
     frontend.send(request_, bytes(wrong))
-    assert frontend.ended()
+    assert refused(frontend)
     one_line(host, f"{request_.name}: a payload of {wrong} bytes")
 
 
@@ -245,7 +245,7 @@ def test_surplus_descriptors_are_closed(host, frontend, request_):
     rule = RULES[request_]
     size = next(size for size in range(1024) if size in rule.sizes)
     frontend.send(request_, bytes(size), [frontend.memory.fd] * (rule.fds[1] + 1))
-    assert frontend.ended()
+    assert refused(frontend)
     one_line(host, f"{request_.name}: {rule.fds[1] + 1} descriptors")
 
 
@@ -258,15 +258,24 @@ def test_what_is_not_offered_is_refused(host, request_):
     frontend = host.connect(host.server.guests[0])
     size = next(size for size in range(1024) if size in rule.sizes)
     frontend.send(request_, bytes(size), [frontend.memory.fd] * rule.fds[0])
-    assert frontend.ended()
+    assert refused(frontend)
     one_line(host, f"protocol feature {rule.needs.name} is not offered")
 
 
 @pytest.mark.parametrize("count", [17, 100, 253])
 def test_no_message_has_so_many_descriptors(host, frontend, count):
     frontend.send(Request.SET_MEM_TABLE, table((0, 4096, 0, 0)), [frontend.memory.fd] * count)
-    assert frontend.ended()
-    one_line(host, "descriptors")
+    assert refused(frontend)
+    one_line(host, "more than 16 descriptors; no message has as many")
+
+
+def test_no_message_in_pieces_has_so_many_descriptors(host, frontend):
+    """They are not collected until it is whole: each byte could bring as many."""
+    packet = HEADER.pack(Request.SET_OWNER, VERSION, 0)
+    for byte, count in zip(packet, [16, 1, *[0] * 10], strict=True):
+        frontend.send_raw(bytes([byte]), [frontend.memory.fd] * count)
+    assert refused(frontend)
+    one_line(host, "more than 16 descriptors; no message has as many")
 
 
 @pytest.mark.parametrize(
@@ -275,7 +284,7 @@ def test_no_message_has_so_many_descriptors(host, frontend, count):
 )
 def test_flags_that_cannot_be(host, frontend, flags, piece):
     frontend.send(Request.GET_FEATURES, flags=flags)
-    assert frontend.ended()
+    assert refused(frontend)
     one_line(host, piece)
 
 
@@ -351,7 +360,7 @@ def test_a_split_ring_is_a_power_of_two(host, frontend):
 def test_a_running_ring_keeps_size_and_base(host, guest, request_):
     attached = host.attach(guest)
     attached.frontend.state(request_, 0, 64)
-    assert attached.frontend.ended()
+    assert refused(attached.frontend)
     one_line(host, "of queue 0, which runs")
 
 

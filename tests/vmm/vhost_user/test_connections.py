@@ -14,7 +14,7 @@ from cdna.errors import ConfigError, ResourceError
 from cdna.guest_driver.vhost_frontend import SPLIT, Frontend, attach
 from cdna.protocol.vhost_user import HEADER, U64, VERSION, Request
 from cdna.vmm.vhost_user import SUPPORTED, VhostUserServer
-from tests.support.vhost_host import check_traffic, incoming, mac, until
+from tests.support.vhost_host import check_traffic, incoming, mac, refused, until
 
 GET_FEATURES = HEADER.pack(Request.GET_FEATURES, VERSION, 0)
 SET_STATUS = HEADER.pack(Request.SET_STATUS, VERSION, 8) + U64.pack(5)
@@ -156,7 +156,7 @@ def test_bytes_that_come_one_by_one_do_not_extend_the_time(host):
 def test_a_user_that_may_not(host, guest, monkeypatch):
     monkeypatch.setattr("cdna.vmm.vhost_user.connection.peer", lambda sock: (4711, 12345))
     frontend = host.connect(guest)
-    assert frontend.ended()
+    assert refused(frontend)
     assert host.lines() == ["guest 'guest': process 4711, user 12345 refused: this user may not attach here"]
 
 

@@ -65,6 +65,20 @@ def test_unicast_addresses(host, control):
     assert arrives(host, attached, own, foreign) == [True, True]
 
 
+@pytest.mark.parametrize("tables", [([GROUP], []), ([], [GROUP, ELSE])])
+def test_an_address_in_the_wrong_table(host, control, tables):
+    """Also where the guest may have any address."""
+    _, _, driver = control(settings={"anti_spoof": False})
+    assert driver.command(NetCtrl.MAC_TABLE_SET, table(*tables)) == ERR
+    assert host.lines()[-1].endswith("MAC_TABLE_SET: an address in the wrong table")
+
+
+def test_a_command_of_a_feature_that_was_not_accepted(host, control):
+    _, _, driver = control(less(SPLIT, Feature.VIRTIO_NET_F_CTRL_RX))
+    assert driver.command(NetCtrl.RX_ALLMULTI, b"\1") == ERR
+    assert host.lines()[-1].endswith("RX_ALLMULTI without VIRTIO_NET_F_CTRL_RX")
+
+
 def test_an_address_of_its_own_choice(host, control):
     other = host.add("other", 11)
     guest, attached, driver = control(settings={"anti_spoof": False})
@@ -131,6 +145,7 @@ def test_pairs(host, control):
         assert spread(host, guest, attached) == [pair < pairs for pair in range(4)]
     for pairs in (0, 9, 0x8000, 0xFFFF):
         assert driver.command(NetCtrl.MQ_VQ_PAIRS_SET, struct.pack("<H", pairs)) == ERR
+    assert host.lines()[0].endswith("MQ_VQ_PAIRS_SET: 0 pairs, and this device has 8")
     check_traffic(host, guest, attached, range(4))
 
 
@@ -158,27 +173,28 @@ def test_receive_side_scaling(host, control):
 
 
 BAD_RSS = {
-    "nothing": b"",
-    "cut short": rss([0, 1])[:-1],
-    "too long": rss([0, 1]) + b"\0",
-    "no power of two": rss([0, 1, 2]),
-    "a long table": rss([0] * 256),
-    "a table that is not there": struct.pack("<IHH", 4, 127, 0),
-    "a queue that is none": rss([0, 8]),
-    "no queue for the rest": rss([0, 1], unclassified=8),
-    "no queue to send by": rss([0, 1], transmit=0),
-    "more queues to send by": rss([0, 1], transmit=9),
-    "unknown types": rss([0, 1], types=1 << 9),
-    "a long key": rss([0, 1], key=bytes(41)),
-    "no key": rss([0, 1], key=b""),
+    "nothing": (b"", "0 bytes"),
+    "cut short": (rss([0, 1])[:-1], "39 bytes, and 40 belong to it"),
+    "too long": (rss([0, 1]) + b"\0", "41 bytes, and 40 belong to it"),
+    "no power of two": (rss([0, 1, 2]), "a table of 3 entries"),
+    "a long table": (rss([0] * 256), "a table of 256 entries"),
+    "a table that is not there": (struct.pack("<IHH", 4, 127, 0), "8 bytes"),
+    "a queue that is none": (rss([0, 8]), "queues beyond the 8 that there are"),
+    "no queue for the rest": (rss([0, 1], unclassified=8), "queues beyond the 8 that there are"),
+    "no queue to send by": (rss([0, 1], transmit=0), "queues beyond the 8 that there are"),
+    "more queues to send by": (rss([0, 1], transmit=9), "queues beyond the 8 that there are"),
+    "unknown types": (rss([0, 1], types=1 << 9), "hash types 0x200"),
+    "a long key": (rss([0, 1], key=bytes(41)), "a key of 41 bytes"),
+    "no key": (rss([0, 1], key=b""), "a key of 0 bytes"),
 }
 
 
 @pytest.mark.parametrize("case", BAD_RSS)
 def test_rss_that_cannot_be(host, control, case):
     guest, attached, driver = control(pairs=2)
-    assert driver.command(NetCtrl.MQ_RSS_CONFIG, BAD_RSS[case]) == ERR
-    assert "MQ_RSS_CONFIG" in host.lines()[-1]
+    data, said = BAD_RSS[case]
+    assert driver.command(NetCtrl.MQ_RSS_CONFIG, data) == ERR
+    assert f"MQ_RSS_CONFIG: {said}" in host.lines()[-1]
     assert spread(host, guest, attached) == [True, False]
 
 
@@ -353,8 +369,11 @@ def test_a_command_of_a_feature_that_was_not_negotiated(host, control, feature):
     assert feature.name in host.lines()[-1]
 
 
-def test_refusals_do_not_fill_the_log(host, control):
+def test_refusals_do_not_fill_the_log(host, control, monkeypatch):
+    """One line in the interval, which lasts as long as the test."""
+    monkeypatch.setattr("cdna.logs.LINES", 1)
+    monkeypatch.setattr("cdna.logs.INTERVAL", 1e6)
     _, _, driver = control()
     for _ in range(100):
         assert driver.command((9, 9)) == ERR
-    assert len(host.lines()) < 50
+    assert host.lines() == ["guest 'guest': control queue: class 9, command 9: not known"]

@@ -11,6 +11,7 @@ from cdna.virtio import Feature
 from cdna.vmm.vhost_user import SUPPORTED
 from cdna.vmm.vhost_user.net_control import NetCtrl
 from tests.support.control_driver import CUTS, ERR, FORMATS, MQ, OK, RSS, ControlDriver, spread
+from tests.support.inflight import get_inflight
 from tests.support.vhost_host import check_traffic, less, until
 
 
@@ -130,7 +131,7 @@ def test_a_frontend_that_comes_back(host, control, drivers, wanted):
 def test_an_inflight_area_with_room_for_the_queue(control):
     _, attached, driver = control(pairs=1)
     frontend = attached.frontend
-    area, fd = frontend.get_inflight(17, 64)
+    area, fd = get_inflight(frontend, 17, 64)
     assert area.queues == 17
     frontend.send(Request.SET_INFLIGHT_FD, INFLIGHT.pack(*area), [fd])
     os.close(fd)

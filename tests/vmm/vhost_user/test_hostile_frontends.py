@@ -15,7 +15,8 @@ from cdna.guest_driver.vhost_frontend import ALL_PACKED, SPLIT
 from cdna.guest_driver.vrings import Buffer, PackedRing
 from cdna.protocol.vhost_user import SINGLE_REGION, TABLE_HEAD, Inflight, Request
 from tests.support.frames import OUTSIDE, frame
-from tests.support.vhost_host import check_traffic, mac, until
+from tests.support.inflight import set_inflight
+from tests.support.vhost_host import check_traffic, mac, refused, until
 
 HUGE = 2 << 20  # bytes of a huge page
 TIB = 1 << 40
@@ -73,6 +74,22 @@ def test_addresses_are_left_for_others(host, guest, frontend):
     check_traffic(host, guest, host.attach(guest))
 
 
+def test_all_guests_together_leave_addresses(host, guest, frontend, monkeypatch):
+    """Each maps less than it may, and one more would be too much."""
+    monkeypatch.setattr("cdna.nic.virtio.mapping.MAX_MAPPED_BY_ALL", 12 << 20)
+    other = host.connect(host.add("other", 11))
+    for peer in (frontend, other):
+        peer.negotiate(SPLIT)
+    payload = TABLE_HEAD.pack(1, 0) + region(TIB, 8 << 20, TIB, 0)
+    assert frontend.acknowledged(Request.SET_MEM_TABLE, payload, [frontend.memory.fd]) == 0
+    assert other.acknowledged(Request.SET_MEM_TABLE, payload, [other.memory.fd]) != 0
+    assert other.ended()
+    host.detach(guest, frontend)
+    again = host.connect(host.server.guests[1])
+    again.negotiate(SPLIT)
+    assert again.acknowledged(Request.SET_MEM_TABLE, payload, [again.memory.fd]) == 0
+
+
 def test_a_file_that_is_not_in_memory(host, frontend, tmp_path):
     """Its pages come when a disk, or a process, has found them; the engine would wait."""
     with open(tmp_path / "file", "w+b") as file:
@@ -86,12 +103,39 @@ def test_a_file_that_is_not_in_memory(host, frontend, tmp_path):
     assert "no memory file" in host.lines()[-1]
 
 
+def test_a_file_that_its_file_system_makes_up(host, frontend):
+    frontend.negotiate(SPLIT)
+    with open("/proc/version") as file:
+        frontend.send(Request.ADD_MEM_REG, SINGLE_REGION.pack(0, 4096, 0, 0), [file.fileno()])
+        assert refused(frontend)
+    assert "no memory file" in host.lines()[-1]
+
+
+def test_a_region_that_begins_within_a_page(host, frontend):
+    frontend.negotiate(SPLIT)
+    payload = TABLE_HEAD.pack(1, 0) + region(TIB, 4096, TIB, 512)
+    frontend.send(Request.SET_MEM_TABLE, payload, [frontend.memory.fd])
+    assert refused(frontend)
+    assert "give a whole number of pages of 4096" in host.lines()[-1]
+
+
+def test_regions_that_are_many(host, frontend):
+    """One more than there are slots."""
+    frontend.negotiate(SPLIT)
+    add, most = Request.ADD_MEM_REG, frontend.get(Request.GET_MAX_MEM_SLOTS)
+    places = [SINGLE_REGION.pack(i << 20, 4096, i << 20, 0) for i in range(most + 1)]
+    assert [frontend.acknowledged(add, at, [frontend.memory.fd]) for at in places[:most]] == [0] * most
+    assert frontend.acknowledged(add, places[most], [frontend.memory.fd]) == 1
+    assert frontend.ended()
+    assert f"{most + 1} memory regions: give up to {most}" in host.lines()[-1]
+
+
 def test_an_inflight_area_that_is_too_small_for_the_other_format(host, guest, frontend):
     """Made for split rings, used by packed ones, whose part of it is twice as long."""
     fd = os.memfd_create("area", os.MFD_CLOEXEC)
     os.ftruncate(fd, 4096)
     frontend.negotiate(SPLIT)
-    frontend.set_inflight(Inflight(128, 0, 2, 2), fd)
+    set_inflight(frontend, Inflight(128, 0, 2, 2), fd)
     frontend.put(Request.SET_FEATURES, ALL_PACKED)
     frontend.features = ALL_PACKED
     frontend.give_memory()
@@ -137,6 +181,21 @@ def test_closing_a_descriptor_makes_nobody_wait(host, guest, frontend, lingering
     host.detach(guest, frontend)
 
 
+def test_descriptors_that_do_not_close_have_a_bound(host, guest, frontend, lingering, monkeypatch):
+    """Beyond it no more are taken, of this frontend or of the next one."""
+    monkeypatch.setattr("cdna.vmm.vhost_user.descriptors.WAITING", 1)
+    frontend.negotiate(SPLIT)
+    frontend.send(Request.SET_LOG_FD, b"", [lingering.fileno()])
+    lingering.close()
+    frontend.sync()  # a message without descriptors is welcome
+    frontend.send(Request.SET_LOG_FD, b"", [frontend.memory.fd])
+    assert refused(frontend)
+    assert host.lines()[-1].endswith("connection ended: descriptors that came before do not close")
+    assert refused(host.connect(guest))
+    until(lambda: len(host.lines()) == 2)
+    assert host.lines()[-1].endswith("refused: descriptors that frontends sent before do not close")
+
+
 def test_descriptors_that_were_never_read_make_nobody_wait(host, guest, frontend, lingering):
     neighbour = host.add("other", 11)
     with host.server.lock:
@@ -173,6 +232,27 @@ def drain(ring):
         os.set_blocking(fd, False)
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(fd)
+
+
+def test_a_socket_to_signal_by_in_which_something_is_left(host, frontend):
+    """What is in it might be descriptors, which would be closed with it."""
+    frontend.negotiate(SPLIT)
+    ours, theirs = socket.socketpair()
+    with ours:
+        with theirs:
+            ours.send(b"unread")
+            frontend.file(Request.SET_VRING_CALL, 0, theirs.fileno())
+        assert refused(frontend)
+    assert "a socket with unread data; give one that is only written to" in host.lines()[-1]
+
+
+def test_a_channel_that_is_no_unix_stream(host, frontend):
+    frontend.negotiate(SPLIT)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with ours, theirs:
+        frontend.send(Request.SET_BACKEND_REQ_FD, b"", [theirs.fileno()])
+        assert refused(frontend)
+    assert host.lines()[-1].endswith("SET_BACKEND_REQ_FD: no Unix stream socket")
 
 
 def test_an_eventfd_that_is_made_to_wait(host, guest, late):

@@ -13,6 +13,7 @@ from cdna.guest_driver.vhost_frontend import ALL_PACKED, SPLIT, attach
 from cdna.guest_driver.vrings import Buffer
 from cdna.virtio import Feature
 from tests.support.frames import frame
+from tests.support.inflight import get_inflight, set_inflight
 from tests.support.vhost_host import VhostHost, check_traffic, incoming, less, outgoing, until
 
 BOTH = pytest.mark.parametrize("wanted", [SPLIT, ALL_PACKED], ids=["split", "packed"])
@@ -64,8 +65,8 @@ def test_the_inflight_area_knows_better_than_a_stale_base(host, wanted, rounds):
     guest = host.add()
     attached = host.attach(guest, wanted, size=32)
     attached.stop()
-    area, fd = attached.frontend.get_inflight(2, 32)
-    attached.frontend.set_inflight(area, fd)
+    area, fd = get_inflight(attached.frontend, 2, 32)
+    set_inflight(attached.frontend, area, fd)
     attached.start()
     for _ in range(rounds):
         check_traffic(host, guest, attached)
@@ -77,7 +78,7 @@ def test_the_inflight_area_knows_better_than_a_stale_base(host, wanted, rounds):
 
     frontend = host.connect(guest, attached.memory)
     frontend.negotiate(wanted)
-    frontend.set_inflight(area, fd)
+    set_inflight(frontend, area, fd)
     frontend.give_memory()
     stale = 0x80008000 if wanted == ALL_PACKED else 0
     for queue, ring in enumerate(attached.driver.queues):

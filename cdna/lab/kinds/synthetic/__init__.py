@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from cdna.base.units import MAX_MTU
+from cdna.base.readers import whole
+from cdna.base.units import MAX_MTU, is_mac
 from cdna.extend.permits import Permits
 from cdna.extend.setting import Setting
 from cdna.lab import values
@@ -14,6 +15,8 @@ from cdna.lab.kinds import CONTEXT, PROTECTION, GuestKind, GuestPlan
 if TYPE_CHECKING:
     from cdna.lab.kinds.base import Shared
     from cdna.lab.kinds.synthetic.member import SyntheticMember
+
+MIN_SIZE, MAX_SIZE = 60, 9014  # of a frame, without the FCS
 
 
 @dataclass(frozen=True)
@@ -33,10 +36,21 @@ def _member(shared: Shared, plan: SyntheticPlan) -> SyntheticMember:
     return SyntheticMember(shared, plan)
 
 
+def _frame_size(where: str, value: object) -> int:
+    return whole(where, value, MIN_SIZE, MAX_SIZE)
+
+
+def _destination(where: str, value: object) -> str:
+    """Where frames are sent to: a MAC address, or the name of a guest."""
+    if is_mac(value):
+        return value.lower()
+    return values.name(where, value)
+
+
 KIND = GuestKind(
     "synthetic",
     SyntheticPlan,
-    (*CONTEXT, PROTECTION, Setting("to", values.destination), Setting("size", values.frame_size)),
+    (*CONTEXT, PROTECTION, Setting("to", _destination), Setting("size", _frame_size)),
     _member,
     descriptors=3,
     permits=lambda: Permits(modules=("cdna.lab.kinds.synthetic.member",)),

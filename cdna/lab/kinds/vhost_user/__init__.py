@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cdna.base import readers
+from cdna.errors import ConfigError
 from cdna.extend.permits import Capability, Permits
 from cdna.extend.setting import Setting
 from cdna.lab import values
@@ -17,6 +18,8 @@ from cdna.lab.kinds.vhost_user.checks import kvm, qemu, testpmd
 if TYPE_CHECKING:
     from cdna.lab.kinds.base import Shared
     from cdna.lab.kinds.vhost_user.member import VhostUserMember
+
+MAX_QUEUES = 8  # pairs
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,27 @@ def _state(guest: Mapping[str, Any]) -> str | None:
     return guest.get("frontend")
 
 
+def _queues(where: str, value: object) -> int:
+    return readers.whole(where, value, 1, MAX_QUEUES)
+
+
+def _client(where: str, value: object) -> bool:
+    """Whether we are the socket's client; the frontend listens then."""
+    return readers.one_of(where, value, ("server", "client")) == "client"
+
+
+def _features(where: str, value: object) -> tuple[str, ...]:
+    """Virtio features to withhold (-rss) and to add (+rss)."""
+    from cdna.protocol.features import offer  # compiled modules, which plans do without otherwise
+
+    given = tuple(word.lower() for word in readers.words(where, value))
+    try:
+        offer(given)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    return given
+
+
 def _uids(where: str, users: object) -> list[str]:
     """Numbers of users: the server, in its sandbox, has no file to look them up in."""
     return [str(uid) for uid in values.users(where, users)]
@@ -64,11 +88,11 @@ KIND = GuestKind(
     (
         *CONTEXT,
         Setting("path", values.socket_path, local=lambda where, path: os.path.abspath(path)),
-        Setting("mode", values.client, field="client"),
-        Setting("queues", values.queues),
+        Setting("mode", _client, field="client"),
+        Setting("queues", _queues),
         MTU,
         Setting("packed", readers.switch),
-        Setting("features", values.features, several=True),
+        Setting("features", _features, several=True),
         Setting("user", values.users, field="users", several=True, local=_uids),
     ),
     _member,

@@ -109,6 +109,10 @@ def _socket(guest: Mapping[str, Any]) -> str:
         raise ConfigError(
             f"guest {guest['guest']}: a {guest['kind']} guest; machines attach to vhost-user contexts only"
         )
+    if not str(path).isprintable():  # XML has no way to write it, a terminal may obey it
+        raise ConfigError(
+            f"guest {guest['guest']}: the path of its socket, {path!r}, is not printable; give it another"
+        )
     return str(path)
 
 

@@ -20,7 +20,7 @@ from cdna.nic.account cimport charge
 from cdna.nic.bits cimport clear_bit
 from cdna.nic.context cimport MEMORY_IO_TABLE, context_t, ring_t
 from cdna.nic.demux cimport header_t, parse_header
-from cdna.nic.frame cimport piece_t
+from cdna.nic.frame cimport HEADER_COPY, piece_t
 from cdna.nic.native.dma cimport dma_address
 from cdna.nic.native.gather cimport finish, send_gathered
 from cdna.nic.native.ring cimport found_in, in_sequence, posted, read_desc, stop_at
@@ -33,7 +33,6 @@ from cdna.nic.wire_queue cimport wire_has_room
 cdef enum:
     AHEAD = 16                  # descriptors whose frames are prefetched
     DESC_AHEAD = 32             # descriptors that are themselves prefetched
-    HEADER_COPY = 64            # bytes of a frame that the NIC reads before it decides
     CHARGE_EVERY = 16           # frames of a turn
 
 

@@ -35,7 +35,7 @@ cdef enum:
     # Of one frame: a segment costs the NIC about as much as a frame does. The bound is not of the mss, which
     # the peer of a connection chooses: in Linux down to 8 bytes (net.ipv4.tcp_min_snd_mss, less TCP options).
     MAX_SEGMENTS = 1024
-    MAX_DATAGRAMS = 64          # of one frame that is not cut; Linux takes no more (128 since 6.9)
+    MAX_UNCUT_DATAGRAMS = 64    # of one frame that is not cut; Linux takes no more (128 since 6.9)
     TAKES_NOT = 0x40000000      # a bit that no receiver has
 
 
@@ -170,7 +170,7 @@ cdef inline uint32_t takes_needed(const offload_t *o, const uint8_t *head, uint3
     network_offset(head, hdr_len, &ethertype)
     if o.hdr_len & OFFLOAD_UDP_SEGMENTS:
         needed = TAKES_USO4 if ethertype == ETHERTYPE_IPV4 else TAKES_USO6
-        return TAKES_CSUM | needed if len - hdr_len <= MAX_DATAGRAMS * <uint32_t>o.mss else TAKES_NOT
+        return TAKES_CSUM | needed if len - hdr_len <= MAX_UNCUT_DATAGRAMS * <uint32_t>o.mss else TAKES_NOT
     needed = TAKES_TSO4 if ethertype == ETHERTYPE_IPV4 else TAKES_TSO6
     if head[o.csum_start + TCP_FLAGS] & TCP_CWR:
         needed |= TAKES_ECN

@@ -1,7 +1,8 @@
 """virtio-net as a device (virtio 1.2, 5.1): the rings of one context's guest, as a frontend sets them up.
 
 Everything here is control, and changes nothing while the engine runs: each method has it stand still. What
-the engine does with rings is in `queue.pxd`, `tx.pxd`, `rx.pxd` and `notify.pxd`.
+the engine does with rings is in `queue.pxd`, `tx.pxd`, `rx.pxd` and `notify.pxd`; what is asked
+of one ring, and of all of them, is in `queue_setup.pxd` and `device_setup.pxd`.
 
       set_size, set_addresses, set_base          start            enable
     ------------------------------------> known ------> started --------> ready: the engine serves it
@@ -16,21 +17,24 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 from cdna.abi cimport CONTEXT_FREE
-from cdna.checks cimport CHECK_FORMAT_STARTED, CHECK_INFLIGHT_SIZE, CHECK_RSS_KEY, CHECK_RSS_TABLE, broken
+from cdna.checks cimport CHECK_INFLIGHT_SIZE, broken
 from cdna.epoll cimport EPOLL_CTL_DEL, EPOLLET, EPOLLIN, epoll_ctl, watch
 from cdna.eventfd cimport signal_eventfd
 from cdna.nic.bits cimport clear_bit, set_bit
 from cdna.nic.context cimport MEMORY_GUEST_TABLE, RINGS_NONE, RINGS_VIRTIO, context_t
 from cdna.nic.device cimport Nic
 from cdna.nic.loop cimport KICK
-from cdna.nic.offload.flow_hash cimport RSS_KEY, toeplitz_init, toeplitz_t
+from cdna.nic.offload.flow_hash cimport toeplitz_t
 from cdna.nic.switch cimport forward_flat
+from cdna.nic.virtio.device_setup cimport (
+    accept_features, has_feature, receive_on, select_rings, steer_by_hash,
+)
 from cdna.nic.virtio.inflight cimport inflight_bytes, place_inflight, resume
 from cdna.nic.virtio.mapping cimport GuestMapping
 from cdna.nic.virtio.queue cimport virtio_t, virtqueue_t
 from cdna.nic.virtio.queue_setup cimport (
     forget_ring, locate, locate_ring, located, position, ring_info, set_ring_addresses, set_ring_base,
-    set_ring_features, set_ring_size,
+    set_ring_size,
 )
 from cdna.nic.wire_queue cimport flush_wire
 from cdna.virtio cimport VIRTIO_MAX_PAIRS, VIRTIO_MAX_RING
@@ -42,12 +46,6 @@ from cdna.nic.virtio.mapping import Region
 from cdna.virtio import Feature
 
 __all__ = ["Region", "VirtioDevice"]
-
-cdef enum:
-    BROADCAST = 0xFF
-
-cdef bint _has(uint64_t features, int bit) noexcept:
-    return features >> bit & 1
 
 
 cdef class VirtioDevice:
@@ -81,7 +79,8 @@ cdef class VirtioDevice:
         self.pairs = whole("queue pairs", pairs, 1, VIRTIO_MAX_PAIRS)
         self.memory = GuestMapping()
         cdef virtio_t *v = self.c
-        v.pairs = v.active = pairs
+        v.pairs = pairs
+        receive_on(v, pairs)
         v.memory = self.memory.c
         v.link = 1
         for i in range(2 * pairs):
@@ -155,7 +154,7 @@ cdef class VirtioDevice:
                 self._place_inflight(i)
 
     cdef uint64_t _inflight_bytes(self, uint64_t queue_size) noexcept:
-        return inflight_bytes(queue_size, _has(self.c.features, Feature.VIRTIO_F_RING_PACKED))
+        return inflight_bytes(queue_size, has_feature(self.c.features, Feature.VIRTIO_F_RING_PACKED))
 
     cdef _place_inflight(self, int queue):
         """Finds a queue's part of the area, where it has one: it may be for rings of the other format."""
@@ -178,22 +177,8 @@ cdef class VirtioDevice:
             self._accept(whole("features", features, 0, (1 << 64) - 1))
 
     cdef _accept(self, uint64_t features):
-        cdef virtio_t *v = self.c
-        cdef virtqueue_t *q
-        cdef bint packed = _has(features, Feature.VIRTIO_F_RING_PACKED)
-        cdef bint modern = _has(features, Feature.VIRTIO_F_VERSION_1)
-        if packed and not modern:
-            raise ConfigError("features: RING_PACKED needs VERSION_1")
-        for i in range(2 * self.pairs):
-            q = &v.queue[i]
-            if broken(CHECK_FORMAT_STARTED, q.started and q.packed != packed):
-                raise ConfigError(f"features: queue {i} is started in the other ring format; stop it first")
-        v.features = features
-        v.mergeable = _has(features, Feature.VIRTIO_NET_F_MRG_RXBUF)
-        v.header = 12 if modern or v.mergeable else 10
+        accept_features(self.c, features)
         self._take(features)
-        for i in range(2 * self.pairs):
-            set_ring_features(&v.queue[i], features)
 
     cdef _take(self, uint64_t offloads):
         """What may be left to do in frames for the guest."""
@@ -313,8 +298,7 @@ cdef class VirtioDevice:
     def set_pairs(self, pairs):
         """Receives on the first so many pairs only (VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, 5.1.6.5.5)."""
         with self.nic.quiesced():
-            self.c.active = whole("queue pairs", pairs, 1, self.pairs)
-            self.c.rss.types = 0
+            receive_on(self.c, whole("queue pairs", pairs, 1, self.pairs))
             self._refresh()
 
     def set_rss(self, types, key, table, unclassified):
@@ -323,20 +307,8 @@ cdef class VirtioDevice:
         types: a sum of HashType. key: 40 bytes. table: receive queues, counted from 0, a power of two of
         them, up to 128. unclassified: the queue of frames that have no hash.
         """
-        if broken(CHECK_RSS_TABLE, len(table) not in (1, 2, 4, 8, 16, 32, 64, 128)):
-            raise ConfigError(f"an RSS table of {len(table)} entries: give a power of two, up to 128")
-        if broken(CHECK_RSS_KEY, len(key) != RSS_KEY):
-            raise ConfigError(f"an RSS key of {len(key)} bytes: give {<int>RSS_KEY}")
-        for queue in (*table, unclassified):
-            whole("RSS queue", queue, 0, self.pairs - 1)
         with self.nic.quiesced():
-            toeplitz_init(<toeplitz_t *>self.c.rss.key, <bytes>key)
-            for i, queue in enumerate(table):
-                self.c.rss.queue[<int>i] = queue
-            self.c.rss.mask = len(table) - 1
-            self.c.rss.unclassified = unclassified
-            self.c.rss.types = types
-            self.c.active = self.pairs
+            steer_by_hash(self.c, types, key, table, unclassified)
             self._refresh()
 
     # --- addresses ----------------------------------------------------------------------------------------
@@ -347,20 +319,10 @@ cdef class VirtioDevice:
         self._refresh()
 
     cdef _refresh(self):
-        """Which rings the engine serves."""
+        """Has the engine serve the rings that are ready, and only those."""
         cdef virtio_t *v = self.c
-        cdef virtqueue_t *q
-        v.receiving = v.sending = v.tx_cursor = 0
-        for i in range(2 * self.pairs):
-            q = &v.queue[i]
-            q.ready = q.started and q.enabled and q.desc != NULL
-            if q.ready and i & 1:
-                v.transmitq[v.sending] = i
-                v.sending += 1
-            elif q.ready and i >> 1 < <int>v.active:
-                v.receiveq[v.receiving] = i
-                v.receiving += 1
         cdef context_t *context = self._context()
+        select_rings(v)
         if context == NULL:
             return
         if context.present != (v.receiving != 0):
@@ -403,8 +365,7 @@ cdef class VirtioDevice:
                 return
             for i in range(2 * self.pairs):
                 self._forget(i)
-            self.c.active = self.pairs
-            self.c.rss.types = 0
+            receive_on(self.c, self.pairs)
             self._accept(0)
             self._refresh()
             self._revive()

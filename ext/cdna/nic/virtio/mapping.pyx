@@ -26,6 +26,7 @@ from cdna.cpu cimport load_u32, store_u32
 from cdna.nic.virtio.memory cimport guest_memory_t, mapping_t, region_t
 from cdna.virtio cimport VIRTIO_MAX_REGIONS
 
+from cdna.control_checks import Control, broken
 from cdna.errors import ConfigError
 
 cdef extern from "<signal.h>" nogil:
@@ -120,12 +121,13 @@ def _size_of(int fd, str what):
     """
     try:
         fcntl.fcntl(fd, fcntl.F_GET_SEALS)
-        found = os.fstat(fd)
     except OSError as error:
         if error.errno != EINVAL:
             raise ConfigError(f"{what}: {error.strerror}") from None
-        raise ConfigError(
-            f"{what}: no memory file; give a memfd, or a file in a tmpfs or hugetlbfs") from None
+        if broken(Control.CHECK_FILE_MEMORY, True):
+            raise ConfigError(
+                f"{what}: no memory file; give a memfd, or a file in a tmpfs or hugetlbfs") from None
+    found = os.fstat(fd)
     block = max(found.st_blksize, 4096)         # of a hugetlbfs: a huge page
     return found.st_size, block if block & (block - 1) == 0 else 4096
 
@@ -141,13 +143,14 @@ cdef _map(int fd, uint64_t size, uint64_t offset, str what, held):
     cdef uint64_t block, start, length
     cdef void *base
     end, block = _size_of(fd, what)
-    if size == 0 or offset > end or size > end - offset:
+    if broken(Control.CHECK_FILE_END, size == 0 or offset > end or size > end - offset):
         raise ConfigError(f"{what}: {size} bytes from {offset} in a file of {end}")
-    if offset & 4095:
+    if broken(Control.CHECK_FILE_PAGE, offset & 4095):
         raise ConfigError(f"{what}: it begins at {offset} of its file; give a whole number of pages of 4096")
     start = offset & ~(block - 1)
     length = (offset - start + size + block - 1) & ~(block - 1)
-    if held + length > MAX_MAPPED or _mapped + length > MAX_MAPPED_BY_ALL:
+    if (broken(Control.CHECK_MAPPED, held + length > MAX_MAPPED)
+            or broken(Control.CHECK_MAPPED_BY_ALL, _mapped + length > MAX_MAPPED_BY_ALL)):
         raise ConfigError(f"{what}: {size} bytes more; a guest maps up to {MAX_MAPPED >> 40} TiB, all guests "
                           f"{MAX_MAPPED_BY_ALL >> 40}")
     base = _reserve(length, block)
@@ -193,18 +196,21 @@ cdef bint _overlap(uint64_t a, uint64_t a_size, uint64_t b, uint64_t b_size) noe
 
 def _check(regions):
     """ConfigError: addresses that wrap around, or regions that overlap."""
-    if len(regions) > VIRTIO_MAX_REGIONS:
+    if broken(Control.CHECK_REGIONS_MANY, len(regions) > VIRTIO_MAX_REGIONS):
         raise ConfigError(f"{len(regions)} memory regions: give up to {<int>VIRTIO_MAX_REGIONS}")
     for i, region in enumerate(regions):
         for start in (region.guest_addr, region.user_addr):
-            if not 0 < region.size <= (1 << 64) - 1 - start:
+            fits = 0 < region.size <= (1 << 64) - 1 - start
+            if not fits and broken(Control.CHECK_REGION_WRAPS, True):
                 raise ConfigError(
                     f"memory region {i}: {region.size} bytes at {start:#x} are none, or wrap around")
         for other in regions[:i]:
-            if _overlap(region.guest_addr, region.size, other.guest_addr, other.size):
+            if (_overlap(region.guest_addr, region.size, other.guest_addr, other.size)
+                    and broken(Control.CHECK_REGION_GUEST, True)):
                 raise ConfigError(
                     f"memory region {i}: guest address {region.guest_addr:#x} is in another region")
-            if _overlap(region.user_addr, region.size, other.user_addr, other.size):
+            if (_overlap(region.user_addr, region.size, other.user_addr, other.size)
+                    and broken(Control.CHECK_REGION_USER, True)):
                 raise ConfigError(
                     f"memory region {i}: user address {region.user_addr:#x} is in another region")
 

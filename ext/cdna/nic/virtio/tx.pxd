@@ -22,7 +22,7 @@ from cdna.nic.account cimport charge
 from cdna.nic.bits cimport clear_bit, set_bit
 from cdna.nic.context cimport context_t
 from cdna.nic.demux cimport header_t, parse_header
-from cdna.nic.frame cimport FRAME_PIECES, gather, piece_t
+from cdna.nic.frame cimport FRAME_PIECES, HEADER_COPY, gather, piece_t
 from cdna.nic.offload.perform cimport perform
 from cdna.nic.offload.vnet cimport OFFLOAD_COPY, beyond_copy, keeps_offload, read_vnet
 from cdna.nic.outcome cimport DONE, STOPPED, WAIT
@@ -42,7 +42,6 @@ from cdna.virtio cimport (
 
 cdef enum:
     TX_BATCH = 16               # buffers looked at before the first of them is sent
-    SWITCH_COPY = 64            # bytes of a frame that the NIC reads before it decides
     LINE = 64
     WALK_COST = 64              # bytes of its turn that a descriptor costs beside the frame's own
 
@@ -64,17 +63,17 @@ cdef inline int tx_invalid(nic_t *nic, context_t *context) noexcept nogil:
 
 cdef inline int tx_flat(nic_t *nic, context_t *context, const uint8_t *data, uint32_t len) noexcept nogil:
     """A frame without an offload in one run of memory, which may still change: DONE or WAIT."""
-    cdef uint8_t copy[SWITCH_COPY]
+    cdef uint8_t copy[HEADER_COPY]
     cdef header_t header
     cdef piece_t piece[2]
     cdef uint32_t head = len
     if broken(CHECK_FLAT_SHORT, len < MIN_FRAME) or broken(CHECK_FLAT_LONG, len > MAX_FRAME):
         return tx_invalid(nic, context)
-    if len < SWITCH_COPY:
+    if len < HEADER_COPY:
         memcpy(copy, data, len)
     else:
-        memcpy(copy, data, SWITCH_COPY)
-        head = SWITCH_COPY
+        memcpy(copy, data, HEADER_COPY)
+        head = HEADER_COPY
     parse_header(&header, copy)
     piece[0].data = copy
     piece[0].len = head

@@ -1,6 +1,6 @@
 """The list of system calls beside what servers under test do.
 
-    python -m cdna.sandbox.derive [PYTEST ARGUMENT...]
+    python -m tests.sandbox.derive [PYTEST ARGUMENT...]
 
 Runs tests of `cdna serve` (those of TESTS, or the ones that are given) with each server traced from when it
 enters its sandbox, and prints what the list lacks, what it has too many of, and which files were opened.
@@ -20,10 +20,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cdna.extend.permits import Call
+from cdna.lab.needs import declared
 from cdna.sandbox import trace
 from cdna.sandbox.calls import OWN_PID, calls_of
 
 TESTS = ("tests/sandbox/test_serving.py", "tests/cli/test_serve.py", "tests/interop")
+LIST = calls_of(call for permits in declared() for call in permits.calls)
 _LINE = re.compile(r"^\d+ +(\w+)\((.*)$")
 _ENTERED = re.compile(r"^\d+ +seccomp\(0x1, \w+, 0x")  # libseccomp tries out what there is with NULL
 _NUMBER = re.compile(r"^(0x[0-9a-f]+|0|[1-9]\d*)(?=[,) ]|$)")
@@ -42,7 +44,7 @@ class Needed:
     def surplus(self) -> list[str]:
         """What is in the list, was not needed, and has no reason to be there."""
         found = []
-        for call in calls_of():
+        for call in LIST:
             values = [value for one in call.only for value in one.values if value.name]
             places = [(f"{call.name}: {value.name}", value.name, value.unseen) for value in values]
             for shown, place, unseen in places or [(call.name, "", "")]:
@@ -87,7 +89,7 @@ def _arguments(text: str) -> list[int]:
 
 
 def _count(needed: Needed, name: str, arguments: list[int], pid: int) -> None:
-    for call in calls_of():
+    for call in LIST:
         if call.name == name and (places := _places(call, arguments, pid)) is not None:
             for place in places:
                 needed.used[(name, place)] += 1
@@ -108,7 +110,7 @@ def _places(call: Call, arguments: list[int], pid: int) -> list[str] | None:
 
 
 def report(needed: Needed) -> str:
-    lines = [f"{needed.servers} servers, {len(calls_of())} entries in the list"]
+    lines = [f"{needed.servers} servers, {len(LIST)} entries in the list"]
     lines += [f"lacks      {count:7}  {what}" for what, count in sorted(needed.outside.items())]
     lines += [f"too many            {what}" for what in needed.surplus()]
     lines += [f"opened     {count:7}  {file}" for file, count in sorted(needed.files.items())]
