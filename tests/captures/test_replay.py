@@ -98,7 +98,7 @@ def test_between_guests_of_every_vlan_mode(sender, receiver):
 @pytest.mark.parametrize("sender", ["driver", "remote", "scapy", "remote scapy"])
 def test_between_guests_with_every_driver(sender, receiver, tmp_path):
     machine = cdna.Machine(16 << 20, contexts=4)
-    machine.serve(tmp_path / "vmm")
+    machine.serve(tmp_path / "vmm", macs=[ALICE, BOB])
 
     def driver(kind: str, name: str, **settings: Any) -> Any:
         if "remote" in kind:
