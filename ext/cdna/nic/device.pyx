@@ -26,6 +26,7 @@ from cdna.nic.engine_thread cimport EngineThread
 from cdna.nic.irq_ring cimport irq_ring_t
 from cdna.nic.learn cimport LEARNED_SPARE, VLAN_SHIFT, WAYS, forget_learned, forget_own
 from cdna.nic.mac_table cimport LEARNED, learned_t, mac_entry_t
+from cdna.nic.offload.fragment_id cimport FRAGMENT_SECRET, begin_fragment_ids
 from cdna.nic.offload.segmentation cimport segmentation_t
 from cdna.nic.serving cimport begin_serving, end_serving, set_state
 from cdna.nic.state cimport PACKET_BUFFER, nic_t
@@ -128,6 +129,7 @@ cdef class Nic(EngineThread):
         nic.packet_buffer = self._buffer(PACKET_BUFFER)
         nic.segment_buffer = self._buffer(MAX_TSO_FRAME + VNET_HEADER + 64)
         nic.tso = part.take(sizeof(segmentation_t))
+        begin_fragment_ids(&nic.fragment_ids, os.urandom(<int>FRAGMENT_SECRET))
         nic.tso_frame = self._buffer(MAX_FRAME + 64)
         nic.rx_frame = self._buffer(MAX_FRAME + 64)
         self._pages = ContextMemory(n, self.max_ring)

@@ -73,7 +73,7 @@ cdef inline bint receive_segments(nic_t *nic, frame_t *frame) noexcept nogil:
     cdef bint matched = False
     segment_begin(&segmentation, frame.data, frame.len, &frame.offload)
     while True:
-        len = segment_next(&segmentation, nic.rx_frame, MAX_FRAME)
+        len = segment_next(&segmentation, &nic.fragment_ids, nic.rx_frame, MAX_FRAME)
         if len == 0:
             return matched
         matched = receive_flat(nic, nic.rx_frame, len, segmentation.flags, NULL)

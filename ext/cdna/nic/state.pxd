@@ -12,6 +12,7 @@ from cdna.nic.context cimport context_t, progress_t
 from cdna.nic.frame cimport BURST, frame_t
 from cdna.nic.irq_ring cimport irq_ring_t
 from cdna.nic.mac_table cimport learned_t, mac_entry_t
+from cdna.nic.offload.fragment_id cimport fragment_ids_t
 from cdna.nic.wire_contract cimport wire_t
 
 cdef enum:
@@ -64,6 +65,7 @@ cdef struct nic_t:
     uint8_t *tso_frame          # the next segment
     uint8_t *rx_frame           # a segment of a large frame from the wire: MAX_FRAME bytes
     uint32_t tso_ready          # its length; 0: not made yet
+    fragment_ids_t fragment_ids     # of the IPv6 fragments that this NIC makes
     uint64_t rx_drop_filter     # frames from the wire for no context
     uint64_t rx_drop_invalid    # frames from the wire of an impossible length, tag or offload
     capture_ring_t *capture     # where copies of frames go, or NULL
