@@ -164,11 +164,61 @@ def test_access_contexts_of_one_vlan_reach_each_other_untagged(vlans):
     assert vlans.send(data, "five") == {"also": [data]}
 
 
-@pytest.mark.parametrize(("source", "to"), [("five", "six"), ("five", "plain"), ("plain", "five")])
-def test_vlans_are_apart(vlans, source, to):
-    assert vlans.send(untagged(vlans, to, source), source) == {}
-    assert vlans.stats(source) == {"tx_drop_filter": 1}
-    assert vlans.stats(to) == {}
+@pytest.mark.parametrize(
+    ("source", "to", "tag"),
+    [("five", "six", vlan_tag(5)), ("five", "plain", vlan_tag(5)), ("plain", "five", b"")],
+)
+def test_vlans_are_apart(vlans, source, to, tag):
+    """The address is nobody's of this NIC in the sender's VLAN, so it is looked for outside, there."""
+    data = untagged(vlans, to, source)
+    assert vlans.send(data, source) == {"wire": [data[:12] + tag + data[12:]]}
+    assert vlans.stats(source) == vlans.stats(to) == {}
+
+
+def test_one_address_in_two_vlans_is_two_guests():
+    same = "02:00:00:00:00:77"
+    lan = Lan(
+        five={"vlan": 5, "mac": same}, near={"vlan": 5}, seven={"vlan": 7, "mac": same}, also={"vlan": 7}
+    )
+    for to, near, vid in (("five", "near", 5), ("seven", "also", 7)):
+        data = untagged(lan, to, near)
+        assert lan.send(data, near) == {to: [data]}
+        data = untagged(lan, to, "wire")
+        assert lan.send(data[:12] + vlan_tag(vid) + data[12:], "wire") == {to: [data]}
+    with pytest.raises(ConfigError, match=f"MAC address {same} is context 0's already"):
+        lan["seven"].context.set(vlan=5)
+    data = untagged(lan, "seven", "also")
+    assert lan.send(data, "also") == {"seven": [data]}  # nothing has changed
+
+
+@pytest.mark.parametrize("source", ["six", "wire"])
+def test_a_guests_address_in_one_vlan_does_not_hide_a_station_of_another(vlans, source):
+    """Outside, a station of VLAN 6 has five's address: frames for it pass both ways, and none is five's."""
+    data = untagged(vlans, "five", source)
+    on_wire = data[:12] + vlan_tag(6) + data[12:]
+    if source == "six":
+        assert vlans.send(data, "six") == {"wire": [on_wire]}
+    else:
+        assert vlans.send(on_wire, "wire") == {}
+        assert vlans.machine.nic.counters["rx_drop_filter"] == 1
+    data = untagged(vlans, "six", "five")
+    on_wire = data[:12] + vlan_tag(6) + data[12:]
+    assert vlans.send(on_wire, "wire") == {"six": [data]}
+
+
+def test_a_trunks_address_is_its_own_in_every_vlan(vlans):
+    for source, tag in (("five", vlan_tag(5)), ("six", vlan_tag(6)), ("plain", b"")):
+        data = untagged(vlans, "trunk", source)
+        assert vlans.send(data, source) == {"trunk": [data[:12] + tag + data[12:]]}
+    address = vlans["trunk"].context.mac
+    with pytest.raises(ConfigError, match="is context 4's already"):
+        vlans["six"].context.set(mac=address)
+    vlans["trunk"].context.set(vlan=5)
+    vlans["six"].context.set(mac=address)
+    data = untagged(vlans, "trunk", "five")
+    assert vlans.send(data, "five") == {"trunk": [data]}
+    with pytest.raises(ConfigError, match="is context 2's already|is context 3's already"):
+        vlans["trunk"].context.set(vlan="trunk")
 
 
 @pytest.mark.parametrize("vid", [0, 5, 6, 4094])

@@ -8,12 +8,11 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from cdna.nic.context cimport VLAN_TRUNK, context_t
-from cdna.nic.mac_table cimport mac_entry_t
+from cdna.nic.mac_table cimport VLAN_SHIFT, address_key, mac_entry_t
 from cdna.nic.state cimport nic_t
 
 cdef enum:
     MAC_MASK = 0xFFFFFFFFFFFF
-    MAC_VALID = 0x1000000000000     # set in the keys of the table, so that 0 is an empty entry
     MULTICAST_BIT = 1           # of the first byte of an address (IEEE 802.3 section 3.2.3)
     TAG_LENGTH = 4
     ETHERTYPE_VLAN = 0x8100     # IEEE 802.1Q
@@ -54,15 +53,15 @@ cdef inline void parse_header(header_t *header, const uint8_t *frame) noexcept n
     header.priority = ethertype == ETHERTYPE_VLAN and header.vid == 0
 
 
-cdef inline uint32_t mac_slot(const nic_t *nic, uint64_t mac) noexcept nogil:
-    # From the top of the product: neighbours differ in the address's last byte, the word's bits 40 to 47.
-    return <uint32_t>((mac * <uint64_t>0x9E3779B97F4A7C15) >> 48) & nic.mac_mask
+cdef inline uint32_t mac_slot(const nic_t *nic, uint64_t key) noexcept nogil:
+    # From the top of the product: neighbours differ in the address's last byte, the key's bits 40 to 47, and
+    # one address in several VLANs above those.
+    return <uint32_t>((key * <uint64_t>0x9E3779B97F4A7C15) >> 48) & nic.mac_mask
 
 
-cdef inline context_t *find_in(const nic_t *nic, const mac_entry_t *table, uint64_t mac) noexcept nogil:
-    """The context that a table has for this address, or NULL. The table is at most a quarter full."""
-    cdef uint64_t key = mac | MAC_VALID
-    cdef uint32_t slot = mac_slot(nic, mac)
+cdef inline context_t *find_key(const nic_t *nic, const mac_entry_t *table, uint64_t key) noexcept nogil:
+    """The context that a table has for exactly this key, or NULL. The table is at most a quarter full."""
+    cdef uint32_t slot = mac_slot(nic, key)
     while table[slot].key != key:
         if table[slot].key == 0:
             return NULL
@@ -70,17 +69,26 @@ cdef inline context_t *find_in(const nic_t *nic, const mac_entry_t *table, uint6
     return &nic.context[table[slot].context]
 
 
-cdef inline context_t *find_mac(const nic_t *nic, uint64_t mac) noexcept nogil:
-    """The context whose own address this is, or NULL."""
-    return find_in(nic, nic.mac_table, mac)
+cdef inline context_t *find_in(const nic_t *nic, const mac_entry_t *table, uint64_t key) noexcept nogil:
+    """The context that a table has for an address in a VLAN, or NULL: an access port, or a trunk."""
+    cdef context_t *context = find_key(nic, table, key)
+    if context == NULL and nic.n_trunks:
+        return find_key(nic, table, key | <uint64_t>VLAN_TRUNK << VLAN_SHIFT)
+    return context
+
+
+cdef inline context_t *find_mac(const nic_t *nic, uint64_t mac, uint32_t vid) noexcept nogil:
+    """The context whose own address this is in a VLAN, or NULL."""
+    return find_in(nic, nic.mac_table, address_key(mac, vid))
 
 
 cdef inline void enter_mac(const nic_t *nic, mac_entry_t *table, const context_t *context) noexcept nogil:
     """Adds a context's own address to a table."""
-    cdef uint32_t slot = mac_slot(nic, context.mac)
+    cdef uint64_t key = address_key(context.mac, context.vlan)
+    cdef uint32_t slot = mac_slot(nic, key)
     while table[slot].key:
         slot = (slot + 1) & nic.mac_mask
-    table[slot].key = context.mac | MAC_VALID
+    table[slot].key = key
     table[slot].context = context.index
 
 

@@ -38,10 +38,11 @@ cdef struct nic_t:
     uint32_t n_running
     uint32_t n_polled
     uint32_t n_promiscuous
+    uint32_t n_trunks           # contexts whose own addresses are theirs in every VLAN
     uint32_t poll_cursor        # where the next sweep of polled contexts starts
     uint32_t tx_cursor          # where the next turn of transmission starts
-    mac_entry_t *mac_table      # contexts that receive, by their own addresses
-    mac_entry_t *own_table      # all contexts, by their own addresses: none of them is learned
+    mac_entry_t *mac_table      # contexts that receive, by their own addresses and VLANs
+    mac_entry_t *own_table      # all contexts, by the same: none of their addresses is learned there
     uint32_t mac_mask
     uint32_t n_learned          # entries of `learned` in use
     learned_t *learned

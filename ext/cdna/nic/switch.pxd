@@ -149,7 +149,7 @@ cdef inline uint32_t deliver_local(nic_t *nic, const context_t *sender, const he
     if header.destination & MULTICAST_BIT:
         return flood(nic, sender, header, piece, len, flags, True, matched)
     context = find_receiver(nic, header)
-    if context != NULL and admits(context, header) and not is_behind(context, sender, header):
+    if context != NULL and not is_behind(context, sender, header):
         matched[0] = True
         if not context.promiscuous or context.state != CONTEXT_RUNNING or context == sender:
             n = deliver_tagged(nic, context, header, piece, len, flags, offload)
@@ -228,7 +228,7 @@ cdef inline bint surely_sent(nic_t *nic, const context_t *context, const header_
     cdef context_t *to = find_receiver(nic, header)
     if header.destination & MULTICAST_BIT or to == NULL:
         return nic.wire.link and wire_has_room(nic)
-    return admits(to, header) and not is_behind(to, context, header)
+    return not is_behind(to, context, header)
 
 
 cdef inline int forward(nic_t *nic, context_t *context, header_t *header, const piece_t *piece, uint32_t n,
