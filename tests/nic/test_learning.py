@@ -201,5 +201,10 @@ def test_addresses_are_learned_by_vlan():
     assert lan.send(data, "five") == {"trunk": [data[:12] + vlan_tag(5) + data[12:]]}
     data = frame(NESTED, lan.addr("six"))
     assert lan.send(data, "six") == {"access": [data]}
+    # A provider's VLAN 6 is another one.
+    teach(lan, "trunk", NESTED, tag=b"\x88\xa8\x00\x06")
+    assert lan.send(data, "six") == {"access": [data]}
+    outer = data[:12] + b"\x88\xa8\x00\x06" + data[12:]
+    assert lan.send(outer, "wire") == {"trunk": [outer]}
     lan["access"].context.set(vlan=7)
     assert lan.machine.nic.learned(lan["access"].context.index) == []

@@ -2,6 +2,10 @@
 
 A VLAN belongs to a frame, not to its bytes: an access context (vlan 1 to 4094) sends and receives
 untagged bytes, the NIC puts the tag on for the wire and for trunks, and takes it off on the way in.
+
+These are VLANs of customers, whose tags (C-tags) begin with 0x8100. Tags of service providers are another
+space of numbers (IEEE 802.1Q, 5.5 and 9.5; first in 802.1ad): VLAN 5 of a provider is none of VLAN 5. Frames
+with such a tag in front are for trunks and the wire alone.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -16,14 +20,18 @@ cdef enum:
     MULTICAST_BIT = 1           # of the first byte of an address (IEEE 802.3 section 3.2.3)
     TAG_LENGTH = 4
     ETHERTYPE_VLAN = 0x8100     # IEEE 802.1Q
-    ETHERTYPE_QINQ = 0x88A8     # IEEE 802.1ad
+    ETHERTYPE_QINQ = 0x88A8     # a provider's tag (IEEE 802.1ad)
+    ETHERTYPE_QINQ1 = 0x9100    # the same, of switches that are older than the standard
+    ETHERTYPE_QINQ2 = 0x9200
+    ETHERTYPE_QINQ3 = 0x9300
     ETHERTYPE_CONTROL = 0x8808  # MAC control: PAUSE and its kin (IEEE 802.3, clause 31)
     VID_MASK = 0x0FFF
+    VID_SERVICE = 0x2000        # of `header_t.vid`, beside the number: a provider's VLAN, for trunks alone
 
 cdef struct header_t:           # what the NIC reads of a frame, once
     uint64_t destination        # as `context_t.mac`
     uint64_t source
-    uint16_t vid                # VLAN of the frame; 0: none
+    uint16_t vid                # VLAN of the frame; 0: none; with VID_SERVICE: a provider's
     uint8_t tagged              # 1: the tag is in the bytes
     uint8_t nested              # 1: another one behind it
     uint8_t control             # 1: MAC control, for the link's other end
@@ -31,7 +39,10 @@ cdef struct header_t:           # what the NIC reads of a frame, once
 
 
 cdef inline bint is_tag(uint32_t ethertype) noexcept nogil:
-    return ethertype == ETHERTYPE_VLAN or ethertype == ETHERTYPE_QINQ
+    if ethertype < ETHERTYPE_VLAN:      # IPv4 and ARP are
+        return False
+    return ethertype == ETHERTYPE_VLAN or ethertype == ETHERTYPE_QINQ or ethertype == ETHERTYPE_QINQ1 or \
+        ethertype == ETHERTYPE_QINQ2 or ethertype == ETHERTYPE_QINQ3
 
 
 cdef inline void parse_header(header_t *header, const uint8_t *frame) noexcept nogil:
@@ -51,6 +62,8 @@ cdef inline void parse_header(header_t *header, const uint8_t *frame) noexcept n
     header.nested = header.tagged and is_tag(<uint32_t>frame[16] << 8 | frame[17])
     header.vid = (<uint16_t>frame[14] << 8 | frame[15]) & VID_MASK if header.tagged else 0
     header.priority = ethertype == ETHERTYPE_VLAN and header.vid == 0
+    if header.tagged and ethertype != ETHERTYPE_VLAN:
+        header.vid |= VID_SERVICE
 
 
 cdef inline uint32_t mac_slot(const nic_t *nic, uint64_t key) noexcept nogil:

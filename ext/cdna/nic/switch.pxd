@@ -85,7 +85,7 @@ cdef inline bint deliver_tagged(nic_t *nic, context_t *context, const header_t *
         context.stats.rx_drop_mtu += 1
         return rx_drop(nic, context, RX_DROP_MTU, piece, len)
     if header.vid == 0 or header.tagged == on_wire:
-        return deliver(nic, context, piece, len, flags, header.vid, offload)
+        return deliver(nic, context, piece, len, flags, header.vid & VID_MASK, offload)
     # The first piece holds at least the two addresses and a tag: all the NIC's headers do.
     with_tag[0].data = piece.data
     with_tag[0].len = 12
@@ -175,7 +175,7 @@ cdef inline int tx_drop(context_t *context, header_t *header, const piece_t *pie
         return TX_DROP_VLAN
     if context.vlan != VLAN_TRUNK:
         if header.tagged and (
-                broken(CHECK_TAG, not header.priority and (header.vid != 0 or context.vlan != 0))
+                broken(CHECK_TAG, not header.priority)
                 or broken(CHECK_TAG_NESTED, header.nested)):
             context.stats.tx_drop_vlan += 1
             return TX_DROP_VLAN
