@@ -29,6 +29,7 @@ class Control(Enum):
     CHECK_SETTING_TYPE = auto()  # of its type
     CHECK_SETTING_RANGE = auto()  # a number is neither negative nor larger than LARGEST
     CHECK_SETTING_LIST = auto()  # a list of addresses has texts
+    CHECK_SETTING_MAC = auto()  # a MAC address that a guest chooses is one that the policy names
     # cdna/vmm/vhost_user/guest.py: frontends
     CHECK_FRONTEND_USER = auto()  # a frontend's user is the server's own, root, or one that was named
     CHECK_FRONTEND_CLOSING = auto()  # few descriptors of frontends before are still being closed

@@ -27,7 +27,13 @@ RING = 8
 SEQ_MODULUS = 16  # so that numbers wrap, as the ring does
 WIRE_MAC = bytes.fromhex("02ffffffff01")
 MULTICAST = bytes.fromhex("01005e000001")
-TAGS = {"none": b"", "vlan": b"\x81\x00\x00\x05\x08\x00", "priority": b"\x81\x00\x20\x00\x08\x00"}
+TAGS = {
+    "none": b"",
+    "vlan": b"\x81\x00\x00\x05\x08\x00",
+    "priority": b"\x81\x00\x20\x00\x08\x00",
+    "provider": b"\x88\xa8\x00\x00\x08\x00",
+    "old provider": b"\x91\x00\x00\x00\x08\x00",
+}
 LENGTH = 50  # steps of a schedule
 
 # Frames are sent from and received into different pages: of four, the first two and the last two. What a

@@ -18,6 +18,7 @@ QUANTUM = 16384  # bytes of one turn
 VECTORS = 256
 BURST = 32
 BROADCAST = b"\xff" * 6
+TAGS = [b"\x81\x00", b"\x88\xa8", b"\x91\x00", b"\x92\x00", b"\x93\x00"]  # of customers, then of providers
 EOP = DescFlag.DESC_F_EOP
 TX, RX = Ring.RING_TX, Ring.RING_RX
 VALIDATED, IOMMU = Protection.PROTECTION_VALIDATED, Protection.PROTECTION_IOMMU
@@ -412,10 +413,11 @@ class Model:
 
     @staticmethod
     def vlan(frame: bytes) -> int | None:
-        """The VLAN id of the frame's tag; None where it has no tag."""
-        if frame[12:14] not in (b"\x81\x00", b"\x88\xa8"):
+        """The VLAN id of the frame's tag, a provider's from 4096 on; None where it has no tag."""
+        if frame[12:14] not in TAGS:
             return None
-        return int.from_bytes(frame[14:16].ljust(2, b"\0"), "big") & 0xFFF
+        provider = 0 if frame[12:14] == TAGS[0] else 0x1000
+        return int.from_bytes(frame[14:16].ljust(2, b"\0"), "big") & 0xFFF | provider
 
     def send(self, context: ModelContext, frame: bytes) -> None:
         if context.anti_spoof and (frame[6:12] != context.mac or frame[12:14] == b"\x88\x08"):
@@ -535,7 +537,7 @@ class Model:
             if len(frame) < (18 if tagged else Limits.MIN_FRAME):
                 self.wire_drops["rx_drop_invalid"] += 1
                 continue
-            own = self.find(frame[6:12])
+            own = self.find(frame[6:12]) if self.vlan(frame) in (None, 0) else None
             if own is not None and (frame[0] & 1 or frame[:6] == frame[6:12]):
                 own.stats["rx_own_source"] += 1
             if frame[6:12] in self.learned and self.vlan(frame) in (None, 0):

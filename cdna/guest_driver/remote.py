@@ -75,7 +75,7 @@ class RemoteDriver(Closing, RemoteQueues):
 
     path: of the VMM's socket (`Machine.serve`), or a socket that is connected to it.
     memory: bytes of the guest; None: what the driver needs. buffer_size: bytes of one buffer, a multiple of
-    64. settings: those of `ContextSettings` that the VMM lets a guest choose, such as mac, tx_ring, rx_ring.
+    64. settings: those of `ContextSettings` that the VMM lets a guest choose, such as tx_ring, rx_ring.
     Errors: ConfigError, ResourceError.
     """
 

@@ -199,6 +199,7 @@ class Hypervisor:
         io_pages = 0
         if settings.mode == abi.Protection.PROTECTION_IOMMU:
             io_pages = guest.pages + (settings.tx_ring + settings.rx_ring) * abi.Limits.IO_PAGES_PER_SLOT
+        options: dict[str, Any] = settings.options()
         self.nic.configure(
             index,
             owner=guest.domain,
@@ -210,10 +211,11 @@ class Hypervisor:
             io_pages=io_pages,
             polled=settings.remote,
             vnet_header=settings.vnet_header,
+            vlan=options["vlan"],
         )
         made_fd = None
         try:
-            for name, value in settings.options().items():
+            for name, value in options.items():
                 self.nic.set_option(index, name, value)
             if event_fd is None:
                 event_fd = made_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)

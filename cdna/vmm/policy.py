@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 
 from cdna.abi import IommuStrategy, Protection
 from cdna.base.control_time import SHARE
-from cdna.base.units import PROTECTIONS
+from cdna.base.units import PROTECTIONS, parse_mac
 from cdna.control_checks import Control, broken
 from cdna.errors import ConfigError
 from cdna.protocol.attach import REQUEST_BYTES, VERSION
@@ -19,6 +19,7 @@ from cdna.settings import ContextSettings, parse_protection
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,63}", re.ASCII)
 LARGEST = 1 << 48  # of any number in a request
+ADDRESSES = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){0,5}", re.ASCII)  # of `Policy.macs`
 
 # What a setting of ContextSettings may look like in a request.
 _TYPES: dict[str, type | tuple[type, ...]] = {
@@ -35,7 +36,8 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "multicast": list,
     "seq_modulus": int,
 }
-HARMLESS = frozenset({"mac", "protection", "tx_ring", "rx_ring", "multicast", "all_multicast"})
+# No address: a guest that chose its own could take the gateway's, and with it what is sent there.
+HARMLESS = frozenset({"protection", "tx_ring", "rx_ring", "multicast", "all_multicast"})
 
 
 class PolicyOptions(TypedDict, total=False):
@@ -46,6 +48,7 @@ class PolicyOptions(TypedDict, total=False):
     max_memory: int
     max_guests: int | None
     choices: Collection[str]
+    macs: Collection[str]
     settings: Mapping[str, Any]
     control_share: float
 
@@ -56,9 +59,11 @@ class Policy:
 
     uids: users that may connect, beside root and the VMM's own. protections: of PROTECTIONS; "none" gives a
     guest all of machine memory by DMA. max_memory: bytes of one guest. max_guests: connected at a time; None:
-    as many as there are contexts. choices: settings that a guest may choose. settings: those that all of them
-    get, whatever they choose, for example {"vlan": 7, "rate": 1e9}. control_share: of the time, that all
-    guests together may take to connect, to attach and end, and to ask for their status.
+    as many as there are contexts. choices: settings that a guest may choose. macs: MAC addresses that a guest
+    may choose, each whole or its first bytes: "02:00:00:01" allows all that begin so; without, each guest has
+    the address that the VMM gives it. settings: those that all of them get, whatever they choose, for example
+    {"vlan": 7, "rate": 1e9}. control_share: of the time, that all guests together may take to connect, to
+    attach and end, and to ask for their status.
     """
 
     uids: Collection[int] = ()
@@ -66,6 +71,7 @@ class Policy:
     max_memory: int = 64 << 20
     max_guests: int | None = None
     choices: Collection[str] = HARMLESS
+    macs: Collection[str] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     control_share: float = SHARE
 
@@ -77,7 +83,16 @@ class Policy:
         unknown = {*self.choices, *self.settings} - _TYPES.keys()
         if unknown:
             raise ConfigError(f"context setting {min(unknown)!r}: give some of {', '.join(_TYPES)}")
+        for beginning in self.macs:
+            if not isinstance(beginning, str) or not ADDRESSES.fullmatch(beginning):
+                raise ConfigError(f"macs {beginning!r:.80}: give addresses, whole or their first bytes")
+        if "mac" in self.choices and not self.macs:
+            raise ConfigError("guests may choose mac: give macs, the addresses that they may choose")
         ContextSettings(**self.settings).options()
+
+    def chooses(self, name: str) -> bool:
+        """Whether a guest may choose this setting."""
+        return name in self.choices or (name == "mac" and bool(self.macs))
 
 
 @dataclass(frozen=True)
@@ -90,8 +105,8 @@ class Request:
 
 
 def _check_setting(policy: Policy, name: str, value: Any) -> object:
-    if broken(Control.CHECK_SETTING_CHOICE, name not in policy.choices):
-        allowed = ", ".join(sorted(policy.choices))
+    if broken(Control.CHECK_SETTING_CHOICE, not policy.chooses(name)):
+        allowed = ", ".join(filter(policy.chooses, sorted(_TYPES)))
         raise ConfigError(f"setting {name!r:.80} is not the guest's to choose: it may choose {allowed}")
     kind = _TYPES[name]
     # A bool is an int to isinstance.
@@ -101,11 +116,20 @@ def _check_setting(policy: Policy, name: str, value: Any) -> object:
     number = isinstance(value, int | float)
     if number and broken(Control.CHECK_SETTING_RANGE, not 0 <= value <= LARGEST):
         raise ConfigError(f"setting {name}: give a number from 0 to {LARGEST}")
+    if name == "mac":
+        _check_mac(policy, value)
     if isinstance(value, list):
         if broken(Control.CHECK_SETTING_LIST, not all(isinstance(address, str) for address in value)):
             raise ConfigError(f"setting {name}: give a list of MAC addresses")
         return tuple(value)
     return value
+
+
+def _check_mac(policy: Policy, value: object) -> None:
+    mac = parse_mac(value)
+    allowed = any(mac.startswith(bytes.fromhex(beginning.replace(":", ""))) for beginning in policy.macs)
+    if broken(Control.CHECK_SETTING_MAC, not allowed):
+        raise ConfigError(f"MAC address {mac.hex(':')}: this VMM allows {', '.join(policy.macs)}")
 
 
 def _kind_name(kind: type | tuple[type, ...]) -> str:

@@ -14,6 +14,7 @@ from cdna.nic.demux cimport header_t, parse_header
 from cdna.nic.frame cimport piece_t
 from cdna.nic.offload.checksum cimport fold, htons, sum_bytes
 from cdna.nic.offload.flow_hash cimport RSS_KEY, flow_hash, rss_hash, toeplitz_init, toeplitz_t
+from cdna.nic.offload.fragment_id cimport FRAGMENT_SECRET, begin_fragment_ids, fragment_ids_t
 from cdna.nic.offload.segmentation cimport segment_begin, segment_next, segmentation_t
 from cdna.nic.offload.transport_checksum cimport checksum_finish, checksum_ok
 from cdna.nic.offload.vnet cimport offload_fault, read_vnet, takes_needed, write_vnet
@@ -24,6 +25,7 @@ cdef enum:
 
 cdef toeplitz_t _toeplitz
 cdef uint8_t _key[RSS_KEY]
+cdef fragment_ids_t _fragment_ids
 cdef bint _ready = False
 
 
@@ -62,7 +64,7 @@ cdef const char *_cut(const uint8_t *frame, uint32_t len, const offload_t *o) no
     while s.segments and trouble == NULL:
         before = s.segments
         out = <uint8_t *>malloc(s.segment_max)
-        n = segment_next(&s, out, s.segment_max)
+        n = segment_next(&s, &_fragment_ids, out, s.segment_max)
         if n == 0 or n > s.segment_max or s.segments + 1 != before:
             trouble = b"a segment did not fit into the room that it was said to need"
         elif n <= s.hdr_len + s.added:
@@ -162,6 +164,7 @@ def set_up():
         for i in range(<int>RSS_KEY):
             _key[i] = <uint8_t>(i * 7 + 1)
         toeplitz_init(&_toeplitz, _key)
+        begin_fragment_ids(&_fragment_ids, bytes(<int>FRAGMENT_SECRET))
         _ready = True
 
 

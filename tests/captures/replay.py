@@ -21,10 +21,11 @@ MARK = bytes.fromhex((BOB + ALICE).replace(":", "")) + b"\x88\xb6" + bytes(46)  
 
 # --- the reasons ------------------------------------------------------------------------------------------
 
-SPOOFED, TAGGED, UNWANTED = "tx_drop_spoof", "tx_drop_vlan", "tx_drop_filter"
+SPOOFED, TAGGED = "tx_drop_spoof", "tx_drop_vlan"
 FILTERED = "nic rx_drop_filter"  # of the NIC, not of a context: a frame from the wire for nobody
 INVALID = "nic rx_drop_invalid"  # or none at all
-ELSEWHERE = ""  # a group's frame that no other guest may see: it went to the wire, and nothing is counted
+ELSEWHERE = ""  # a frame that no other guest of its VLAN is to see: it went to the wire; nothing is counted
+PROVIDERS = 0x1000  # VLANs of another space of numbers, which access contexts have no part in (IEEE 802.1ad)
 KERNEL = ""  # the kernel at the other end has dropped it
 
 # Frames with a tag: their VLAN, and why a context that is not a trunk may not send them. A frame whose tag
@@ -40,8 +41,8 @@ TAGS: dict[str, tuple[int, str | None, str | None]] = {
     "vlan 4094": (4094, TAGGED, TAGGED),
     "vlan 4095": (4095, TAGGED, TAGGED),
     "priority tag": (0, None, None),
-    "qinq": (100, TAGGED, TAGGED),
-    "qinq outer 7": (7, TAGGED, TAGGED),
+    "qinq": (PROVIDERS + 100, TAGGED, TAGGED),
+    "qinq outer 7": (PROVIDERS + 7, TAGGED, TAGGED),
     "two tags of 802.1Q": (7, TAGGED, TAGGED),
     "priority tag before a tag": (0, TAGGED, TAGGED),
 }
@@ -69,10 +70,6 @@ def vlan_of(name: str, sender: Vlan) -> int:
     if TAGS.get(name, (0,))[0]:
         return TAGS[name][0]
     return sender if isinstance(sender, int) else 0
-
-
-def is_group(frame: bytes) -> bool:
-    return bool(frame[0] & 1)
 
 
 def sending_drop(name: str, sender: Vlan) -> str | None:

@@ -284,6 +284,7 @@ MISSED_BY: dict[str, str] = {
     "CHECK_SETTING_TYPE": "tests/vmm/test_policy.py::test_what_may_not_be_asked_for[ring as a switch]",
     "CHECK_SETTING_RANGE": "tests/vmm/test_policy.py::test_what_may_not_be_asked_for[negative ring]",
     "CHECK_SETTING_LIST": "tests/vmm/test_policy.py::test_what_may_not_be_asked_for[numbers for groups]",
+    "CHECK_SETTING_MAC": "tests/vmm/test_server.py::test_a_guest_that_asks_for_the_gateways_address",
     "CHECK_FRONTEND_USER": "tests/vmm/vhost_user/test_connections.py::test_a_user_that_may_not",
     "CHECK_FRONTEND_CLOSING": "tests/vmm/vhost_user/test_hostile_frontends.py::"
     "test_descriptors_that_do_not_close_have_a_bound",

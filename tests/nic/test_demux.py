@@ -11,6 +11,7 @@ from tests.support.lan import Lan
 
 GROUP = bytes.fromhex("01005e000001")
 OTHER_GROUP = bytes.fromhex("01005e000002")
+PROVIDERS = [bytes.fromhex(tpid) for tpid in ("88a8", "9100", "9200", "9300")]  # IEEE 802.1ad, and before it
 
 
 # --- addresses ----------------------------------------------------------------------------------------------
@@ -164,11 +165,61 @@ def test_access_contexts_of_one_vlan_reach_each_other_untagged(vlans):
     assert vlans.send(data, "five") == {"also": [data]}
 
 
-@pytest.mark.parametrize(("source", "to"), [("five", "six"), ("five", "plain"), ("plain", "five")])
-def test_vlans_are_apart(vlans, source, to):
-    assert vlans.send(untagged(vlans, to, source), source) == {}
-    assert vlans.stats(source) == {"tx_drop_filter": 1}
-    assert vlans.stats(to) == {}
+@pytest.mark.parametrize(
+    ("source", "to", "tag"),
+    [("five", "six", vlan_tag(5)), ("five", "plain", vlan_tag(5)), ("plain", "five", b"")],
+)
+def test_vlans_are_apart(vlans, source, to, tag):
+    """The address is nobody's of this NIC in the sender's VLAN, so it is looked for outside, there."""
+    data = untagged(vlans, to, source)
+    assert vlans.send(data, source) == {"wire": [data[:12] + tag + data[12:]]}
+    assert vlans.stats(source) == vlans.stats(to) == {}
+
+
+def test_one_address_in_two_vlans_is_two_guests():
+    same = "02:00:00:00:00:77"
+    lan = Lan(
+        five={"vlan": 5, "mac": same}, near={"vlan": 5}, seven={"vlan": 7, "mac": same}, also={"vlan": 7}
+    )
+    for to, near, vid in (("five", "near", 5), ("seven", "also", 7)):
+        data = untagged(lan, to, near)
+        assert lan.send(data, near) == {to: [data]}
+        data = untagged(lan, to, "wire")
+        assert lan.send(data[:12] + vlan_tag(vid) + data[12:], "wire") == {to: [data]}
+    with pytest.raises(ConfigError, match=f"MAC address {same} is context 0's already"):
+        lan["seven"].context.set(vlan=5)
+    data = untagged(lan, "seven", "also")
+    assert lan.send(data, "also") == {"seven": [data]}  # nothing has changed
+
+
+@pytest.mark.parametrize("source", ["six", "wire"])
+def test_a_guests_address_in_one_vlan_does_not_hide_a_station_of_another(vlans, source):
+    """Outside, a station of VLAN 6 has five's address: frames for it pass both ways, and none is five's."""
+    data = untagged(vlans, "five", source)
+    on_wire = data[:12] + vlan_tag(6) + data[12:]
+    if source == "six":
+        assert vlans.send(data, "six") == {"wire": [on_wire]}
+    else:
+        assert vlans.send(on_wire, "wire") == {}
+        assert vlans.machine.nic.counters["rx_drop_filter"] == 1
+    data = untagged(vlans, "six", "five")
+    on_wire = data[:12] + vlan_tag(6) + data[12:]
+    assert vlans.send(on_wire, "wire") == {"six": [data]}
+
+
+def test_a_trunks_address_is_its_own_in_every_vlan(vlans):
+    for source, tag in (("five", vlan_tag(5)), ("six", vlan_tag(6)), ("plain", b"")):
+        data = untagged(vlans, "trunk", source)
+        assert vlans.send(data, source) == {"trunk": [data[:12] + tag + data[12:]]}
+    address = vlans["trunk"].context.mac
+    with pytest.raises(ConfigError, match="is context 4's already"):
+        vlans["six"].context.set(mac=address)
+    vlans["trunk"].context.set(vlan=5)
+    vlans["six"].context.set(mac=address)
+    data = untagged(vlans, "trunk", "five")
+    assert vlans.send(data, "five") == {"trunk": [data]}
+    with pytest.raises(ConfigError, match=r"is context [23]'s already"):
+        vlans["trunk"].context.set(vlan="trunk")
 
 
 @pytest.mark.parametrize("vid", [0, 5, 6, 4094])
@@ -220,10 +271,50 @@ def test_a_priority_tag_of_an_access_context_says_no_vlan_and_keeps_its_priority
     assert vlans.stats("five") == vlans.stats("plain") == {}
 
 
-def test_a_service_tag_of_an_access_context_is_no_priority_tag(vlans):
-    data = untagged(vlans, "wire", "five")
-    assert vlans.send(data[:12] + b"\x88\xa8\x00\x00" + data[12:], "five") == {}
-    assert vlans.stats("five") == {"tx_drop_vlan": 1}
+def provided(data: bytes, tpid: bytes, vid: int) -> bytes:
+    """A frame with a provider's tag in front."""
+    return data[:12] + tpid + vid.to_bytes(2, "big") + data[12:]
+
+
+@pytest.mark.parametrize("tpid", PROVIDERS)
+def test_an_access_context_sends_no_tag_of_a_provider(vlans, tpid):
+    """Also none of VLAN 0, which a bridge of customers' tags takes for no priority tag, nor behind one."""
+    for source in ("plain", "five"):
+        for to in ("wire", "also", "trunk"):
+            data = untagged(vlans, to, source)
+            for vid in (0, 5, 6):
+                assert vlans.send(provided(data, tpid, vid), source) == {}
+                behind = provided(provided(data, tpid, vid), b"\x81\x00", 0)
+                assert vlans.send(behind, source) == {}
+        assert vlans.stats(source) == {"tx_drop_vlan": 18}
+
+
+@pytest.mark.parametrize("tpid", PROVIDERS)
+def test_a_providers_vlan_is_none_of_the_same_number(vlans, tpid):
+    """A tag of a provider is for trunks and the wire, as it is; no access context gets what is behind it."""
+    for vid in (0, 5, 6):
+        for to in ("plain", "five", "six"):
+            data = provided(untagged(vlans, to, "wire"), tpid, vid)
+            before = vlans.machine.nic.counters["rx_drop_filter"]
+            assert vlans.send(data, "wire") == {}
+            assert vlans.machine.nic.counters["rx_drop_filter"] == before + 1
+            data = provided(untagged(vlans, to, "trunk"), tpid, vid)
+            assert vlans.send(data, "trunk") == {"wire": [data]}
+        data = provided(untagged(vlans, "trunk", "wire"), tpid, vid)
+        assert vlans.send(data, "wire") == {"trunk": [data]}
+        data = provided(frame(BROADCAST, OUTSIDE), tpid, vid)
+        assert vlans.send(data, "wire") == {"trunk": [data]}
+
+
+@pytest.mark.parametrize("tpid", PROVIDERS)
+@pytest.mark.parametrize("size", [14, 17])
+def test_a_providers_tag_that_is_cut_short_is_dropped(vlans, tpid, size):
+    data = provided(untagged(vlans, "trunk", "wire"), tpid, 5)[:size]
+    assert vlans.send(data, "wire") == {}
+    assert vlans.machine.nic.counters["rx_drop_invalid"] == 1
+    data = provided(untagged(vlans, "wire", "trunk"), tpid, 5)[:size]
+    assert vlans.send(data, "trunk") == {}
+    assert vlans.stats("trunk") == {"tx_drop_vlan": 1}
 
 
 def test_a_tag_that_is_cut_short_is_dropped(vlans):

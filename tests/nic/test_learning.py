@@ -74,6 +74,21 @@ def test_a_contexts_own_address_is_never_learned(lan):
     assert lan.send(data, "wire") == {"a": [data]}
 
 
+def test_an_address_of_a_context_in_another_vlan_is_learned():
+    """An address in VLAN 5 keeps nobody from having it in VLAN 7, also not where it is taken later."""
+    lan = Lan(five={"vlan": 5}, router={"vlan": 7, **OFF}, near={"vlan": 7}, late={"vlan": 5})
+    teach(lan, "router", lan.addr("five"), NESTED)
+    lan["late"].context.set(mac=NESTED.hex(":"))
+    assert learned(lan, "router") == [lan.addr("five"), NESTED]
+    for to in (lan.addr("five"), NESTED):
+        data = frame(to, lan.addr("near"))
+        assert lan.send(data, "near") == {"router": [data]}
+    lan["late"].context.set(vlan=7)
+    assert learned(lan, "router") == [lan.addr("five")]
+    data = frame(NESTED, lan.addr("near"))
+    assert lan.send(data, "near") == {"late": [data]}
+
+
 def test_an_address_that_becomes_a_contexts_own_is_forgotten(lan):
     teach(lan, "router", NESTED)
     lan["a"].context.set(mac=NESTED.hex(":"))
@@ -186,5 +201,10 @@ def test_addresses_are_learned_by_vlan():
     assert lan.send(data, "five") == {"trunk": [data[:12] + vlan_tag(5) + data[12:]]}
     data = frame(NESTED, lan.addr("six"))
     assert lan.send(data, "six") == {"access": [data]}
+    # A provider's VLAN 6 is another one.
+    teach(lan, "trunk", NESTED, tag=b"\x88\xa8\x00\x06")
+    assert lan.send(data, "six") == {"access": [data]}
+    outer = data[:12] + b"\x88\xa8\x00\x06" + data[12:]
+    assert lan.send(outer, "wire") == {"trunk": [outer]}
     lan["access"].context.set(vlan=7)
     assert lan.machine.nic.learned(lan["access"].context.index) == []

@@ -263,9 +263,11 @@ def test_checksum_that_comes_out_as_zero(network, transport, offset, stored):
 WORDS = st.one_of(st.integers(0, 120), st.integers(0, 0xFFFF), st.sampled_from([0xFFFE, 0xFFFF]))
 TAG = b"\x81\x00\0\1"
 LINK_BYTES = {14: b"\x08\x00", 18: TAG + b"\x08\x00", 22: b"\x88\xa8\0\1" + TAG + b"\x08\x00", 0: 9 * TAG}
+for old, tpid in enumerate((b"\x91\x00", b"\x92\x00", b"\x93\x00")):
+    LINK_BYTES[26 + 4 * old] = LINK_BYTES[22 + 4 * old][:-2] + tpid + b"\0\1\x08\x00"
 
 
-@pytest.mark.parametrize("network", [14, 18, 22])
+@pytest.mark.parametrize("network", [14, 18, 22, 26, 30, 34])
 def test_any_offload_changes_two_bytes_behind_the_link_header_or_none(network):
     frame = bytes(12) + LINK_BYTES[network] + payload_of(11)
     values = [*range(len(frame) + 4), 0x7FFF, 0x8000, 0xFFFE, 0xFFFF]

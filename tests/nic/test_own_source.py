@@ -8,7 +8,7 @@ from cdna.lab.duplicates import Duplicates
 from cdna.machine import Machine
 from cdna.nic.queue_wire import QueueWire
 from cdna.nic.wires import named_wire
-from tests.support.frames import BROADCAST, OUTSIDE, frame, mac, receive_all
+from tests.support.frames import BROADCAST, OUTSIDE, frame, mac, receive_all, vlan_tag
 
 GROUP = bytes.fromhex("333300000001")
 
@@ -29,6 +29,16 @@ def test_group_frames_of_our_own_source_are_counted_and_delivered() -> None:
     assert receive_all(b) == frames[:4]
     assert a.context.stats()["rx_own_source"] == 3
     assert b.context.stats()["rx_own_source"] == 0
+    machine.close()
+
+
+def test_a_station_of_another_vlan_is_no_duplicate() -> None:
+    wire = QueueWire(256)
+    machine = Machine(wire=wire)
+    five = machine.attach("five", vlan=5)
+    assert wire.put([frame(BROADCAST, mac(five), vid, tag=vlan_tag(vid)) for vid in (5, 7)]) == 2
+    machine.step(2)
+    assert five.context.stats()["rx_own_source"] == 1
     machine.close()
 
 

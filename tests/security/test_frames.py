@@ -74,18 +74,21 @@ def test_an_announcement_in_anothers_name(attack):
 
 
 def test_tags_of_other_networks(attack):
-    """A tag, a priority tag with another behind it, two tags, half a tag: all are dropped and counted."""
+    """A tag, a priority tag with another behind it, two tags, half a tag: all are dropped and counted.
+
+    Of customers (0x8100), of providers (0x88a8), and of switches older than the standard (0x9100 and on).
+    """
     scene = attack()
     own = mac(scene.offender)
-    qinq = b"\x88\xa8\x00\x05"
+    providers = [bytes.fromhex(tag) for tag in ("88a80005", "91000005", "92000005", "93000005", "91000000")]
     for to in (mac(scene.honest), OUTSIDE, BROADCAST):
         frames = [
             to + own + b"\x81\x00\x00\x00",
             frame(to, own, 0, 80, vlan_tag(5)),
             frame(to, own, 1, 80, vlan_tag(4095)),
-            frame(to, own, 2, 80, qinq),
+            *(frame(to, own, 2, 80, tag) for tag in providers),
             frame(to, own, 3, 80, vlan_tag(0) + vlan_tag(5)),
-            frame(to, own, 4, 80, vlan_tag(0) + qinq),
+            *(frame(to, own, 4, 80, vlan_tag(0) + tag) for tag in providers),
             frame(to, own, 5, 80, vlan_tag(5) + vlan_tag(6)),
             to + own + b"\x81\x00\x00",
         ]

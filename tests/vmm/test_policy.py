@@ -5,6 +5,7 @@ import json
 import pytest
 
 from cdna import ConfigError
+from cdna.base.units import parse_mac
 from cdna.protocol.hypercall import Malformed
 from cdna.vmm.policy import Policy, parse_request
 
@@ -20,9 +21,9 @@ def settings(**chosen):
 
 
 def test_a_request():
-    parsed = parse_request(settings(mac="02:00:00:00:00:01", tx_ring=64, protection="iommu:shared"), Policy())
+    parsed = parse_request(settings(tx_ring=64, protection="iommu:shared"), Policy())
     assert (parsed.name, parsed.memory) == ("web", 4096)
-    assert (parsed.settings.mac, parsed.settings.tx_ring) == ("02:00:00:00:00:01", 64)
+    assert (parsed.settings.mac, parsed.settings.tx_ring) == (None, 64)
     assert parsed.settings.protection == "iommu:shared"
     assert parsed.settings.remote
 
@@ -42,7 +43,7 @@ REFUSED = {
     "ring as a switch": (settings(tx_ring=True), "tx_ring is True: give int"),
     "negative ring": (settings(tx_ring=-1), "a number from 0"),
     "endless ring": (settings(tx_ring=10**3900), "a number from 0"),
-    "no address": (settings(mac=None), "mac is None: give str"),
+    "address": (settings(mac="02:00:00:00:00:01"), "'mac' is not the guest's to choose: it may choose all"),
     "numbers for groups": (settings(multicast=[1]), "a list of MAC addresses"),
     "promiscuous": (settings(promiscuous=True), "'promiscuous' is not the guest's to choose"),
     "anti_spoof": (settings(anti_spoof=False), "'anti_spoof' is not the guest's to choose"),
@@ -88,9 +89,37 @@ def test_a_number_that_is_none(rate):
         parse_request(payload, Policy(choices={"rate"}))
 
 
+@pytest.mark.parametrize(
+    ("mac", "reason"),
+    [
+        ("02:00:00:00:01:00", None),
+        ("02:00:00:00:01:FF", None),
+        ("0A:00:00:00:00:07", None),
+        ("02:00:00:00:02:00", "02:00:00:00:02:00: this VMM allows 02:00:00:00:01, 0a:00:00:00:00:07"),
+        ("0a:00:00:00:00:08", "this VMM allows"),
+        ("52:54:00:12:34:56", "this VMM allows"),
+        ("02:00:00:00:01", "MAC address '02:00:00:00:01': give"),
+        ("", "MAC address '': give"),
+        (None, "mac is None: give str"),
+    ],
+)
+def test_an_address_that_a_guest_chooses_is_one_of_the_operators(mac, reason):
+    policy = Policy(macs=["02:00:00:00:01", "0a:00:00:00:00:07"])
+    if reason is None:
+        assert parse_request(settings(mac=mac), policy).settings.mac_bytes == parse_mac(mac)
+    else:
+        with pytest.raises(ConfigError, match=reason):
+            parse_request(settings(mac=mac), policy)
+
+
+def test_an_address_that_the_operator_gives_is_the_guests():
+    policy = Policy(settings={"mac": "02:00:00:00:00:05"})
+    assert parse_request(settings(), policy).settings.mac == "02:00:00:00:00:05"
+
+
 def test_the_operator_decides():
     policy = Policy(
-        settings={"vlan": 7, "rate": 1e9, "protection": "none"}, choices={"mac", "rate", "weight"}
+        settings={"vlan": 7, "rate": 1e9, "protection": "none"}, choices={"rate", "weight"}, macs=["02"]
     )
     parsed = parse_request(settings(weight=3, rate=1e12), policy)
     assert (parsed.settings.vlan, parsed.settings.rate, parsed.settings.weight) == (7, 1e9, 3)
@@ -106,6 +135,12 @@ def test_the_operator_decides():
     [
         {"protections": ["no"]},
         {"choices": ["colour"]},
+        {"choices": ["mac"]},
+        {"macs": [""]},
+        {"macs": ["02:"]},
+        {"macs": ["02:00:00:00:00:01:02"]},
+        {"macs": ["gateway"]},
+        {"macs": [2]},
         {"settings": {"colour": 1}},
         {"settings": {"vlan": -1}},
     ],

@@ -113,13 +113,27 @@ def test_more_memory_than_there_is(machine, tmp_path):
 
 
 def test_a_guest_that_takes_anothers_default_address(machine, tmp_path):
-    with machine.serve(tmp_path / "vmm"):
+    with machine.serve(tmp_path / "vmm", macs=["02:cd:0a"]):
         squatter = RemoteDriver(tmp_path / "vmm", name="squatter", mac="02:cd:0a:00:00:01")
         driver = RemoteDriver(tmp_path / "vmm", name="guest")
         assert driver.context.index == 1
         assert driver.context.mac == "02:cd:0a:01:00:01"
         squatter.close()
         driver.close()
+
+
+def test_a_guest_that_asks_for_the_gateways_address(machine, tmp_path):
+    """It is refused in one line, unless the operator has given it; nothing is left of the attempt."""
+    gateway = "02:ff:ff:ff:ff:01"
+    with machine.serve(tmp_path / "vmm"):
+        with pytest.raises(ConfigError, match="'mac' is not the guest's to choose"):
+            RemoteDriver(tmp_path / "vmm", name="guest", mac=gateway)
+        assert not machine.vmm.guests
+    with machine.serve(tmp_path / "vmm", macs=["02:00"]):
+        with pytest.raises(ConfigError, match=f"MAC address {gateway}: this VMM allows 02:00"):
+            RemoteDriver(tmp_path / "vmm", name="guest", mac=gateway)
+        with RemoteDriver(tmp_path / "vmm", name="guest", mac="02:00:00:00:00:01") as driver:
+            assert driver.context.mac == "02:00:00:00:00:01"
 
 
 def test_out_of_descriptors_until_somebody_goes(machine, tmp_path, monkeypatch):

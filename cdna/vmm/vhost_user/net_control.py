@@ -3,7 +3,7 @@
 A guest chooses what it receives within what its operator lets the context receive:
 
     promiscuous          where the operator has it on; other unicast addresses also where anti-spoof is off
-    another address      where the operator has anti-spoof off, and nobody else has the address
+    another address      where the operator has anti-spoof off, and nobody else of its VLAN has the address
     a VLAN               where the context is a trunk, which gets every tag; untagged frames are no VLAN
     multicast            any, of its own VLAN: filters, and all of it beyond so many
     queues, RSS          of the pairs that it has
@@ -196,7 +196,8 @@ class NetControl:
             if mac != self._address():
                 if broken(Control.CHECK_ADDRESS_OWN, self.context.options["anti_spoof"]):
                     raise Declined(f"{mac.hex(':')}, and this context is to keep its address")
-                if broken(Control.CHECK_ADDRESS_TAKEN, vmm.nic.mac_taken(mac)):
+                taken = vmm.nic.mac_taken(mac, self.context.options["vlan"])
+                if broken(Control.CHECK_ADDRESS_TAKEN, taken):
                     raise Declined(f"{mac.hex(':')} is taken")
             moved = mac != self._address()
             self._choose(mac=mac)

@@ -13,7 +13,7 @@ from cdna.doorbell cimport ring_doorbell
 from cdna.memory cimport SharedRegion
 from cdna.nic.bits cimport set_bit
 from cdna.nic.context cimport context_t
-from cdna.nic.demux cimport admits, find_mac, header_t, parse_header
+from cdna.nic.demux cimport find_mac, header_t, parse_header
 from cdna.nic.device cimport Nic
 from cdna.nic.doorbell cimport doorbells
 from cdna.nic.frame cimport piece_t
@@ -167,15 +167,13 @@ def look_up(Nic nic, Frames frames not None, int n) -> int:
     """Reads the header of `n` frames in turns and finds the context that each is for; returns those found."""
     cdef nic_t *c = nic.c
     cdef header_t header
-    cdef context_t *context
     cdef const uint8_t *base = frames._region.base
     cdef uint32_t i, count = frames.count
     cdef int hits = 0
     with nogil:
         for i in range(<uint32_t>n):
             parse_header(&header, base + 128 * (i % count))
-            context = find_mac(c, header.destination)
-            hits += context != NULL and admits(context, &header)
+            hits += find_mac(c, header.destination, header.vid) != NULL
     return hits
 
 

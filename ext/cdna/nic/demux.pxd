@@ -2,29 +2,36 @@
 
 A VLAN belongs to a frame, not to its bytes: an access context (vlan 1 to 4094) sends and receives
 untagged bytes, the NIC puts the tag on for the wire and for trunks, and takes it off on the way in.
+
+These are VLANs of customers, whose tags (C-tags) begin with 0x8100. Tags of service providers are another
+space of numbers (IEEE 802.1Q, 5.5 and 9.5; first in 802.1ad): VLAN 5 of a provider is none of VLAN 5. Frames
+with such a tag in front are for trunks and the wire alone.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from cdna.nic.context cimport VLAN_TRUNK, context_t
-from cdna.nic.mac_table cimport mac_entry_t
+from cdna.nic.mac_table cimport VLAN_SHIFT, address_key, mac_entry_t
 from cdna.nic.state cimport nic_t
 
 cdef enum:
     MAC_MASK = 0xFFFFFFFFFFFF
-    MAC_VALID = 0x1000000000000     # set in the keys of the table, so that 0 is an empty entry
     MULTICAST_BIT = 1           # of the first byte of an address (IEEE 802.3 section 3.2.3)
     TAG_LENGTH = 4
     ETHERTYPE_VLAN = 0x8100     # IEEE 802.1Q
-    ETHERTYPE_QINQ = 0x88A8     # IEEE 802.1ad
+    ETHERTYPE_QINQ = 0x88A8     # a provider's tag (IEEE 802.1ad)
+    ETHERTYPE_QINQ1 = 0x9100    # the same, of switches that are older than the standard
+    ETHERTYPE_QINQ2 = 0x9200
+    ETHERTYPE_QINQ3 = 0x9300
     ETHERTYPE_CONTROL = 0x8808  # MAC control: PAUSE and its kin (IEEE 802.3, clause 31)
     VID_MASK = 0x0FFF
+    VID_SERVICE = 0x2000        # of `header_t.vid`, beside the number: a provider's VLAN, for trunks alone
 
 cdef struct header_t:           # what the NIC reads of a frame, once
     uint64_t destination        # as `context_t.mac`
     uint64_t source
-    uint16_t vid                # VLAN of the frame; 0: none
+    uint16_t vid                # VLAN of the frame; 0: none; with VID_SERVICE: a provider's
     uint8_t tagged              # 1: the tag is in the bytes
     uint8_t nested              # 1: another one behind it
     uint8_t control             # 1: MAC control, for the link's other end
@@ -32,7 +39,10 @@ cdef struct header_t:           # what the NIC reads of a frame, once
 
 
 cdef inline bint is_tag(uint32_t ethertype) noexcept nogil:
-    return ethertype == ETHERTYPE_VLAN or ethertype == ETHERTYPE_QINQ
+    if ethertype < ETHERTYPE_VLAN:      # IPv4 and ARP are
+        return False
+    return ethertype == ETHERTYPE_VLAN or ethertype == ETHERTYPE_QINQ or ethertype == ETHERTYPE_QINQ1 or \
+        ethertype == ETHERTYPE_QINQ2 or ethertype == ETHERTYPE_QINQ3
 
 
 cdef inline void parse_header(header_t *header, const uint8_t *frame) noexcept nogil:
@@ -52,17 +62,19 @@ cdef inline void parse_header(header_t *header, const uint8_t *frame) noexcept n
     header.nested = header.tagged and is_tag(<uint32_t>frame[16] << 8 | frame[17])
     header.vid = (<uint16_t>frame[14] << 8 | frame[15]) & VID_MASK if header.tagged else 0
     header.priority = ethertype == ETHERTYPE_VLAN and header.vid == 0
+    if header.tagged and ethertype != ETHERTYPE_VLAN:
+        header.vid |= VID_SERVICE
 
 
-cdef inline uint32_t mac_slot(const nic_t *nic, uint64_t mac) noexcept nogil:
-    # From the top of the product: neighbours differ in the address's last byte, the word's bits 40 to 47.
-    return <uint32_t>((mac * <uint64_t>0x9E3779B97F4A7C15) >> 48) & nic.mac_mask
+cdef inline uint32_t mac_slot(const nic_t *nic, uint64_t key) noexcept nogil:
+    # From the top of the product: neighbours differ in the address's last byte, the key's bits 40 to 47, and
+    # one address in several VLANs above those.
+    return <uint32_t>((key * <uint64_t>0x9E3779B97F4A7C15) >> 48) & nic.mac_mask
 
 
-cdef inline context_t *find_in(const nic_t *nic, const mac_entry_t *table, uint64_t mac) noexcept nogil:
-    """The context that a table has for this address, or NULL. The table is at most a quarter full."""
-    cdef uint64_t key = mac | MAC_VALID
-    cdef uint32_t slot = mac_slot(nic, mac)
+cdef inline context_t *find_key(const nic_t *nic, const mac_entry_t *table, uint64_t key) noexcept nogil:
+    """The context that a table has for exactly this key, or NULL. The table is at most a quarter full."""
+    cdef uint32_t slot = mac_slot(nic, key)
     while table[slot].key != key:
         if table[slot].key == 0:
             return NULL
@@ -70,17 +82,26 @@ cdef inline context_t *find_in(const nic_t *nic, const mac_entry_t *table, uint6
     return &nic.context[table[slot].context]
 
 
-cdef inline context_t *find_mac(const nic_t *nic, uint64_t mac) noexcept nogil:
-    """The context whose own address this is, or NULL."""
-    return find_in(nic, nic.mac_table, mac)
+cdef inline context_t *find_in(const nic_t *nic, const mac_entry_t *table, uint64_t key) noexcept nogil:
+    """The context that a table has for an address in a VLAN, or NULL: an access port, or a trunk."""
+    cdef context_t *context = find_key(nic, table, key)
+    if context == NULL and nic.n_trunks:
+        return find_key(nic, table, key | <uint64_t>VLAN_TRUNK << VLAN_SHIFT)
+    return context
+
+
+cdef inline context_t *find_mac(const nic_t *nic, uint64_t mac, uint32_t vid) noexcept nogil:
+    """The context whose own address this is in a VLAN, or NULL."""
+    return find_in(nic, nic.mac_table, address_key(mac, vid))
 
 
 cdef inline void enter_mac(const nic_t *nic, mac_entry_t *table, const context_t *context) noexcept nogil:
     """Adds a context's own address to a table."""
-    cdef uint32_t slot = mac_slot(nic, context.mac)
+    cdef uint64_t key = address_key(context.mac, context.vlan)
+    cdef uint32_t slot = mac_slot(nic, key)
     while table[slot].key:
         slot = (slot + 1) & nic.mac_mask
-    table[slot].key = context.mac | MAC_VALID
+    table[slot].key = key
     table[slot].context = context.index
 
 

@@ -7,7 +7,7 @@ Each method that changes what the engine reads has it stand still meanwhile (eng
 import os
 from operator import index as whole_number
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from cdna.abi cimport (
@@ -18,15 +18,16 @@ from cdna.cpu cimport load_u32, swap_u32
 from cdna.memory cimport Memory, SharedRegion
 from cdna.nic.account cimport QUANTUM_NS, SLICE_NS, SUSPECT_NS, count_bytes
 from cdna.nic.context cimport (
-    MEMORY_GUEST_TABLE, NO_LIMIT, RINGS_NATIVE, RINGS_NONE, RINGS_VIRTIO, context_t, memory_of, progress_t,
-    ring_t, stats_t,
+    MEMORY_GUEST_TABLE, NO_LIMIT, RINGS_NATIVE, RINGS_NONE, RINGS_VIRTIO, VLAN_TRUNK, context_t, memory_of,
+    progress_t, ring_t, stats_t,
 )
 from cdna.nic.context_memory cimport ContextMemory
 from cdna.nic.demux cimport MAC_MASK, enter_mac
 from cdna.nic.engine_thread cimport EngineThread
 from cdna.nic.irq_ring cimport irq_ring_t
-from cdna.nic.learn cimport LEARNED_SPARE, VLAN_SHIFT, WAYS, forget_learned, forget_own
-from cdna.nic.mac_table cimport LEARNED, learned_t, mac_entry_t
+from cdna.nic.learn cimport LEARNED_SPARE, WAYS, forget_learned, forget_own
+from cdna.nic.mac_table cimport LEARNED, VLAN_SHIFT, learned_t, mac_entry_t
+from cdna.nic.offload.fragment_id cimport FRAGMENT_SECRET, begin_fragment_ids
 from cdna.nic.offload.segmentation cimport segmentation_t
 from cdna.nic.serving cimport begin_serving, end_serving, set_state
 from cdna.nic.state cimport PACKET_BUFFER, nic_t
@@ -47,6 +48,12 @@ _STATS = np.dtype([(name, "u8") for name in (
     "rx_drop_no_driver", "rx_drop_link", "rx_drop_mtu", "rx_drop_stopped", "rx_own_source", "interrupts",
     "doorbells", "faults")])
 assert _STATS.itemsize == sizeof(stats_t)
+
+
+cdef inline bint _has_address(const context_t *context, uint64_t mac, uint16_t vlan) noexcept:
+    """Whether this is the context's own address in a VLAN; in any, where it or `vlan` is VLAN_TRUNK."""
+    return context.state != CONTEXT_FREE and context.mac == mac and (
+        context.vlan == vlan or context.vlan == VLAN_TRUNK or vlan == VLAN_TRUNK)
 
 
 cdef class _Layout:
@@ -135,6 +142,7 @@ cdef class Nic(EngineThread):
         nic.packet_buffer = self._buffer(PACKET_BUFFER)
         nic.segment_buffer = self._buffer(MAX_TSO_FRAME + VNET_HEADER + 64)
         nic.tso = part.take(sizeof(segmentation_t))
+        begin_fragment_ids(&nic.fragment_ids, os.urandom(<int>FRAGMENT_SECRET))
         nic.tso_frame = self._buffer(MAX_FRAME + 64)
         nic.rx_frame = self._buffer(MAX_FRAME + 64)
         nic.flood.frame = self._buffer(MAX_FRAME + 64)
@@ -166,15 +174,16 @@ cdef class Nic(EngineThread):
     # --- contexts -----------------------------------------------------------------------------------------
 
     def configure(self, uint32_t index, *, uint32_t owner, uint32_t protection, bytes mac, int tx_ring,
-                  int rx_ring, uint64_t seq_modulus, uint32_t io_pages, bint polled, bint vnet_header=False):
-        """Gives a free context its owner, address and empty rings. Called by the VMM."""
+                  int rx_ring, uint64_t seq_modulus, uint32_t io_pages, bint polled, bint vnet_header=False,
+                  uint16_t vlan=0):
+        """Gives a free context its owner, address, VLAN and empty rings. Called by the VMM."""
         cdef context_t *context = self._context(index)
         check_ring_size("tx_ring", tx_ring, self.max_ring)
         check_ring_size("rx_ring", rx_ring, self.max_ring)
         longest = max(tx_ring, rx_ring)
         if seq_modulus & (seq_modulus - 1) or not 2 * longest <= seq_modulus <= 1 << 32:
             raise ConfigError(f"seq_modulus {seq_modulus}: give a power of two from {2 * longest} to 2**32")
-        self._check_mac(mac, index, protection == PROTECTION_TABLE)
+        self._check_mac(mac, vlan, index, protection == PROTECTION_TABLE)
         with self.quiesced():
             if context.state != CONTEXT_FREE:
                 raise ConfigError(f"context {index} is taken by domain {context.owner}: revoke it first")
@@ -184,6 +193,7 @@ cdef class Nic(EngineThread):
             context.memory = memory_of(protection)
             context.rings = RINGS_NONE if protection == PROTECTION_TABLE else RINGS_NATIVE
             context.mac = int.from_bytes(mac, "little")
+            context.vlan = vlan
             context.anti_spoof = 1
             context.longest = NO_LIMIT
             context.weight = 1
@@ -255,16 +265,16 @@ cdef class Nic(EngineThread):
             set_state(self.c, context, CONTEXT_ASSIGNED)
             self._rebuild_mac_table()
 
-    def mac_taken(self, bytes mac) -> bool:
-        """Whether some context has this address."""
+    def mac_taken(self, bytes mac, uint16_t vlan=VLAN_TRUNK) -> bool:
+        """Whether some context has this address in this VLAN; of VLAN_TRUNK: in any."""
         cdef uint64_t wanted = int.from_bytes(mac, "little")
         cdef uint32_t i
         for i in range(self.c.contexts):
-            if self.c.context[i].state != CONTEXT_FREE and self.c.context[i].mac == wanted:
+            if _has_address(&self.c.context[i], wanted, vlan):
                 return True
         return False
 
-    def _check_mac(self, bytes mac, uint32_t index, bint table=False):
+    def _check_mac(self, bytes mac, uint16_t vlan, uint32_t index, bint table=False):
         """table: for a guest with a memory table, several of which may have one address."""
         if len(mac) != 6 or mac[0] & 1 or not any(mac):
             raise ConfigError(f"MAC address {mac.hex(':')}: give six bytes of a unicast address, "
@@ -272,7 +282,7 @@ cdef class Nic(EngineThread):
         cdef uint64_t wanted = int.from_bytes(mac, "little")
         cdef uint32_t i
         for i in range(self.c.contexts):
-            if i == index or self.c.context[i].state == CONTEXT_FREE or self.c.context[i].mac != wanted:
+            if i == index or not _has_address(&self.c.context[i], wanted, vlan):
                 continue
             # A guest that migrates has a context of its address at both ends, and runs at one of them.
             if not (table and self.c.context[i].memory == MEMORY_GUEST_TABLE):
@@ -289,10 +299,12 @@ cdef class Nic(EngineThread):
         cdef uint32_t i
         memset(nic.mac_table, 0, (nic.mac_mask + 1) * sizeof(mac_entry_t))
         memset(nic.own_table, 0, (nic.mac_mask + 1) * sizeof(mac_entry_t))
+        nic.n_trunks = 0
         for i in range(nic.contexts):
             context = &nic.context[i]
             if context.state == CONTEXT_FREE:
                 continue
+            nic.n_trunks += context.vlan == VLAN_TRUNK
             enter_mac(nic, nic.own_table, context)
             if context.rings == RINGS_NATIVE or context.present:
                 enter_mac(nic, nic.mac_table, context)

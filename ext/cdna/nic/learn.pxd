@@ -4,7 +4,7 @@ Where `anti_spoof` is off, a source address that is no context's own is learned,
 learns it (IEEE 802.1Q, 8.7 and 8.8): frames for it go to that context from then on. Guests are hostile, so
 
 * a context's own address comes first: what is learned is looked up only where that finds nothing, and never
-  is an address of `own_table`;
+  is an address of `own_table` in that VLAN;
 * each context has LEARNED entries and takes none of another's; when all are in use, one that is too old is
   replaced, or the address is not learned (`tx_unlearned`). Either costs a look at one entry;
 * an address goes to another context only after it was silent for `learn_hold`. The wire gets it at once, and
@@ -18,19 +18,13 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from cdna.checks cimport CHECK_LEARN_HOLD, CHECK_LEARN_MANY, CHECK_LEARN_OWN, broken
 from cdna.nic.context cimport context_t
-from cdna.nic.demux cimport MAC_MASK, MULTICAST_BIT, admits, find_in, find_mac, header_t
-from cdna.nic.mac_table cimport LEARNED, learned_t
+from cdna.nic.demux cimport MULTICAST_BIT, admits, find_in, find_mac, header_t
+from cdna.nic.mac_table cimport LEARNED, address_key, learned_t
 from cdna.nic.state cimport nic_t
 
 cdef enum:
     WAYS = 4                    # entries in which an address may be
     LEARNED_SPARE = 4           # entries of the table for each that can be in use
-    LEARNED_VALID = 0x1000000000000000      # set in all keys, so that 0 is an empty entry
-    VLAN_SHIFT = 48
-
-
-cdef inline uint64_t learned_key(uint64_t mac, uint32_t vid) noexcept nogil:
-    return mac | <uint64_t>vid << VLAN_SHIFT | LEARNED_VALID
 
 
 cdef inline learned_t *learned_set(const nic_t *nic, uint64_t key) noexcept nogil:
@@ -50,7 +44,7 @@ cdef inline learned_t *find_entry(const nic_t *nic, uint64_t key) noexcept nogil
 
 cdef inline context_t *find_learned(const nic_t *nic, const header_t *header) noexcept nogil:
     """The context behind which the destination was learned, or NULL."""
-    cdef const learned_t *entry = find_entry(nic, learned_key(header.destination, header.vid))
+    cdef const learned_t *entry = find_entry(nic, address_key(header.destination, header.vid))
     cdef context_t *context
     if entry == NULL or entry.on_wire or nic.now - entry.seen > nic.learn_age:
         return NULL
@@ -60,7 +54,7 @@ cdef inline context_t *find_learned(const nic_t *nic, const header_t *header) no
 
 cdef inline context_t *find_receiver(const nic_t *nic, const header_t *header) noexcept nogil:
     """The context that a unicast frame is for, or NULL: by its own address, or by one that was learned."""
-    cdef context_t *context = find_mac(nic, header.destination)
+    cdef context_t *context = find_mac(nic, header.destination, header.vid)
     if context == NULL and nic.n_learned:
         return find_learned(nic, header)
     return context
@@ -92,7 +86,7 @@ cdef inline void forget_learned(nic_t *nic, context_t *context) noexcept nogil:
 
 
 cdef inline void forget_own(nic_t *nic) noexcept nogil:
-    """Forgets the addresses that are a context's own by now."""
+    """Forgets the addresses that are a context's own by now, in the VLAN where they were learned."""
     cdef learned_t *entry
     cdef context_t *context
     cdef uint32_t i, at
@@ -102,7 +96,7 @@ cdef inline void forget_own(nic_t *nic) noexcept nogil:
         while at:
             at -= 1
             entry = &nic.learned[context.learned_at[at]]
-            if find_in(nic, nic.own_table, entry.key & MAC_MASK) != NULL:
+            if find_in(nic, nic.own_table, entry.key) != NULL:
                 forget_entry(nic, entry)
 
 
@@ -136,7 +130,7 @@ cdef inline learned_t *free_entry(nic_t *nic, uint64_t key) noexcept nogil:
 cdef inline bint learn_new(nic_t *nic, context_t *context, uint64_t key, uint64_t mac) noexcept nogil:
     cdef learned_t *entry
     if mac & MULTICAST_BIT or mac == 0 or not has_room(nic, context) or \
-            broken(CHECK_LEARN_OWN, find_in(nic, nic.own_table, mac) != NULL):
+            broken(CHECK_LEARN_OWN, find_in(nic, nic.own_table, key) != NULL):
         return False
     entry = free_entry(nic, key)
     if entry == NULL:
@@ -154,7 +148,7 @@ cdef inline bint learn_new(nic_t *nic, context_t *context, uint64_t key, uint64_
 
 cdef inline bint learn(nic_t *nic, context_t *context, const header_t *header) noexcept nogil:
     """Notes that a foreign source address is behind a context that may send such; returns whether it was."""
-    cdef uint64_t key = learned_key(header.source, header.vid)
+    cdef uint64_t key = address_key(header.source, header.vid)
     cdef learned_t *entry = find_entry(nic, key)
     if entry != NULL:
         if entry.context == context.index and not entry.on_wire:
@@ -168,7 +162,7 @@ cdef inline bint learn(nic_t *nic, context_t *context, const header_t *header) n
 
 cdef inline void seen_on_wire(nic_t *nic, const header_t *header) noexcept nogil:
     """Notes that a source address came in from the wire: if it was learned, it is there now."""
-    cdef learned_t *entry = find_entry(nic, learned_key(header.source, header.vid))
+    cdef learned_t *entry = find_entry(nic, address_key(header.source, header.vid))
     if entry != NULL:
         entry.on_wire = 1
         entry.seen = nic.now

@@ -25,7 +25,7 @@ MAX_MULTICAST = <int>MULTICAST_FILTERS      # exact addresses of one context
 
 
 def mac(Nic nic, uint32_t index, value):
-    nic._check_mac(value, index, nic.c.context[index].memory == MEMORY_GUEST_TABLE)
+    nic._check_mac(value, nic.c.context[index].vlan, index, nic.c.context[index].memory == MEMORY_GUEST_TABLE)
     nic.c.context[index].mac = int.from_bytes(value, "little")
     nic._rebuild_mac_table()
 
@@ -33,9 +33,13 @@ def mac(Nic nic, uint32_t index, value):
 def vlan(Nic nic, uint32_t index, value):
     if not (0 <= value <= MAX_VLAN or value == VLAN_TRUNK):
         raise ConfigError(f"VLAN {value}: {VLAN_ADVICE.format(repr(TRUNK))}")
-    if nic.c.context[index].vlan != value:
-        nic._forget_learned(index)
-    nic.c.context[index].vlan = value
+    cdef context_t *context = &nic.c.context[index]
+    if context.vlan == value:
+        return
+    nic._check_mac(int(context.mac).to_bytes(6, "little"), value, index, context.memory == MEMORY_GUEST_TABLE)
+    nic._forget_learned(index)
+    context.vlan = value
+    nic._rebuild_mac_table()
 
 
 def anti_spoof(Nic nic, uint32_t index, value):

@@ -6,9 +6,10 @@ from libc.string cimport memcpy, memset
 from cdna.abi cimport COMPLETION_F_CSUM_OK, MAX_FRAME, MIN_FRAME, offload_t
 from cdna.nic.account cimport begin_slice, charge_payer
 from cdna.nic.context cimport RINGS_VIRTIO, context_t
-from cdna.nic.demux cimport MULTICAST_BIT, admits, find_in, find_mac, header_t, parse_header
+from cdna.nic.demux cimport MULTICAST_BIT, find_in, find_mac, header_t, parse_header
 from cdna.nic.frame cimport BURST, frame_t, piece_t
 from cdna.nic.learn cimport find_receiver, seen_on_wire
+from cdna.nic.mac_table cimport address_key
 from cdna.nic.offload.segmentation cimport segment_begin, segment_next, segmentation_t
 from cdna.nic.offload.transport_checksum cimport checksum_finish
 from cdna.nic.offload.vnet cimport keeps_offload, offload_fault
@@ -28,8 +29,8 @@ cdef inline void count_unwanted(nic_t *nic, const header_t *header, const uint8_
     cdef context_t *context = NULL
     cdef piece_t piece
     if not header.destination & MULTICAST_BIT:
-        context = find_in(nic, nic.own_table, header.destination)
-    if context == NULL or context.rings != RINGS_VIRTIO or context.present or not admits(context, header):
+        context = find_in(nic, nic.own_table, address_key(header.destination, header.vid))
+    if context == NULL or context.rings != RINGS_VIRTIO or context.present:
         nic.rx_drop_filter += 1
         return
     count_unfilled(context)
@@ -46,7 +47,7 @@ cdef inline void count_own_source(nic_t *nic, const header_t *header) noexcept n
     """
     cdef context_t *context
     if header.destination & MULTICAST_BIT or header.destination == header.source:
-        context = find_mac(nic, header.source)
+        context = find_mac(nic, header.source, header.vid)
         if context != NULL:
             context.stats.rx_own_source += 1
 
@@ -74,7 +75,7 @@ cdef inline bint receive_segments(nic_t *nic, frame_t *frame) noexcept nogil:
     cdef bint matched = False
     segment_begin(&segmentation, frame.data, frame.len, &frame.offload)
     while True:
-        len = segment_next(&segmentation, nic.rx_frame, MAX_FRAME)
+        len = segment_next(&segmentation, &nic.fragment_ids, nic.rx_frame, MAX_FRAME)
         if len == 0:
             return matched
         matched = receive_flat(nic, nic.rx_frame, len, segmentation.flags, NULL)

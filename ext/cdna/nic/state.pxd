@@ -12,6 +12,7 @@ from cdna.nic.context cimport context_t, progress_t
 from cdna.nic.frame cimport BURST, frame_t
 from cdna.nic.irq_ring cimport irq_ring_t
 from cdna.nic.mac_table cimport learned_t, mac_entry_t
+from cdna.nic.offload.fragment_id cimport fragment_ids_t
 from cdna.nic.wire_contract cimport wire_t
 
 cdef enum:
@@ -49,10 +50,11 @@ cdef struct nic_t:
     uint32_t n_running
     uint32_t n_polled
     uint32_t n_promiscuous
+    uint32_t n_trunks           # contexts whose own addresses are theirs in every VLAN
     uint32_t poll_cursor        # where the next sweep of polled contexts starts
     uint32_t tx_cursor          # where the next turn of transmission starts
-    mac_entry_t *mac_table      # contexts that receive, by their own addresses
-    mac_entry_t *own_table      # all contexts, by their own addresses: none of them is learned
+    mac_entry_t *mac_table      # contexts that receive, by their own addresses and VLANs
+    mac_entry_t *own_table      # all contexts, by the same: none of their addresses is learned there
     uint32_t mac_mask
     uint32_t n_learned          # entries of `learned` in use
     learned_t *learned
@@ -98,6 +100,7 @@ cdef struct nic_t:
     uint32_t rx_n
     uint8_t *rx_frame           # a segment of a large frame from the wire: MAX_FRAME bytes
     uint32_t tso_ready          # its length; 0: not made yet
+    fragment_ids_t fragment_ids     # of the IPv6 fragments that this NIC makes
     uint64_t rx_drop_filter     # frames from the wire for no context
     uint64_t rx_drop_invalid    # frames from the wire of an impossible length, tag or offload
     capture_ring_t *capture     # where copies of frames go, or NULL

@@ -90,7 +90,7 @@ cdef inline bint deliver_tagged(nic_t *nic, context_t *context, const header_t *
         context.stats.rx_drop_mtu += 1
         return rx_drop(nic, context, RX_DROP_MTU, piece, len)
     if header.vid == 0 or header.tagged == on_wire:
-        return deliver(nic, context, piece, len, flags, header.vid, offload)
+        return deliver(nic, context, piece, len, flags, header.vid & VID_MASK, offload)
     # The first piece holds at least the two addresses and a tag: all the NIC's headers do.
     with_tag[0].data = piece.data
     with_tag[0].len = 12
@@ -200,7 +200,7 @@ cdef inline uint32_t deliver_local(nic_t *nic, const context_t *sender, const he
     if header.destination & MULTICAST_BIT:
         return flood(nic, sender, header, piece, len, flags, True, matched)
     context = find_receiver(nic, header)
-    if context != NULL and admits(context, header) and not is_behind(context, sender, header):
+    if context != NULL and not is_behind(context, sender, header):
         matched[0] = True
         if not context.promiscuous or context.state != CONTEXT_RUNNING or context == sender:
             n = deliver_tagged(nic, context, header, piece, len, flags, offload)
@@ -226,7 +226,7 @@ cdef inline int tx_drop(context_t *context, header_t *header, const piece_t *pie
         return TX_DROP_VLAN
     if context.vlan != VLAN_TRUNK:
         if header.tagged and (
-                broken(CHECK_TAG, not header.priority and (header.vid != 0 or context.vlan != 0))
+                broken(CHECK_TAG, not header.priority)
                 or broken(CHECK_TAG_NESTED, header.nested)):
             context.stats.tx_drop_vlan += 1
             return TX_DROP_VLAN
@@ -281,7 +281,7 @@ cdef inline bint surely_sent(nic_t *nic, const context_t *context, const header_
     cdef context_t *to = find_receiver(nic, header)
     if header.destination & MULTICAST_BIT or to == NULL:
         return nic.wire.link and wire_has_room(nic)
-    return admits(to, header) and not is_behind(to, context, header)
+    return not is_behind(to, context, header)
 
 
 cdef inline int forward(nic_t *nic, context_t *context, header_t *header, const piece_t *piece, uint32_t n,

@@ -12,11 +12,13 @@ from cdna.abi cimport MAX_FRAME, MAX_TSO_FRAME, MIN_FRAME
 from cdna.cpu cimport cycles, load_u32, monotonic_ns, store_u32
 from cdna.memory cimport SharedRegion
 from cdna.nic.frame cimport BURST, frame_t
+from cdna.nic.offload.fragment_id cimport FRAGMENT_SECRET, begin_fragment_ids, fragment_ids_t
 from cdna.nic.offload.segmentation cimport segment_begin, segment_next, segmentation_t
 from cdna.nic.offload.transport_checksum cimport checksum_finish
 from cdna.nic.offload.vnet cimport offload_fault, takes_needed
 from cdna.nic.wire_contract cimport wire_t
 
+import os
 from collections import namedtuple
 
 from cdna.errors import ConfigError, ResourceError
@@ -26,6 +28,8 @@ from cdna.errors import ConfigError, ResourceError
 Offload = namedtuple("Offload", ("csum_start", "csum_offset", "mss", "hdr_len"), defaults=(0, 0))
 
 cdef double _rate = 0
+cdef fragment_ids_t _fragment_ids
+begin_fragment_ids(&_fragment_ids, os.urandom(<int>FRAGMENT_SECRET))
 
 
 cdef double cycles_per_second() noexcept nogil:
@@ -242,7 +246,7 @@ def finish_offload(bytes frame, offload):
         raise ConfigError(f"a frame of {f.len} bytes: {offload} does not fit its headers")
     out = bytearray(MAX_FRAME)
     while True:
-        len = segment_next(&segmentation, <uint8_t *>out, MAX_FRAME)
+        len = segment_next(&segmentation, &_fragment_ids, <uint8_t *>out, MAX_FRAME)
         if len == 0:
             return segments
         segments.append(bytes(out[:len]))

@@ -33,7 +33,7 @@ def vmm(steps: Steps, board: Board, path: str) -> None:
     """A machine that runs and serves; work of its own whenever it is told to."""
     steps.begin()
     machine = Machine(2 << 20, wire="null", contexts=6)
-    machine.serve(path, control_share=1.0)
+    machine.serve(path, macs=[mac.hex(":") for mac in MACS.values()], control_share=1.0)
     loop = SleepingLoop(machine.nic, spin_us=50)
     loop.add_wakers(1)
     machine.vmm.start_interrupts()

@@ -5,13 +5,14 @@ import struct
 
 import pytest
 
+from cdna import ContextSettings
 from cdna.guest_driver.vhost_frontend import SPLIT
 from cdna.nic.offload.flow_hash import HashType, hash_frame_rss
 from cdna.protocol.vhost_user import CONFIG_HEAD, Request
 from cdna.virtio import Feature
 from cdna.vmm.vhost_user.net_control import NetCtrl
 from tests.support.control_driver import ELSE, ERR, GROUP, MQ, OK, RSS, ControlDriver, arrives, spread, table
-from tests.support.frames import BROADCAST, OUTSIDE, flows, frame
+from tests.support.frames import BROADCAST, OUTSIDE, flows, frame, vlan_tag
 from tests.support.vhost_host import check_traffic, less, mac, until
 from tests.vmm.vhost_user.test_frames import segment
 
@@ -93,6 +94,19 @@ def test_an_address_of_its_own_choice(host, control):
     assert mac(guest) == ELSE
     host.detach(guest, attached)
     until(lambda: mac(guest) == before)  # as the operator has it
+
+
+def test_an_address_that_somebody_has_in_another_vlan(host, control):
+    """It is free here, and whether somebody has it there is not to be learned."""
+    there = ContextSettings(protection="table", mac="02:00:00:00:00:0b", vlan=6)
+    other = host.add("other", 11, settings=there)
+    _, attached, driver = control(settings={"anti_spoof": False, "vlan": 5})
+    assert driver.command(NetCtrl.MAC_ADDR_SET, mac(other)) == OK
+    tagged = frame(mac(other), OUTSIDE, 1, tag=vlan_tag(5))
+    host.wire.get()
+    host.wire.put([tagged])
+    host.step()
+    assert attached.recv() == [tagged[:12] + tagged[16:]]
 
 
 def test_an_address_that_is_not_the_guests_to_choose(host, control):

@@ -4,11 +4,19 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 from cdna.abi cimport FAULT_NONE, offload_t
 from cdna.nic.offload.checksum cimport get_u16, put_checksum, sum_bytes
+from cdna.nic.offload.fragment_id cimport (
+    FRAGMENT_SECRET, begin_fragment_ids, fragment_ids_t, next_fragment_id,
+)
 from cdna.nic.offload.ip cimport ip_t, parse_ip
 from cdna.nic.offload.segmentation cimport segment_begin, segment_next, segmentation_t
 from cdna.nic.offload.transport_checksum cimport checksum_finish, checksum_ok
 
+import os
+
 from cdna.errors import ConfigError
+
+cdef fragment_ids_t _fragment_ids
+begin_fragment_ids(&_fragment_ids, os.urandom(<int>FRAGMENT_SECRET))
 
 
 cdef uint32_t _length(Py_ssize_t bytes_) except? 0xFFFFFFFF:
@@ -67,9 +75,21 @@ def segment(const uint8_t[::1] frame not None, uint8_t[::1] out not None,
     o.hdr_len = hdr_len
     fault = segment_begin(&s, &frame[0], _length(frame.shape[0]), &o)
     while fault == FAULT_NONE:
-        n = segment_next(&s, &out[0] + used, room - used)
+        n = segment_next(&s, &_fragment_ids, &out[0] + used, room - used)
         if n == 0:
             break
         lengths.append(n)
         used += n
     return fault, lengths
+
+
+def fragment_identifications(const uint8_t[::1] secret not None, uint32_t count):
+    """The first `count` identifications of IPv6 fragments that a NIC with this secret gives out.
+
+    secret: 12 bytes, the key of Speck32/64 and the first value of the counter, little-endian.
+    """
+    cdef fragment_ids_t ids
+    if secret.shape[0] != FRAGMENT_SECRET:
+        raise ConfigError(f"a secret of {secret.shape[0]} bytes: give {<int>FRAGMENT_SECRET}")
+    begin_fragment_ids(&ids, &secret[0])
+    return [next_fragment_id(&ids) for _ in range(count)]

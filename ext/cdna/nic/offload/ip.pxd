@@ -11,7 +11,7 @@ from cdna.checks cimport (
     CHECK_IPV4_SHORT, CHECK_IPV4_VERSION, CHECK_IPV6_EXTENSION, CHECK_IPV6_EXTENSION_END, CHECK_IPV6_SHORT,
     CHECK_IPV6_VERSION, broken,
 )
-from cdna.nic.demux cimport ETHERTYPE_QINQ, ETHERTYPE_VLAN, TAG_LENGTH
+from cdna.nic.demux cimport TAG_LENGTH, is_tag
 from cdna.nic.offload.checksum cimport get_u16, htons, sum_bytes
 
 cdef extern from "<netinet/in.h>" nogil:
@@ -60,7 +60,7 @@ cdef inline uint32_t network_offset(const uint8_t *frame, uint32_t len, uint32_t
     if broken(CHECK_ETHERNET_SHORT, len < MIN_FRAME):
         return 0
     ethertype[0] = get_u16(frame + 12)
-    while (ethertype[0] == ETHERTYPE_VLAN or ethertype[0] == ETHERTYPE_QINQ) and tags < MAX_TAGS:
+    while is_tag(ethertype[0]) and tags < MAX_TAGS:
         if broken(CHECK_ETHERNET_TAG, len - at < TAG_LENGTH):
             return 0
         ethertype[0] = get_u16(frame + at + 2)

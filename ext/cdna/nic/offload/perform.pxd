@@ -30,7 +30,7 @@ cdef inline int segment(nic_t *nic, context_t *context) noexcept nogil:
             nic.tso_context = NULL
             return STOPPED
         if nic.tso_ready == 0:
-            len = segment_next(segmentation, nic.tso_frame, MAX_FRAME)
+            len = segment_next(segmentation, &nic.fragment_ids, nic.tso_frame, MAX_FRAME)
             if len == 0:
                 nic.tso_context = NULL
                 return DONE

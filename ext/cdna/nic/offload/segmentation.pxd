@@ -37,8 +37,8 @@ from cdna.checks cimport (
     CHECK_TSO_MSS, CHECK_TSO_SEGMENT, CHECK_TSO_TRANSPORT, CHECK_UDP_CSUM, CHECK_UDP_HEADER,
     CHECK_UDP_PROTOCOL, broken,
 )
-from cdna.cpu cimport cycles
 from cdna.nic.offload.checksum cimport get_u16, get_u32, htons, put_checksum, put_u16, put_u32, sum_bytes
+from cdna.nic.offload.fragment_id cimport fragment_ids_t, next_fragment_id
 from cdna.nic.offload.ip cimport (
     IPPROTO_FRAGMENT, IPPROTO_TCP, IPPROTO_UDP, IPV4_HEADER, IPV4_MORE_FRAGMENTS, IPV6_HEADER,
     TCP_CSUM_OFFSET, TCP_CWR, TCP_FIN, TCP_FLAGS, TCP_HEADER, TCP_PSH, TCP_RST, TCP_SYN, UDP_CSUM_OFFSET,
@@ -66,7 +66,7 @@ cdef struct segmentation_t:     # a frame on its way to be segmented
     uint32_t segments           # still to come
     uint32_t segment_max        # length of the longest segment: room that always suffices
     uint32_t flags              # CompletionFlag of each segment
-    uint32_t id                 # of IPv6 fragments
+    uint32_t id                 # of IPv6 fragments, from the first one on
     bint checksum               # of fragments: the datagram's is to be completed
     uint64_t partial            # sum of the pseudo header without the length
     ip_t ip
@@ -120,8 +120,6 @@ cdef inline bint fragments_udp(segmentation_t *s, const offload_t *o) noexcept n
     s.flags = 0                         # who puts them together again sums them up again
     if s.ip.version == 6:
         s.added = IPV6_FRAGMENT_HEADER
-        # Not used before in the lifetime of a packet, and not to be guessed (RFC 7739, 5.3).
-        s.id = <uint32_t>((cycles() * <uint64_t>0x9E3779B97F4A7C15) >> 32)
     return not broken(CHECK_FRAGMENT_MSS, s.mss == 0)
 
 
@@ -262,7 +260,8 @@ cdef inline void patch_fragment(const segmentation_t *s, uint8_t *out, uint32_t 
 
 # --- the segments -----------------------------------------------------------------------------------------
 
-cdef inline uint32_t segment_next(segmentation_t *s, uint8_t *out, uint32_t room) noexcept nogil:
+cdef inline uint32_t segment_next(segmentation_t *s, fragment_ids_t *ids, uint8_t *out,
+                                  uint32_t room) noexcept nogil:
     """Writes the next segment to `out`, which has `room` bytes; returns its length, or 0 at the end.
 
     Also 0, and nothing written, where it does not fit: s.segments says how many are still to come, and
@@ -274,6 +273,8 @@ cdef inline uint32_t segment_next(segmentation_t *s, uint8_t *out, uint32_t room
     len = headers + payload
     if payload == 0 or len > room:
         return 0
+    if s.added and s.sent == 0:
+        s.id = next_fragment_id(ids)
     memcpy(out, s.frame, s.hdr_len)
     memcpy(out + headers, s.frame + s.at, payload)
     if s.kind == OFFLOAD_UDP_FRAGMENTS:

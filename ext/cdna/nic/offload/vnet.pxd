@@ -19,7 +19,7 @@ from cdna.checks cimport (
     CHECK_MSS, CHECK_OFFLOAD_LONG, CHECK_SEGMENTS, broken,
 )
 from cdna.nic.context cimport VLAN_TRUNK, context_t
-from cdna.nic.demux cimport MULTICAST_BIT, TAG_LENGTH, admits, header_t
+from cdna.nic.demux cimport MULTICAST_BIT, TAG_LENGTH, header_t
 from cdna.nic.frame cimport piece_t
 from cdna.nic.learn cimport find_receiver
 from cdna.nic.offload.ip cimport (
@@ -196,7 +196,7 @@ cdef inline bint keeps_offload(const nic_t *nic, const context_t *sender, header
     needed = takes_needed(o, head, len)
     if context == NULL:
         return needed & ~nic.wire.offloads == 0
-    if needed & ~context.takes or not admits(context, header):
+    if needed & ~context.takes:
         return False
     return header.vid == 0 or header.tagged == (context.vlan == VLAN_TRUNK)
 
