@@ -238,11 +238,12 @@ def test_who_connects_without_end_waits(lab: Lab, tmp_path: Path) -> None:
         server.wake()
         clients = [socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) for _ in range(8)]
         with contextlib.ExitStack() as undo:
-            for client in clients:
-                undo.enter_context(client)
-                client.settimeout(20)
-                client.connect(server.address)
-                client.send(b"GET /no HTTP/1.0\r\n\r\n")
+            with server.lock:  # all are there, with their requests, before the first is taken
+                for client in clients:
+                    undo.enter_context(client)
+                    client.settimeout(20)
+                    client.connect(server.address)
+                    client.send(b"GET /no HTTP/1.0\r\n\r\n")
             wait_for(lambda: 1001.25 in server.due())
             for client in clients[:5]:
                 assert client.recv(1 << 16).startswith(b"HTTP/1.0 404")
