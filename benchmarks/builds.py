@@ -122,7 +122,7 @@ def rows(given: argparse.Namespace, builds: Builds) -> list[Load]:
             command = [*start, "bench", "--seconds", str(given.seconds), "--json", file.name]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             result = json.loads(Path(file.name).read_bytes())
-        return {title(row): median(row["slices"]) for row in result["rows"]}
+        return {title(row): median(row["slices"]) for row in result["runs"]}
 
     figures = take_turns(builds, given.rounds, measure)
     return [
