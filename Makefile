@@ -46,7 +46,7 @@ test: build $(VENV)/.test  ## run the tests; the summaries say what was skipped 
 checks: build $(VENV)/.test  ## build with checks that can be switched off; each has to be missed by a test
 	CDNA_VARIANT=checks $(PY) setup.py -q build --build-lib build/checks/lib
 	CDNA_VARIANT=checks PYTHONSAFEPATH=1 PYTHONPATH="$(CURDIR)/build/checks/lib" $(PY) -m pytest \
-		-o pythonpath="build/checks/lib ." $(SIDE_BY_SIDE) tests/checks
+		-o pythonpath="build/checks/lib ." $(SIDE_BY_SIDE) $(BY_FILE) tests/checks
 
 # MODEL="-DSLOTS1=4" make model: the second ring as long as the first, which takes much longer.
 model:  ## search all states of the protection protocol; needs spin (docs/model.md)

@@ -1,4 +1,4 @@
-"""What a change costs: a build of cdna and an older one in turns, new over old, in one run.
+"""Compares a build of cdna with an older one: they take turns in one run, and ratios are new over old.
 
     python benchmarks/builds.py OLD [NEW] [--seconds S] [--rounds N] [--only LOAD,...] [--json FILE]
 
@@ -26,6 +26,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
 
+from netlab.options import add_turns, parse_turns
 from netlab.tables import judged, table
 from netlab.turns import Figure, Load, take_turns
 from vhostlab.backends import CdnaServe, Setup
@@ -80,17 +81,8 @@ def arguments() -> argparse.Namespace:
     names = (BENCH, *LOADS)
     add("old", type=Path, metavar="OLD")
     add("new", type=Path, metavar="NEW", nargs="?", default=Path(__file__).parents[1])
-    add("--seconds", type=float, default=1.0, metavar="S", help="of a turn, and of each row of cdna bench")
-    add("--rounds", type=int, default=5, metavar="N", help="turns of each build")
-    add("--only", default=",".join(names), metavar="LOAD,...", help=f"of {', '.join(names)}")
-    add("--json", metavar="FILE", help="write the figures")
-    given = parser.parse_args()
-    given.prog, given.only = parser.prog, given.only.split(",")
-    if unknown := [load for load in given.only if load not in names]:
-        parser.error(f"--only {unknown[0]}: give {', '.join(names)}")
-    if not 0 < given.seconds < 3600 or given.rounds < 1:
-        parser.error("give --seconds above 0 and --rounds of 1 or more")
-    return given
+    add_turns(parser, names, seconds=1.0, rounds=5)
+    return parse_turns(parser, names)
 
 
 def program(checkout: Path) -> tuple[str, ...]:
@@ -122,7 +114,7 @@ def rows(given: argparse.Namespace, builds: Builds) -> list[Load]:
             command = [*start, "bench", "--seconds", str(given.seconds), "--json", file.name]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             result = json.loads(Path(file.name).read_bytes())
-        return {title(row): median(row["slices"]) for row in result["rows"]}
+        return {title(row): median(row["slices"]) for row in result["runs"]}
 
     figures = take_turns(builds, given.rounds, measure)
     return [

@@ -28,6 +28,7 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
+from netlab.options import add_turns, parse_turns
 from netlab.tables import judged, table
 from netlab.turns import Figure, Load, ratio, take_turns
 from vhostlab.backends import CdnaServe, DpdkVhost, Setup
@@ -107,10 +108,7 @@ class Parser(argparse.ArgumentParser):
 def arguments() -> argparse.Namespace:
     parser = Parser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     add = parser.add_argument
-    add("--seconds", type=float, default=2.0, metavar="S", help="of a contender's turn")
-    add("--rounds", type=int, default=5, metavar="N", help="turns of each contender")
-    add("--only", default=",".join(CASES), metavar="LOAD,...", help=f"of {', '.join(CASES)}")
-    add("--json", metavar="FILE", help="write the figures")
+    add_turns(parser, list(CASES), seconds=2.0, rounds=5)
     add("--queue-size", type=int, default=Setup.queue_size, metavar="N", help="descriptors of each ring")
     add("--burst", type=int, default=Setup.burst, metavar="N", help="of every testpmd")
     add("--frontend", default=Setup.frontend, metavar="KEY=VALUE,...", help="virtio-user's: packed_vq=1, ...")
@@ -118,12 +116,7 @@ def arguments() -> argparse.Namespace:
     add("--guest-cpu", type=int, default=Setup.guests, metavar="N")
     add("--profile", metavar="DIR", help="perf records of the backends, and the functions that matter")
     add("--no-huge", action="store_true", help="no hugepages, for both sides")
-    given = parser.parse_args()
-    given.prog, given.only = parser.prog, given.only.split(",")
-    if unknown := [load for load in given.only if load not in CASES]:
-        parser.error(f"--only {unknown[0]}: give {', '.join(CASES)}")
-    if not 0 < given.seconds < 3600 or given.rounds < 1:
-        parser.error("give --seconds above 0 and --rounds of 1 or more")
+    given = parse_turns(parser, list(CASES))
     if not 32 <= given.queue_size <= 1024 or given.queue_size & (given.queue_size - 1):
         parser.error(f"--queue-size {given.queue_size}: give a power of two from 32 to 1024")
     if given.profile is not None:

@@ -21,6 +21,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
+from netlab.options import add_turns, parse_turns
 from netlab.tables import judged, table
 from netlab.turns import Figure, Load, take_turns
 from vhostlab.backends import CdnaServe, Setup
@@ -83,19 +84,10 @@ def main() -> int:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     add = parser.add_argument
-    add("--seconds", type=float, default=2.0, metavar="S", help="of a contender's turn")
-    add("--rounds", type=int, default=9, metavar="N", help="turns of each contender")
-    add("--only", default=",".join(CASES), metavar="LOAD,...", help=f"of {', '.join(CASES)}")
-    add("--json", metavar="FILE", help="write the figures")
+    add_turns(parser, list(CASES), seconds=2.0, rounds=9)
     add("--engine-cpu", type=int, default=Setup.engine, metavar="N")
     add("--guest-cpu", type=int, default=Setup.guests, metavar="N")
-    given = parser.parse_args()
-    given.prog, given.only = parser.prog, given.only.split(",")
-    if unknown := [load for load in given.only if load not in CASES]:
-        parser.error(f"--only {unknown[0]}: give {', '.join(CASES)}")
-    if not 0 < given.seconds < 3600 or given.rounds < 1:
-        parser.error("give --seconds above 0 and --rounds of 1 or more")
-    return given
+    return parse_turns(parser, list(CASES))
 
 
 def run(given: argparse.Namespace, name: str, case: Case, setup: Setup) -> Load:

@@ -20,13 +20,13 @@ class Control(Enum):
     # cdna/vmm/policy.py: a guest's first message
     CHECK_REQUEST_LONG = auto()  # a request has at most REQUEST_BYTES
     CHECK_REQUEST_FIELDS = auto()  # it is an object with the known fields, all of them
-    CHECK_REQUEST_VERSION = auto()  # of this version
+    CHECK_REQUEST_VERSION = auto()  # a request is of this version
     CHECK_REQUEST_NAME = auto()  # the guest's name is short, and fit for a log
     CHECK_REQUEST_MEMORY = auto()  # its memory is a number of bytes that the policy allows
     CHECK_REQUEST_SETTINGS = auto()  # its settings are an object
     CHECK_REQUEST_PROTECTION = auto()  # the policy allows its protection
     CHECK_SETTING_CHOICE = auto()  # a setting is the guest's to choose
-    CHECK_SETTING_TYPE = auto()  # of its type
+    CHECK_SETTING_TYPE = auto()  # a setting is of its type
     CHECK_SETTING_RANGE = auto()  # a number is neither negative nor larger than LARGEST
     CHECK_SETTING_LIST = auto()  # a list of addresses has texts
     CHECK_SETTING_MAC = auto()  # a MAC address that a guest chooses is one that the policy names
@@ -57,9 +57,9 @@ class Control(Enum):
     CHECK_ENABLE_SWITCH = auto()  # a ring is enabled by 0 or 1
     CHECK_RING_FD = auto()  # a ring's descriptor is there where the payload says so
     CHECK_MTU = auto()  # an MTU is within the context's
-    CHECK_CONFIG_READ = auto()  # what is read lies in the configuration space
-    CHECK_CONFIG_WRITE = auto()  # so does what is written
-    CHECK_CONFIG_MIGRATION = auto()  # which only migration does
+    CHECK_CONFIG_READ = auto()  # a read stays within the configuration space
+    CHECK_CONFIG_WRITE = auto()  # so does a write
+    CHECK_CONFIG_MIGRATION = auto()  # only a migration writes there
     CHECK_CONFIG_MAC = auto()  # with the same address
     CHECK_CHANNEL = auto()  # a channel for requests of ours is a Unix stream socket
     # cdna/vmm/vhost_user/inflight.py: inflight areas
@@ -94,7 +94,7 @@ class Control(Enum):
     CHECK_RSS_QUEUES = auto()  # and queues of this device
     # ext/cdna/nic/virtio/mapping.pyx: files that are a guest's memory
     CHECK_FILE_MEMORY = auto()  # a file is in memory, so no other process is asked for its pages
-    CHECK_FILE_END = auto()  # what is mapped lies within it
+    CHECK_FILE_END = auto()  # a mapping lies within its file
     CHECK_FILE_PAGE = auto()  # and begins with a page
     CHECK_MAPPED = auto()  # a guest maps at most MAX_MAPPED
     CHECK_MAPPED_BY_ALL = auto()  # and leaves addresses to the others
@@ -112,7 +112,7 @@ class Control(Enum):
     CHECK_CLIENT_GUEST = auto()  # a guest is named
     CHECK_CLIENT_SETTINGS = auto()  # settings are an object
     CHECK_CLIENT_LINK = auto()  # a link is up or down
-    CHECK_CLIENT_ENTERED = auto()  # who has a file kept has entered a guest
+    CHECK_CLIENT_ENTERED = auto()  # a client that has a file kept has entered a guest
     CHECK_CLIENT_KEEP = auto()  # and gives one
     # cdna/lab/metrics_server.py: clients of the metrics
     CHECK_METRICS_LONG = auto()  # a request has at most REQUEST_BYTES

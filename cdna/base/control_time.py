@@ -55,7 +55,7 @@ class SharedTime:
 
     @property
     def part(self) -> float:
-        """Of the time, that one bucket in need gets now."""
+        """The part of the time that each bucket in need gets now."""
         return self._share / max(1, len(self._needy))
 
     def bucket(self) -> ControlTime:
@@ -87,7 +87,7 @@ class ControlTime:
 
     @contextlib.contextmanager
     def spent(self) -> Iterator[None]:
-        """What this thread does within is at the guest's cost."""
+        """Charges the guest with the processor time that this thread takes in the block."""
         begun = self._shared.cost()
         try:
             yield

@@ -87,9 +87,8 @@ def listener_pid(path: str) -> int | None:
 
 def _take_away(path: str) -> None:
     """Removes the socket that an ended process has left at `path`. OSError: another has come meanwhile."""
-    with contextlib.suppress(
-        FileNotFoundError
-    ):  # nothing is there, or another took it away: who binds has it
+    # Where nothing is there, or another process took it away, the path is free for whoever binds first.
+    with contextlib.suppress(FileNotFoundError):
         found = os.stat(path)
         if not is_left_over(path):
             return
@@ -99,7 +98,7 @@ def _take_away(path: str) -> None:
             if not is_left_over(path):
                 return
         aside = os.path.join(os.path.dirname(path), f".cdna-left-{os.urandom(8).hex()}")
-        os.rename(path, aside)  # of two that do this, one gets it
+        os.rename(path, aside)  # it succeeds for one of two processes that try
         if _identity(os.stat(aside)) == _identity(found):
             os.unlink(aside)
             return
@@ -109,7 +108,7 @@ def _take_away(path: str) -> None:
 
 
 def _identity(found: os.stat_result) -> tuple[int, int]:
-    """What tells a socket from the one that comes after it: a number may be given again, at another time."""
+    """Tells a socket from one that comes after it, which may have the same inode number, at another time."""
     return found.st_ino, found.st_mtime_ns
 
 

@@ -29,17 +29,19 @@ class Outcome(NamedTuple):
         return self.code == 0
 
 
-def forked(run: Callable[[], int], seconds: int) -> Outcome:
+class Forked:
     """`run` in a child, which dies of SIGALRM when the time is over; its children die with it."""
-    with tempfile.TemporaryFile() as output:
+
+    def __init__(self, run: Callable[[], int], seconds: int) -> None:
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - `outcome` closes it
         sys.stdout.flush()
-        child = os.fork()
-        if child == 0:
+        self._child = os.fork()
+        if self._child == 0:
             code = 70
             try:
                 os.setpgid(0, 0)
-                os.dup2(output.fileno(), 1)
-                os.dup2(output.fileno(), 2)
+                os.dup2(self._output.fileno(), 1)
+                os.dup2(self._output.fileno(), 2)
                 signal.signal(signal.SIGALRM, signal.SIG_DFL)
                 signal.alarm(seconds)
                 code = run()
@@ -47,12 +49,20 @@ def forked(run: Callable[[], int], seconds: int) -> Outcome:
                 os.write(2, f"{type(error).__name__}: {error}\n".encode())
             finally:
                 os._exit(code)
-        _, status = os.waitpid(child, 0)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child, signal.SIGKILL)
-        size = output.seek(0, os.SEEK_END)
-        output.seek(max(0, size - 4000))
-        return Outcome(os.waitstatus_to_exitcode(status), output.read().decode(errors="replace"))
+
+    def outcome(self) -> Outcome:
+        """Waits for its end."""
+        with self._output as output:
+            _, status = os.waitpid(self._child, 0)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._child, signal.SIGKILL)
+            size = output.seek(0, os.SEEK_END)
+            output.seek(max(0, size - 4000))
+            return Outcome(os.waitstatus_to_exitcode(status), output.read().decode(errors="replace"))
+
+
+def forked(run: Callable[[], int], seconds: int) -> Outcome:
+    return Forked(run, seconds).outcome()
 
 
 def without(item: pytest.Item, off: Iterable[str], seconds: int) -> Outcome:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,13 @@ import pytest
 from cdna import checks
 from cdna.control_checks import Control, broken
 from cdna.errors import ConfigError
-from tests.checks.forked import forked, with_tests, without
+from tests.checks.forked import Forked, with_tests, without
 from tests.checks.missed_by import MISSED_BY
 
 CHECKS = [check.name for check in (*checks.Check, *Control)]
 SECONDS = 30  # of one test; one that never ends has missed its check, too
+
+SIDE_BY_SIDE = 4  # many of them wait: for what a missing check lets happen
 
 Outcomes = dict[str, tuple[int, str]]
 
@@ -22,17 +25,31 @@ Outcomes = dict[str, tuple[int, str]]
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
     """Of each test of the table with all checks; of each check, its test without it. By their names."""
-    path = Path(tmp_path_factory.mktemp("checks"), "outcomes")
+    folder = tmp_path_factory.mktemp("checks")
+    nodes = sorted(set(MISSED_BY.values()))
+    parts = [nodes[i::SIDE_BY_SIDE] for i in range(SIDE_BY_SIDE)]
+    children = [Forked(partial(run_part, part, folder / str(i)), 900) for i, part in enumerate(parts)]
+    found: Outcomes = {}
+    for i, child in enumerate(children):
+        outcome = child.outcome()
+        assert (folder / str(i)).exists(), outcome.text
+        found |= json.loads((folder / str(i)).read_text())
+    return found
+
+
+def run_part(nodes: list[str], path: Path) -> int:
+    """Some tests, each with all checks, then without each check that it has to miss."""
 
     def run_all(items: dict[str, pytest.Item]) -> None:
-        found = {node: without(items[node], [], SECONDS) for node in set(MISSED_BY.values())}
-        found |= {check: without(items[node], [check], SECONDS) for check, node in MISSED_BY.items()}
+        found = {node: without(items[node], [], SECONDS) for node in nodes}
+        found |= {
+            check: without(items[node], [check], SECONDS)
+            for check, node in MISSED_BY.items()
+            if node in found
+        }
         path.write_text(json.dumps(found))
 
-    outcome = forked(lambda: with_tests(sorted(set(MISSED_BY.values())), run_all), 900)
-    assert path.exists(), outcome.text
-    found: Outcomes = json.loads(path.read_text())
-    return found
+    return with_tests(nodes, run_all)
 
 
 def test_the_table_names_every_check_once_any_build() -> None:

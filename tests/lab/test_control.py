@@ -28,6 +28,7 @@ from cdna.lab.control import (
 )
 from tests.support.lab import wait_for
 from tests.support.open_files import open_files
+from tests.support.turns import due
 
 
 class Handlers:
@@ -323,7 +324,7 @@ def test_who_asks_without_end_waits(path: str, handlers: Handlers) -> None:
             client.send(request)
         for _ in range(6):
             assert json.loads(client.recv(1 << 16))["ok"] is True
-        wait_for(lambda: list(server.due()) == [1002.0])
+        wait_for(lambda: due(server) == [1002.0])
         assert select.select([client], [], [], 0)[0] == []
         now[0] += 3
         server.wake()

@@ -20,6 +20,7 @@ from cdna.lab.metrics import CONTENT_TYPE, Metrics, metrics_text
 from cdna.lab.metrics_server import ANSWERS, CONNECTIONS, REQUEST_BYTES, MetricsServer
 from cdna.lab.plan import NETS, LabPlan
 from tests.support.lab import wait_for, wait_until_still
+from tests.support.turns import due
 
 SAMPLE = re.compile(r'([a-z_]+)(?:\{((?:[a-z]+="(?:[^"\\\n]|\\[\\"n])*",?)*)\})? (-?[0-9.e+-]+)\n')
 LABEL = re.compile(r'([a-z]+)="((?:[^"\\]|\\.)*)"')
@@ -238,12 +239,13 @@ def test_who_connects_without_end_waits(lab: Lab, tmp_path: Path) -> None:
         server.wake()
         clients = [socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) for _ in range(8)]
         with contextlib.ExitStack() as undo:
-            for client in clients:
-                undo.enter_context(client)
-                client.settimeout(20)
-                client.connect(server.address)
-                client.send(b"GET /no HTTP/1.0\r\n\r\n")
-            wait_for(lambda: 1001.25 in server.due())
+            with server.lock:  # all are there, with their requests, before the first is taken
+                for client in clients:
+                    undo.enter_context(client)
+                    client.settimeout(20)
+                    client.connect(server.address)
+                    client.send(b"GET /no HTTP/1.0\r\n\r\n")
+            wait_for(lambda: 1001.25 in due(server))
             for client in clients[:5]:
                 assert client.recv(1 << 16).startswith(b"HTTP/1.0 404")
             assert select.select([clients[5]], [], [], 0)[0] == []

@@ -19,11 +19,6 @@ from cdna.nic.device cimport Nic
 from cdna.nic.moderation cimport moderation_t
 from cdna.nic.state cimport nic_t
 
-cdef enum:                      # what a ready descriptor is; below are those of the driver
-    WAKE = 1 << 30              # the loop's own
-    WIRE = (1 << 30) + 1
-    KICK = (1 << 30) + 2        # of a virtio guest: the loop wakes, and looks at every ring
-
 # A driver that shares the loop's thread; the owner's own state follows behind, as with a `wire_t`.
 cdef struct driver_in_loop_t:
     # Moves frames from its descriptors to contexts, and from contexts to its descriptors; returns how many.

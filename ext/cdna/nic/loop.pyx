@@ -16,6 +16,7 @@ from cdna.nic.account cimport begin_time, count_bytes
 from cdna.nic.context cimport RINGS_VIRTIO
 from cdna.nic.device cimport Nic
 from cdna.nic.engine cimport engine_poll, paused_until_resumed, stood_still
+from cdna.nic.loop_events cimport WAKE, WIRE
 from cdna.nic.moderation cimport moderate, moderation_init, timespec
 from cdna.nic.state cimport nic_t
 from cdna.nic.virtio.notify cimport ask_all_for_kicks

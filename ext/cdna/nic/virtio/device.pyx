@@ -23,7 +23,7 @@ from cdna.eventfd cimport signal_eventfd
 from cdna.nic.bits cimport clear_bit, set_bit
 from cdna.nic.context cimport MEMORY_GUEST_TABLE, RINGS_NONE, RINGS_VIRTIO, context_t
 from cdna.nic.device cimport Nic
-from cdna.nic.loop cimport KICK
+from cdna.nic.loop_events cimport KICK
 from cdna.nic.offload.flow_hash cimport toeplitz_t
 from cdna.nic.switch cimport forward_flat
 from cdna.nic.virtio.device_setup cimport (
