@@ -187,7 +187,7 @@ def measure(attack: Callable[[Stage], None] | None, attackers: int, seconds: flo
         for _ in range(attackers if attack else 0):
             attack(made)
         rate = made.rate(seconds, honest)
-        return rate, made.machine.nic.reset_worst() / 1000
+        return rate, made.machine.nic.core_time["worst_round"] / 1000
 
 
 def main() -> int:

@@ -309,7 +309,7 @@ class Hypervisor:
 
     def adopt_options(self, context: Context, options: dict[str, Any]) -> None:
         """As `set_options`, but by the guest's choice. Of a context that was revoked it does nothing."""
-        with self._lock, self.nic.quiesced():
+        with self._lock, self.nic.quiesced(context.index):
             if context.revoked:
                 return
             for name, value in options.items():

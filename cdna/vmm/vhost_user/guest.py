@@ -136,7 +136,8 @@ class VhostUserGuest:
     @contextlib.contextmanager
     def quiesced(self) -> Iterator[None]:
         """The engine stands still, and no context comes or goes."""
-        with self.context.vmm.contexts_locked(), self.context.vmm.nic.quiesced():
+        vmm = self.context.vmm
+        with vmm.contexts_locked(), vmm.nic.quiesced(self.context.index):
             yield
 
     def set_link(self, up: bool) -> None:

@@ -114,7 +114,7 @@ class NetControl:
         if fresh:
             self._clear()
         vmm = self.context.vmm
-        with vmm.contexts_locked(), vmm.nic.quiesced():
+        with vmm.contexts_locked(), vmm.nic.quiesced(self.context.index):
             self._filter()
             self._steer()
             self.take_offloads()

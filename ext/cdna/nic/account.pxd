@@ -17,7 +17,7 @@ with the thread's own clock.
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from cdna.cpu cimport cycles, thread_ns
+from cdna.cpu cimport cycles, load_u32, thread_ns
 from cdna.nic.bits cimport set_bit
 from cdna.nic.context cimport account_t, context_t
 from cdna.nic.state cimport nic_t
@@ -61,10 +61,30 @@ cdef inline void charge(nic_t *nic, context_t *context, uint64_t *account) noexc
     """Charges the time since the mark to a context; `account`: what for."""
     cdef uint64_t spent = since_mark(nic)
     account[0] += spent
+    if context.time.round != nic.rounds:
+        context.time.round = nic.rounds
+        context.time.in_round = 0
+    context.time.in_round += spent
+    if context.time.in_round > context.time.worst:
+        context.time.worst = context.time.in_round
     if nic.timed:
         context.deficit -= <int64_t>spent
         if context.deficit < 0:
             set_bit(nic.debtors, context.index)
+
+
+cdef inline void charge_standstill(nic_t *nic, int64_t index, uint64_t spent) noexcept nogil:
+    """Charges a time in which the engine stood still, and still does. Below 0: to nobody."""
+    cdef context_t *context
+    if spent > nic.worst_standstill:
+        nic.worst_standstill = spent
+    if index < 0 or not load_u32(&nic.alive):
+        return
+    context = &nic.context[index]
+    context.time.control += spent
+    context.deficit -= <int64_t>spent
+    if context.deficit < 0:
+        set_bit(nic.debtors, context.index)
 
 
 cdef inline void charge_payer(nic_t *nic) noexcept nogil:
@@ -82,7 +102,7 @@ cdef inline int64_t quantum(const nic_t *nic, const context_t *context) noexcept
 
 cdef inline bint in_debt(const nic_t *nic, const context_t *context) noexcept nogil:
     """Whether a receiver's rings have cost so much that it gets nothing for now."""
-    return context.deficit < -<int64_t>nic.suspect
+    return nic.timed and context.deficit < -<int64_t>nic.suspect
 
 
 cdef inline void begin_time(nic_t *nic) noexcept nogil:

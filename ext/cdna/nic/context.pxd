@@ -64,6 +64,10 @@ cdef struct account_t:
     uint64_t tx                 # its turns, and what its frames caused at their receivers
     uint64_t rx                 # what its own receive rings cost beyond a buffer of one piece
     uint64_t signal             # interrupts
+    uint64_t control            # standstills of the engine, for what its guest or its VMM asked
+    uint64_t round              # number of the last round that it was charged in
+    uint64_t in_round           # cycles of that round
+    uint64_t worst              # cycles of the round that it took most of
 
 cdef struct context_t:
     uint32_t index

@@ -18,8 +18,8 @@ from cdna.cpu cimport load_u32, swap_u32
 from cdna.memory cimport Memory, SharedRegion
 from cdna.nic.account cimport QUANTUM_NS, SLICE_NS, SUSPECT_NS, count_bytes
 from cdna.nic.context cimport (
-    MEMORY_GUEST_TABLE, NO_LIMIT, RINGS_NATIVE, RINGS_NONE, RINGS_VIRTIO, VLAN_TRUNK, context_t, memory_of,
-    progress_t, ring_t, stats_t,
+    MEMORY_GUEST_TABLE, NO_LIMIT, RINGS_NATIVE, RINGS_NONE, RINGS_VIRTIO, VLAN_TRUNK, account_t, context_t,
+    memory_of, progress_t, ring_t, stats_t,
 )
 from cdna.nic.context_memory cimport ContextMemory
 from cdna.nic.demux cimport MAC_MASK, enter_mac
@@ -184,7 +184,7 @@ cdef class Nic(EngineThread):
         if seq_modulus & (seq_modulus - 1) or not 2 * longest <= seq_modulus <= 1 << 32:
             raise ConfigError(f"seq_modulus {seq_modulus}: give a power of two from {2 * longest} to 2**32")
         self._check_mac(mac, vlan, index, protection == PROTECTION_TABLE)
-        with self.quiesced():
+        with self.quiesced(index):
             if context.state != CONTEXT_FREE:
                 raise ConfigError(f"context {index} is taken by domain {context.owner}: revoke it first")
             self._clear(context)
@@ -233,7 +233,7 @@ cdef class Nic(EngineThread):
     def start(self, uint32_t index):
         """Lets the NIC serve an assigned context."""
         cdef context_t *context = self._context(index)
-        with self.quiesced():
+        with self.quiesced(index):
             if context.state != CONTEXT_ASSIGNED:
                 raise ConfigError(f"context {index} is not in the state assigned")
             set_state(self.c, context, CONTEXT_RUNNING)
@@ -242,7 +242,7 @@ cdef class Nic(EngineThread):
     def revive(self, uint32_t index):
         """Serves a context again that was stopped by a fault of a virtio guest; others begin anew instead."""
         cdef context_t *context = self._context(index)
-        with self.quiesced():
+        with self.quiesced(index):
             if context.state == CONTEXT_FAULTED and context.rings == RINGS_VIRTIO:
                 context.fault = 0
                 context.page.fault = 0
@@ -252,7 +252,7 @@ cdef class Nic(EngineThread):
     def release(self, uint32_t index):
         """Stops serving a context and forgets it, at once; what it had posted is never touched again."""
         cdef context_t *context = self._context(index)
-        with self.quiesced():
+        with self.quiesced(index):
             end_serving(self.c, context)
             self._clear(context)
             self._rebuild_mac_table()
@@ -260,7 +260,7 @@ cdef class Nic(EngineThread):
     def halt(self, uint32_t index):
         """Stops serving a context; its rings stay readable for the VMM until `release`."""
         cdef context_t *context = self._context(index)
-        with self.quiesced():
+        with self.quiesced(index):
             end_serving(self.c, context)
             set_state(self.c, context, CONTEXT_ASSIGNED)
             self._rebuild_mac_table()
@@ -325,7 +325,7 @@ cdef class Nic(EngineThread):
         cdef const learned_t *entry
         cdef uint32_t i
         found = []
-        with self.quiesced():
+        with self.quiesced(index):
             for i in range(context.learned):
                 entry = &self.c.learned[context.learned_at[i]]
                 if not entry.on_wire and self.c.now - entry.seen <= self.c.learn_age:
@@ -346,7 +346,7 @@ cdef class Nic(EngineThread):
         setter = options.OPTIONS.get(name)
         if setter is None:
             raise ConfigError(f"context option {name!r}: give one of {', '.join(options.OPTIONS)}")
-        with self.quiesced():
+        with self.quiesced(index):
             if context.state == CONTEXT_FREE:
                 raise ConfigError(f"context {index} is not assigned")
             setter(self, index, value)
@@ -371,22 +371,34 @@ cdef class Nic(EngineThread):
         return {name: int(values[name]) for name in _STATS.names}
 
     def time(self, uint32_t index) -> dict:
-        """Nanoseconds of the NIC's core that were spent for a context: transmit, receive, signal (account.pxd).
+        """Nanoseconds of the NIC's core that were spent for a context, by what for (account.pxd).
 
+        transmit, receive, signal, control; and worst_round, what it took of the round that it took most of.
         None of a NIC that is stepped and not timed.
         """
-        cdef context_t *context = self._context(index)
-        return {"transmit": self._ns(context.time.tx), "receive": self._ns(context.time.rx),
-                "signal": self._ns(context.time.signal)}
+        cdef const account_t *time = &self._context(index).time
+        return {"transmit": self._ns(time.tx), "receive": self._ns(time.rx), "signal": self._ns(time.signal),
+                "control": self._ns(time.control), "worst_round": self._ns(time.worst)}
+
+    @property
+    def core_time(self) -> dict:
+        """Nanoseconds of the NIC's core that are no context's: wire, other; and the longest that all waited.
+
+        worst_round, worst_standstill: of rounds, and of what was between them.
+        """
+        return {"wire": self._ns(self.c.wire_cycles), "other": self._ns(self.c.other_cycles),
+                "worst_round": self._ns(self.c.worst_round),
+                "worst_standstill": self._ns(self.c.worst_standstill)}
 
     cdef uint64_t _ns(self, uint64_t cycles) noexcept:
         return <uint64_t>(cycles / self.c.cycles_per_ns)
 
-    def reset_worst(self) -> int:
-        """Nanoseconds of the longest round since the last call."""
-        cdef uint64_t worst = self.c.worst_round
-        self.c.worst_round = 0
-        return self._ns(worst)
+    def reset_worst(self):
+        """Forgets the longest rounds and standstills up to now."""
+        cdef uint32_t i
+        self.c.worst_round = self.c.worst_standstill = 0
+        for i in range(self.c.contexts):
+            self.c.context[i].time.worst = self.c.context[i].time.in_round = 0
 
     @property
     def counters(self) -> dict:
@@ -416,7 +428,7 @@ cdef class Nic(EngineThread):
         `writable_rings`. Neither can change size.
         """
         self._context(index)
-        with self.quiesced():
+        with self.quiesced(index):
             return self._pages.export(index, writable_rings)
 
     # --- interrupts ---------------------------------------------------------------------------------------

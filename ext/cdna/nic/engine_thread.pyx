@@ -9,8 +9,10 @@ import os
 import threading
 from contextlib import contextmanager
 
-from cdna.cpu cimport load_u32, sched_yield, store_u32, swap_u32
-from cdna.nic.account cimport begin_time, count_bytes
+from libc.stdint cimport uint64_t
+
+from cdna.cpu cimport cycles, load_u32, sched_yield, store_u32, swap_u32
+from cdna.nic.account cimport begin_time, charge_standstill, count_bytes
 from cdna.nic.engine cimport engine_poll, engine_run
 
 from cdna.errors import ConfigError
@@ -39,18 +41,24 @@ cdef class EngineThread:
             os.eventfd_write(self.c.wake_fd, 1)
 
     @contextmanager
-    def quiesced(self):
-        """The engine stands still between two rounds while this is entered; it nests."""
+    def quiesced(self, context=None):
+        """The engine stands still between two rounds while this is entered; it nests.
+
+        context: the number of the one whose time this takes; that of the outermost counts.
+        """
+        cdef uint64_t begun = 0
         calls = []
         try:
             with self._lock:
                 outermost = not load_u32(&self.c.pause)
                 if outermost:
                     self._pause()
+                    begun = cycles()
                 try:
                     yield
                 finally:
                     if outermost:
+                        charge_standstill(self.c, -1 if context is None else context, cycles() - begun)
                         self._resume()
                         calls, self._afterwards = self._afterwards, []
         finally:

@@ -81,6 +81,7 @@ cdef struct nic_t:
     uint64_t wire_cycles        # spent for frames from the wire
     uint64_t other_cycles       # doorbells, link, accounts
     uint64_t worst_round        # cycles
+    uint64_t worst_standstill   # cycles between two rounds, in which Python changed what the engine reads
     wire_t *wire
     irq_ring_t *irq
     uint64_t irq_looked         # cycle count when held-back completions were last looked at

@@ -41,6 +41,7 @@ cdef struct chain_t:
     uint32_t slots              # packed: descriptors of the ring
     uint32_t found              # what is to blame, where the walk failed
     piece_t piece[256]          # VIRTIO_MAX_CHAIN; of guest memory
+    uint64_t addr[256]          # of each, as the guest has it
 
 
 cdef inline bint misdirected(chain_t *chain, bint writable, int kind) noexcept nogil:
@@ -77,6 +78,7 @@ cdef inline uint32_t add_buffer(const guest_memory_t *memory, virtqueue_t *q, ch
             return FAULT_CHAIN
         chain.piece[chain.n].data = at
         chain.piece[chain.n].len = run
+        chain.addr[chain.n] = addr
         chain.n += 1
         chain.len += run
         addr += run

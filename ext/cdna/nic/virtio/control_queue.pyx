@@ -256,7 +256,7 @@ cdef class ControlQueue:
         return context if context.state == CONTEXT_RUNNING else NULL
 
     cdef _stop_context(self, uint32_t fault, uint32_t found):
-        with self.nic.quiesced():
+        with self.nic.quiesced(self.index):
             if self._context() != NULL:
                 stop_guest(self.nic.c, self._context(), &self.q, RING_CONTROL, fault, found)
         self._interrupt(self.q.err_fd)

@@ -85,7 +85,7 @@ cdef class VirtioDevice:
         v.link = 1
         for i in range(2 * pairs):
             self._forget(i)
-        with nic.quiesced():
+        with nic.quiesced(index):
             if context.memory != MEMORY_GUEST_TABLE or context.state == CONTEXT_FREE:
                 raise ConfigError(f"context {index} for a virtio guest: assign it with protection 'table'")
             if context.rings != RINGS_NONE:
@@ -114,33 +114,33 @@ cdef class VirtioDevice:
     def set_memory(self, regions):
         """The guest's memory is these `Region`s from now on; rings outside of it stop to be served."""
         mapped = self.memory.mapped(regions)
-        with self.nic.quiesced():
+        with self.nic.quiesced(self.index):
             self.memory.replace(mapped)
             self._look_up()
             self.nic.afterwards(self.memory.unmap_left)
 
     def add_region(self, region):
         mapped = self.memory.mapped_beside(region)
-        with self.nic.quiesced():
+        with self.nic.quiesced(self.index):
             self.memory.add(mapped)
             self._look_up()
 
     def remove_region(self, guest_addr, size, user_addr):
         """Takes the region away that has these addresses and this size in bytes."""
-        with self.nic.quiesced():
+        with self.nic.quiesced(self.index):
             self.memory.remove(guest_addr, size, user_addr)
             self._look_up()
             self.nic.afterwards(self.memory.unmap_left)
 
     def set_log(self, fd, size, offset):
         """Logs the pages written from now on in this file, a bit a page; fd -1: no more."""
-        with self.nic.quiesced():
+        with self.nic.quiesced(self.index):
             self.memory.set_log(fd, size, offset)
             self.nic.afterwards(self.memory.unmap_left)
 
     def set_inflight(self, fd, size, offset, queues, queue_size):
         """Keeps what a device that takes over has to know in this file (GET_INFLIGHT_FD); fd -1: no more."""
-        with self.nic.quiesced():
+        with self.nic.quiesced(self.index):
             if fd >= 0:
                 whole("inflight queues", queues, 1, 2 * self.pairs)
                 whole("inflight queue size", queue_size, 1, VIRTIO_MAX_RING)
@@ -173,7 +173,7 @@ cdef class VirtioDevice:
 
     def set_features(self, features):
         """What the driver accepted; the rings' format is settled by it before they are started."""
-        with self.nic.quiesced():
+        with self.nic.quiesced(self.index):
             self._accept(whole("features", features, 0, (1 << 64) - 1))
 
     cdef _accept(self, uint64_t features):
@@ -192,7 +192,7 @@ cdef class VirtioDevice:
         offloads = whole("offloads", offloads, 0, (1 << 64) - 1)
         if offloads & ~(self.features & GUEST_OFFLOADS):
             raise ConfigError(f"offloads {offloads:#x}: not all of them were accepted as features")
-        with self.nic.quiesced():
+        with self.nic.quiesced(self.index):
             self._take(offloads)
 
     # --- rings --------------------------------------------------------------------------------------------
@@ -208,7 +208,7 @@ cdef class VirtioDevice:
         used ring where writes to it are to be logged. A started ring may move while its contents stay.
         """
         cdef virtqueue_t *q = self._queue(queue)
-        with self.nic.quiesced():
+        with self.nic.quiesced(self.index):
             set_ring_addresses(self.c.memory, q, queue, desc, driver, device, log)
             self._refresh()
             if q.started:
@@ -223,7 +223,7 @@ cdef class VirtioDevice:
         cdef virtqueue_t *q = self._queue(queue)
         if fd >= 0:
             event_descriptor(fd, f"kick descriptor of queue {queue}")
-        with self.nic.quiesced():
+        with self.nic.quiesced(self.index):
             self._unwatch(q)
             q.kick_fd = exchanged(q.kick_fd, fd)
             self._watch(q)
@@ -233,7 +233,7 @@ cdef class VirtioDevice:
         cdef virtqueue_t *q = self._queue(queue)
         if fd >= 0:
             signal_descriptor(fd, f"call descriptor of queue {queue}")
-        with self.nic.quiesced():
+        with self.nic.quiesced(self.index):
             q.call_fd = exchanged(q.call_fd, fd)
             if q.ready:
                 self._interrupt(q)      # what was used before is told of again
@@ -243,7 +243,7 @@ cdef class VirtioDevice:
         cdef virtqueue_t *q = self._queue(queue)
         if fd >= 0:
             signal_descriptor(fd, f"error descriptor of queue {queue}")
-        with self.nic.quiesced():
+        with self.nic.quiesced(self.index):
             q.err_fd = exchanged(q.err_fd, fd)
 
     cdef void _interrupt(self, virtqueue_t *q) noexcept:
@@ -263,7 +263,7 @@ cdef class VirtioDevice:
         cdef virtqueue_t *q = self._queue(queue)
         if q.started:
             return
-        with self.nic.quiesced():
+        with self.nic.quiesced(self.index):
             locate_ring(self.c.memory, q, queue)
             self._place_inflight(queue)
             resume(q)
@@ -275,7 +275,7 @@ cdef class VirtioDevice:
     def stop(self, queue) -> int:
         """Stops serving a ring. Returns its base (GET_VRING_BASE): what `set_base` takes."""
         cdef virtqueue_t *q = self._queue(queue)
-        with self.nic.quiesced():
+        with self.nic.quiesced(self.index):
             if q.started:
                 q.started = 0
                 if q.inflight != NULL:
@@ -291,13 +291,13 @@ cdef class VirtioDevice:
     def enable(self, queue, on):
         """Lets frames through a started ring, or not."""
         cdef virtqueue_t *q = self._queue(queue)
-        with self.nic.quiesced():
+        with self.nic.quiesced(self.index):
             q.enabled = bool(on)
             self._refresh()
 
     def set_pairs(self, pairs):
         """Receives on the first so many pairs only (VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, 5.1.6.5.5)."""
-        with self.nic.quiesced():
+        with self.nic.quiesced(self.index):
             receive_on(self.c, whole("queue pairs", pairs, 1, self.pairs))
             self._refresh()
 
@@ -307,7 +307,7 @@ cdef class VirtioDevice:
         types: a sum of HashType. key: 40 bytes. table: receive queues, counted from 0, a power of two of
         them, up to 128. unclassified: the queue of frames that have no hash.
         """
-        with self.nic.quiesced():
+        with self.nic.quiesced(self.index):
             steer_by_hash(self.c, types, key, table, unclassified)
             self._refresh()
 
@@ -341,14 +341,14 @@ cdef class VirtioDevice:
 
     def set_link(self, up):
         """Unplugs the guest's cable: frames for it are dropped and counted, its own wait in the rings."""
-        with self.nic.quiesced():
+        with self.nic.quiesced(self.index):
             self.c.link = bool(up)
 
     def announce(self, mac):
         """Has every switch know where the guest is now: a broadcast of RARP in its name (RFC 903)."""
         cdef bytes frame = (b"\xff" * 6 + mac + b"\x80\x35" + b"\x00\x01\x08\x00\x06\x04\x00\x03"
                             + mac + bytes(4) + mac + bytes(4)).ljust(60, b"\0")
-        with self.nic.quiesced():
+        with self.nic.quiesced(self.index):
             if self._context() != NULL:
                 forward_flat(self.nic.c, self._context(), frame, 60, 0, NULL)
                 flush_wire(self.nic.c)
@@ -360,7 +360,7 @@ cdef class VirtioDevice:
 
     def reset(self):
         """As after its creation, but for memory and link: rings forgotten, no features, a fault forgiven."""
-        with self.nic.quiesced():
+        with self.nic.quiesced(self.index):
             if self.closed:
                 return
             for i in range(2 * self.pairs):
@@ -388,7 +388,7 @@ cdef class VirtioDevice:
         """Takes the device off its context and gives everything back. Closing twice is harmless."""
         if self.closed:
             return
-        with self.nic.quiesced():
+        with self.nic.quiesced(self.index):
             self.reset()
             self.closed = True
             if self._context() != NULL:     # `reset` has made it absent

@@ -280,6 +280,14 @@ cdef inline void note_position(const virtqueue_t *q) noexcept nogil:
                   <uint16_t>(q.used | POSITION_NOTED | q.used_wrap << 15))
 
 
+cdef inline void log_slots(const guest_memory_t *memory, const virtqueue_t *q) noexcept nogil:
+    """Marks what was written of a packed ring: from `first` to `used`, which may be a lap away."""
+    cdef uint32_t end = q.used if q.used > q.first else q.size
+    log_bytes(memory, q.desc + 16 * <uint64_t>q.first, 16 * <uint64_t>(end - q.first))
+    if end != q.used:
+        log_bytes(memory, q.desc, 16 * <uint64_t>q.used)
+
+
 cdef inline void publish_packed(const guest_memory_t *memory, virtqueue_t *q) noexcept nogil:
     cdef inflight_packed_t *inflight = <inflight_packed_t *>q.inflight
     cdef vring_packed_desc_t *entry = &packed_table(q)[q.first]
@@ -295,7 +303,7 @@ cdef inline void publish_packed(const guest_memory_t *memory, virtqueue_t *q) no
         inflight.old_used_idx = q.used
         inflight.old_used_wrap_counter = q.used_wrap
     if memory.log != NULL:
-        log_bytes(memory, q.desc, 16 * <uint64_t>q.size)
+        log_slots(memory, q)
         log_bytes(memory, q.device, sizeof(vring_packed_event_t))
 
 

@@ -23,7 +23,7 @@ from cdna.nic.offload.flow_hash cimport flow_hash, rss_hash, toeplitz_t
 from cdna.nic.offload.vnet cimport write_vnet
 from cdna.nic.state cimport nic_t
 from cdna.nic.virtio.chain cimport CHAIN_WRITABLE, chain_t, read_chain
-from cdna.nic.virtio.memory cimport guest_bytes, log_bytes
+from cdna.nic.virtio.memory cimport guest_bytes, log_range
 from cdna.nic.virtio.notify cimport stop_guest
 from cdna.nic.virtio.queue cimport (
     BEYOND_RING, avail_ring, in_table, packed_available, publish_used, read_words, split_available,
@@ -124,7 +124,7 @@ cdef inline bint rx_simple(virtio_t *v, virtqueue_t *q, const vring_desc_t *desc
         len -= piece.len
         piece += 1
     if v.memory.log != NULL:
-        log_bytes(v.memory, to, total)
+        log_range(v.memory, desc.addr, total)
     return True
 
 
@@ -214,7 +214,7 @@ cdef inline bint rx_merged(nic_t *nic, context_t *context, virtqueue_t *q, const
         i = 0
         while left:
             before = left if left < chain.piece[i].len else chain.piece[i].len
-            log_bytes(v.memory, chain.piece[i].data, before)
+            log_range(v.memory, chain.addr[i], before)
             left -= before
             i += 1
     for i in range(count):
