@@ -10,7 +10,7 @@ from cdna.abi cimport CONTEXT_RUNNING, offload_t
 from cdna.checks cimport (
     CHECK_CONTROL, CHECK_SPOOF, CHECK_TAG, CHECK_TAG_NESTED, CHECK_TAG_SHORT, CHECK_TX_MTU, broken,
 )
-from cdna.cpu cimport lowest_bit
+from cdna.cpu cimport lowest_bit, unlikely
 from cdna.nic.capture_ring cimport CAPTURE_IN, CAPTURE_OUT, capture
 from cdna.nic.context cimport RINGS_VIRTIO, VLAN_TRUNK, context_t
 from cdna.nic.demux cimport (
@@ -45,7 +45,7 @@ cdef inline int why_not_filled(const context_t *context) noexcept nogil:
 cdef inline bint rx_drop(nic_t *nic, const context_t *context, int outcome, const piece_t *piece,
                          uint32_t len) noexcept nogil:
     """Shows a frame that was dropped, and counted, to the captures. Returns False."""
-    if nic.capture != NULL:
+    if unlikely(nic.capture != NULL):
         capture(nic.capture, context.index, CAPTURE_IN, outcome, piece, len)
     return False
 
@@ -61,7 +61,7 @@ cdef inline bint deliver(nic_t *nic, context_t *context, const piece_t *piece, u
         done = fill_vnet(nic, context, piece, len, flags, vlan, offload)
     else:
         done = fill(nic, context, piece, len, flags, vlan)
-    if nic.capture != NULL:
+    if unlikely(nic.capture != NULL):
         if not done:
             outcome = why_not_filled(context)
         capture(nic.capture, context.index, CAPTURE_IN, outcome, piece, len)
@@ -146,14 +146,14 @@ cdef inline uint32_t deliver_local(nic_t *nic, const context_t *sender, const he
     cdef context_t *context
     cdef uint32_t n = 0
     matched[0] = False
-    if header.destination & MULTICAST_BIT:
+    if unlikely(header.destination & MULTICAST_BIT):
         return flood(nic, sender, header, piece, len, flags, True, matched)
     context = find_receiver(nic, header)
     if context != NULL and admits(context, header) and not is_behind(context, sender, header):
         matched[0] = True
         if not context.promiscuous or context.state != CONTEXT_RUNNING or context == sender:
             n = deliver_tagged(nic, context, header, piece, len, flags, offload)
-    if nic.n_promiscuous:
+    if unlikely(nic.n_promiscuous):
         n += flood(nic, sender, header, piece, len, flags, False, matched)
     return n
 
@@ -242,7 +242,7 @@ cdef inline int forward(nic_t *nic, context_t *context, header_t *header, const 
     if outcome == DONE:
         if not context.anti_spoof and header.source != context.mac:
             learned = learn(nic, context, header)
-        if nic.capture != NULL and surely_sent(nic, context, header):
+        if unlikely(nic.capture != NULL) and surely_sent(nic, context, header):
             capture(nic.capture, context.index, CAPTURE_OUT, outcome, piece, len)
             captured = True
         outcome = route(nic, context, header, piece, n, len, flags, offload)
@@ -250,7 +250,7 @@ cdef inline int forward(nic_t *nic, context_t *context, header_t *header, const 
             return WAIT
         if not learned:
             context.stats.tx_unlearned += 1
-    if nic.capture != NULL and not captured:
+    if unlikely(nic.capture != NULL) and not captured:
         capture(nic.capture, context.index, CAPTURE_OUT, outcome, piece, len)
     context.stats.tx_frames += 1
     context.stats.tx_bytes += len
