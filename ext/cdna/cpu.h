@@ -61,9 +61,13 @@ __attribute__((constructor)) static inline void look_for_long_moves(void) {
 }
 #endif
 
+/* A condition that seldom holds. The compiler inlines up to a limit for a whole module: what it spends on rare ways it
+ * has not for those of every frame. */
+#define cdna_unlikely(condition) __builtin_expect(!!(condition), 0)
+
 /* memcpy whose common small cases cost no call: a frame of 64 to 128 bytes is two vector moves. Buffers may overlap,
  * as a guest may have posted such; what they then hold is that guest's affair. */
-static inline void copy_bytes(void *to, const void *from, size_t n) {
+static inline __attribute__((always_inline)) void copy_bytes(void *to, const void *from, size_t n) {
     if (n >= 64 && n <= 128) {
         struct line { uint8_t byte[64]; } head, tail;
         __builtin_memcpy(&head, from, 64);

@@ -33,3 +33,4 @@ cdef extern from "cpu.h" nogil:
     void futex_wait(uint32_t *word, uint32_t while_it_is)
     void futex_wake(uint32_t *word)
     int sched_yield()
+    bint unlikely "cdna_unlikely"(bint condition)

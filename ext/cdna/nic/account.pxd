@@ -17,7 +17,7 @@ with the thread's own clock.
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from cdna.cpu cimport cycles, load_u32, thread_ns
+from cdna.cpu cimport cycles, load_u32, thread_ns, unlikely
 from cdna.nic.bits cimport set_bit
 from cdna.nic.context cimport account_t, context_t
 from cdna.nic.state cimport nic_t
@@ -44,9 +44,9 @@ cdef inline uint64_t since_mark(nic_t *nic) noexcept nogil:
     cdef uint64_t now = cycles(), spent = now - nic.mark
     nic.mark = now
     nic.settle = 0
-    if spent > nic.suspect:
+    if unlikely(spent > nic.suspect):
         spent = of_this_thread(nic, spent)
-    if nic.timed and now - nic.slice >= nic.slice_limit:
+    if unlikely(nic.timed and now - nic.slice >= nic.slice_limit):
         nic.over = 1
     return spent
 

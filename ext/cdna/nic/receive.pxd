@@ -4,6 +4,7 @@ from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcpy, memset
 
 from cdna.abi cimport COMPLETION_F_CSUM_OK, MAX_FRAME, MIN_FRAME, offload_t
+from cdna.cpu cimport unlikely
 from cdna.nic.account cimport begin_slice, charge_payer
 from cdna.nic.context cimport RINGS_VIRTIO, context_t
 from cdna.nic.demux cimport MULTICAST_BIT, find_in, find_mac, header_t, parse_header
@@ -119,11 +120,11 @@ cdef inline void receive_one(nic_t *nic, frame_t *frame) noexcept nogil:
     cdef header_t header
     if frame.len < MIN_FRAME or (frame.len > MAX_FRAME and not frame.has_offload):
         nic.rx_drop_invalid += 1
-    elif frame.has_offload:
+    elif unlikely(frame.has_offload):
         receive_work(nic, frame)
-    elif frame.len < HEADERS:
+    elif unlikely(frame.len < HEADERS):
         receive_short(nic, frame)
-    elif not receive_flat(nic, frame.data, frame.len, 0, NULL):
+    elif unlikely(not receive_flat(nic, frame.data, frame.len, 0, NULL)):
         parse_header(&header, frame.data)
         count_unwanted(nic, &header, frame.data, frame.len)
 
@@ -146,7 +147,7 @@ cdef inline int receive(nic_t *nic, int budget) noexcept nogil:
         nic.wire.rx_bytes += frame.len
         receive_one(nic, frame)
         n += 1
-        if nic.settle:
+        if unlikely(nic.settle):
             charge_payer(nic)
     charge_payer(nic)
     return n

@@ -8,7 +8,7 @@ before the next. A rate limit is a token bucket that skips turns.
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from cdna.cpu cimport lowest_bit
+from cdna.cpu cimport lowest_bit, unlikely
 from cdna.nic.account cimport begin_slice, charge, charge_payer, quantum
 from cdna.nic.bits cimport clear_bit
 from cdna.nic.context cimport RINGS_VIRTIO, context_t
@@ -86,9 +86,9 @@ cdef inline int transmit(nic_t *nic, int budget, uint64_t now) noexcept nogil:
     cdef context_t *context
     begin_slice(nic)
     flush_wire(nic)
-    if nic.flood.left:
+    if unlikely(nic.flood.left):
         go_on_flooding(nic)
-    if nic.tso_context != NULL:
+    if unlikely(nic.tso_context != NULL):
         nic.payer = nic.tso_context
         segment(nic, nic.tso_context)
         charge_payer(nic)
@@ -104,7 +104,7 @@ cdef inline int transmit(nic_t *nic, int budget, uint64_t now) noexcept nogil:
             break
         context = &nic.context[at]
         # Its next frame waits for the segments of this one, or until all have this one.
-        if context == nic.tso_context or (nic.flood.left and context == nic.flood.sender):
+        if unlikely(context == nic.tso_context) or (nic.flood.left and context == nic.flood.sender):
             at += 1
             continue
         if context.rate_limited:

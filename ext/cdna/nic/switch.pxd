@@ -10,7 +10,7 @@ from cdna.abi cimport CONTEXT_RUNNING, offload_t
 from cdna.checks cimport (
     CHECK_CONTROL, CHECK_SPOOF, CHECK_TAG, CHECK_TAG_NESTED, CHECK_TAG_SHORT, CHECK_TX_MTU, broken,
 )
-from cdna.cpu cimport lowest_bit
+from cdna.cpu cimport lowest_bit, unlikely
 from cdna.nic.account cimport charge_payer
 from cdna.nic.capture_ring cimport CAPTURE_IN, CAPTURE_OUT, capture
 from cdna.nic.context cimport RINGS_VIRTIO, VLAN_TRUNK, context_t
@@ -50,7 +50,7 @@ cdef inline int why_not_filled(const context_t *context) noexcept nogil:
 cdef inline bint rx_drop(nic_t *nic, const context_t *context, int outcome, const piece_t *piece,
                          uint32_t len) noexcept nogil:
     """Shows a frame that was dropped, and counted, to the captures. Returns False."""
-    if nic.capture != NULL:
+    if unlikely(nic.capture != NULL):
         capture(nic.capture, context.index, CAPTURE_IN, outcome, piece, len)
     return False
 
@@ -66,7 +66,7 @@ cdef inline bint deliver(nic_t *nic, context_t *context, const piece_t *piece, u
         done = fill_vnet(nic, context, piece, len, flags, vlan, offload)
     else:
         done = fill(nic, context, piece, len, flags, vlan)
-    if nic.capture != NULL:
+    if unlikely(nic.capture != NULL):
         if not done:
             outcome = why_not_filled(context)
         capture(nic.capture, context.index, CAPTURE_IN, outcome, piece, len)
@@ -181,7 +181,7 @@ cdef inline void go_on_flooding(nic_t *nic) noexcept nogil:
 cdef inline uint32_t flood(nic_t *nic, const context_t *sender, const header_t *header, const piece_t *piece,
                            uint32_t len, uint32_t flags, bint multicast, bint *matched) noexcept nogil:
     """Delivers to every running context that wants it, except the sender: multicast, or promiscuous ones."""
-    while nic.flood.left:               # a segment of the frame before
+    while unlikely(nic.flood.left):               # a segment of the frame before
         nic.over = 0
         go_on_flooding(nic)
     return flood_from(nic, 0, nic.running[0], sender, header, piece, len, flags, multicast, matched)
@@ -197,14 +197,14 @@ cdef inline uint32_t deliver_local(nic_t *nic, const context_t *sender, const he
     cdef context_t *context
     cdef uint32_t n = 0
     matched[0] = False
-    if header.destination & MULTICAST_BIT:
+    if unlikely(header.destination & MULTICAST_BIT):
         return flood(nic, sender, header, piece, len, flags, True, matched)
     context = find_receiver(nic, header)
     if context != NULL and not is_behind(context, sender, header):
         matched[0] = True
         if not context.promiscuous or context.state != CONTEXT_RUNNING or context == sender:
             n = deliver_tagged(nic, context, header, piece, len, flags, offload)
-    if nic.n_promiscuous:
+    if unlikely(nic.n_promiscuous):
         n += flood(nic, sender, header, piece, len, flags, False, matched)
     return n
 
@@ -256,7 +256,7 @@ cdef inline int route(nic_t *nic, context_t *context, const header_t *header, co
     cdef bint wire = header.destination & MULTICAST_BIT or find_receiver(nic, header) == NULL
     if wire and not wire_has_room(nic):
         return WAIT
-    if nic.flood.left and (header.destination & MULTICAST_BIT or nic.n_promiscuous):
+    if unlikely(nic.flood.left) and (header.destination & MULTICAST_BIT or nic.n_promiscuous):
         return WAIT
     if header.priority and header.vid:
         set_priority_vlan(header, piece)
@@ -295,7 +295,7 @@ cdef inline int forward(nic_t *nic, context_t *context, header_t *header, const 
     if outcome == DONE:
         if not context.anti_spoof and header.source != context.mac:
             learned = learn(nic, context, header)
-        if nic.capture != NULL and surely_sent(nic, context, header):
+        if unlikely(nic.capture != NULL) and surely_sent(nic, context, header):
             capture(nic.capture, context.index, CAPTURE_OUT, outcome, piece, len)
             captured = True
         outcome = route(nic, context, header, piece, n, len, flags, offload)
@@ -303,7 +303,7 @@ cdef inline int forward(nic_t *nic, context_t *context, header_t *header, const 
             return WAIT
         if not learned:
             context.stats.tx_unlearned += 1
-    if nic.capture != NULL and not captured:
+    if unlikely(nic.capture != NULL) and not captured:
         capture(nic.capture, context.index, CAPTURE_OUT, outcome, piece, len)
     context.stats.tx_frames += 1
     context.stats.tx_bytes += len

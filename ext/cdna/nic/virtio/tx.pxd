@@ -17,7 +17,7 @@ from cdna.checks cimport (
     CHECK_BUFFER_FLAGS, CHECK_BUFFER_HEADER, CHECK_CHAIN_HEADER, CHECK_COLLECTED_LONG, CHECK_COLLECTED_WORK,
     CHECK_FLAT_LONG, CHECK_FLAT_SHORT, CHECK_PIECES_SHORT, CHECK_PIECES_WORK, broken,
 )
-from cdna.cpu cimport load_u32, prefetch_read
+from cdna.cpu cimport load_u32, prefetch_read, unlikely
 from cdna.nic.account cimport charge
 from cdna.nic.bits cimport clear_bit, set_bit
 from cdna.nic.context cimport context_t
@@ -297,7 +297,7 @@ cdef inline int tx_queue(nic_t *nic, context_t *context, virtqueue_t *q, int bud
             take(q, slots)
             use(q, id, 0, slots)
             n += 1
-            if nic.settle:
+            if unlikely(nic.settle):
                 charge(nic, context, &context.time.tx)
             if nic.tso_context == context:      # the next one waits for the segments of this
                 publish_used(context.virtio.memory, q)
