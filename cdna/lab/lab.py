@@ -273,6 +273,11 @@ class Lab(Closing):
         with self._lock:
             return self._counters(self.member(name))
 
+    def times(self) -> dict[str, dict[str, int]]:
+        """What each guest's context has had of the NIC's core, in nanoseconds (`Nic.time`)."""
+        with self._lock:
+            return {name: member.time() for name, member in self.members.items()}
+
     def snapshot(self) -> tuple[list[dict[str, Any]], dict[str, dict[str, int]]]:
         """What each guest is, and its counters by its name, of one moment."""
         with self._lock:

@@ -40,6 +40,9 @@ CONTEXT = {
     "doorbells": ("doorbells", "Doorbells that the guest has rung."),
     "faults": ("faults", "Times that the NIC has stopped the context."),
 }
+CORE = ("core_seconds", "Time of the NIC's core, in seconds, by what for.")
+WORST_ROUND = ("worst_round_seconds", "Of the round of the engine that took most time.")
+WORST_STANDSTILL = ("worst_standstill_seconds", "Of the longest time that the engine stood still for control.")
 DROPPED = ("cdna_context_dropped_frames", "Frames dropped, by reason.")
 NIC = {
     "rounds": "Rounds of the engine.",
@@ -97,6 +100,9 @@ def metrics_text(lab: Lab) -> str:
         _describe(metrics, guest)
     for guest in guests:
         _count(metrics, guest, counters[guest["guest"]])
+    for name, times in lab.times().items():
+        _count_time(metrics, "cdna_context", times, context=name)
+    _count_time(metrics, "cdna_nic", lab.machine.nic.core_time)
     _count_wire(metrics, lab.wire())
     for name, value in lab.machine.nic.counters.items():
         if name in NIC:
@@ -129,6 +135,17 @@ def _count(metrics: Metrics, guest: Mapping[str, Any], counters: Mapping[str, in
         else:
             metric, help = CONTEXT.get(counter, (counter, f"Counter {counter} of the context."))
             metrics.count(f"cdna_context_{metric}", help, value, context=name)
+
+
+def _count_time(metrics: Metrics, prefix: str, times: Mapping[str, int], **labels: object) -> None:
+    """times: nanoseconds by what for; those of the worst round and standstill are no sums."""
+    gauges = {"worst_round": WORST_ROUND, "worst_standstill": WORST_STANDSTILL}
+    for activity, ns in times.items():
+        name, help = gauges.get(activity, CORE)
+        if activity in gauges:
+            metrics.gauge(f"{prefix}_{name}", help, ns / 1e9, **labels)
+        else:
+            metrics.count(f"{prefix}_{name}", help, ns / 1e9, **labels, activity=activity)
 
 
 def _count_wire(metrics: Metrics, wire: Mapping[str, Any]) -> None:

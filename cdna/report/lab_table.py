@@ -147,6 +147,9 @@ def detail_table(detail: Mapping[str, Any], style: Style) -> Table:
                 if ring.get("started"):
                     parts = [f"{key} {_value(key, part, style)}" for key, part in ring.items()]
                     table.add_row(f"ring {number}", ", ".join(parts))
+        elif name == "time":
+            for activity, ns in value.items():
+                table.add_row(f"core: {activity}", f"{ns / 1e6:.3f} ms")
         elif isinstance(value, list):
             for i, word in enumerate(value or [style.dash]):
                 table.add_row(name if i == 0 else "", str(word))

@@ -151,12 +151,14 @@ cpdef enum Check:
     CHECK_RING_INDEX                # and stands at an index that it has
     CHECK_RING_LOCATED              # and lies in the guest's memory
     # ext/cdna/nic/virtio/device.pyx, ext/cdna/nic/virtio/inflight.pxd: what is asked of the device
+    CHECK_OFFLOADS_ACCEPTED         # offloads that are to count were accepted as features
     CHECK_INFLIGHT_SIZE             # an inflight area is as large as its queues need
     CHECK_INFLIGHT_QUEUE            # a queue has a part of it
     CHECK_INFLIGHT_DESCRIPTORS      # a part of it is large enough for the ring
     CHECK_INFLIGHT_END              # and within the file
     CHECK_INFLIGHT_INDEX            # the positions in it are in the ring
     # ext/cdna/nic/virtio/device_setup.pyx: features, receive-side scaling
+    CHECK_FEATURES_MODERN           # packed rings come with VERSION_1
     CHECK_FORMAT_STARTED            # the format of a ring does not change while it is served
     CHECK_RSS_TABLE                 # an RSS table fits, and is a power of two
     CHECK_RSS_KEY                   # an RSS key is as long as it must be

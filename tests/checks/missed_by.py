@@ -192,6 +192,8 @@ MISSED_BY: dict[str, str] = {
     "CHECK_RING_INDEX": "tests/vmm/vhost_user/test_limits.py::"
     "test_a_ring_is_started_with_a_size_and_at_an_index_that_it_has",
     "CHECK_RING_LOCATED": "tests/vmm/vhost_user/test_limits.py::test_a_ring_lies_in_memory_and_is_aligned",
+    "CHECK_OFFLOADS_ACCEPTED": "tests/vmm/vhost_user/test_control_commands.py::"
+    "test_offloads_that_were_not_accepted",
     "CHECK_INFLIGHT_SIZE": "tests/vmm/vhost_user/test_limits.py::"
     "test_an_inflight_area_is_as_large_as_its_queues_need",
     "CHECK_INFLIGHT_QUEUE": "tests/vmm/vhost_user/test_limits.py::"
@@ -202,6 +204,8 @@ MISSED_BY: dict[str, str] = {
     "test_a_part_of_the_inflight_area_ends_within_it",
     "CHECK_INFLIGHT_INDEX": "tests/vmm/vhost_user/test_limits.py::"
     "test_a_position_in_the_inflight_area_is_in_the_ring[at2]",
+    "CHECK_FEATURES_MODERN": "tests/vmm/vhost_user/test_bad_messages.py::"
+    "test_the_connection_ends_and_the_next_is_served[packed without version 1]",
     "CHECK_FORMAT_STARTED": "tests/vmm/vhost_user/test_limits.py::"
     "test_a_started_ring_keeps_size_position_and_format",
     "CHECK_RSS_TABLE": "tests/vmm/vhost_user/test_limits.py::"

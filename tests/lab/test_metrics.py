@@ -85,6 +85,22 @@ def test_what_a_context_did(lab: Lab) -> None:
     assert of(samples, "process_cpu_seconds_total") > 0
 
 
+def test_whose_time_the_core_had(lab: Lab) -> None:
+    """Of contexts that have sent and received, by what for; what it shows is what the NIC says."""
+    samples, times = parsed(metrics_text(lab)), lab.times()
+    for guest in ("sink", "gen"):
+        for activity in ("transmit", "control"):
+            labels = {"context": guest, "activity": activity}
+            shown = of(samples, "cdna_context_core_seconds_total", **labels)
+            assert shown == pytest.approx(times[guest][activity] / 1e9, abs=1e-9)
+        worst = of(samples, "cdna_context_worst_round_seconds", context=guest)
+        assert worst == pytest.approx(times[guest]["worst_round"] / 1e9, abs=1e-9)
+    assert times["gen"]["transmit"] > 0
+    assert times["gen"]["control"] > 0  # its rate and its link were changed
+    assert of(samples, "cdna_nic_core_seconds_total", activity="other") > 0
+    assert of(samples, "cdna_nic_worst_round_seconds") > 0
+
+
 def test_every_drop_has_its_reason(lab: Lab) -> None:
     samples = parsed(metrics_text(lab))
     for guest in ("sink", "gen", "lost"):

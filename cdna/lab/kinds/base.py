@@ -118,7 +118,11 @@ class Member(ABC, Generic[Plan]):
     def detail(self) -> dict[str, Any]:
         """All that `describe` says, and what is too long for a list."""
         own_source = self.counters()["rx_own_source"]
-        return {**self.describe(), "own_source": own_source, "learned": self._learned()}
+        return {**self.describe(), "own_source": own_source, "learned": self._learned(), "time": self.time()}
+
+    def time(self) -> dict[str, int]:
+        """What its context has had of the NIC's core, in nanoseconds (`Nic.time`)."""
+        return self.shared.machine.nic.time(self.context.index)
 
     def _learned(self) -> list[str]:
         """The addresses that were learned behind it, with their VLANs."""

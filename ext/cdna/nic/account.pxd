@@ -17,6 +17,7 @@ with the thread's own clock.
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from cdna.abi cimport CONTEXT_FREE
 from cdna.cpu cimport cycles, load_u32, thread_ns, unlikely
 from cdna.nic.bits cimport set_bit
 from cdna.nic.context cimport account_t, context_t
@@ -25,7 +26,7 @@ from cdna.nic.state cimport nic_t
 cdef enum:
     QUANTUM_BYTES = 16384       # of one turn at weight 1, where turns are worth bytes
     QUANTUM_NS = 4000           # the same, where they are worth time
-    SLICE_NS = 20000            # of transmission, and of reception, in a round: no frame begins after that
+    SLICE_NS = 12000            # of transmission, and of reception, in a round: no frame begins after that
     SUSPECT_NS = 30000          # a charge so long may hide time of other threads
 
 
@@ -36,6 +37,7 @@ cdef inline uint64_t of_this_thread(nic_t *nic, uint64_t spent) noexcept nogil:
     nic.own_ns = own
     nic.own_mark = nic.mark
     stolen = passed - had if had < passed else 0
+    nic.stolen += stolen
     return spent - stolen if stolen < spent else 0
 
 
@@ -64,6 +66,7 @@ cdef inline void charge(nic_t *nic, context_t *context, uint64_t *account) noexc
     if context.time.round != nic.rounds:
         context.time.round = nic.rounds
         context.time.in_round = 0
+        nic.round_weight += context.weight
     context.time.in_round += spent
     if context.time.in_round > context.time.worst:
         context.time.worst = context.time.in_round
@@ -81,6 +84,8 @@ cdef inline void charge_standstill(nic_t *nic, int64_t index, uint64_t spent) no
     if index < 0 or not load_u32(&nic.alive):
         return
     context = &nic.context[index]
+    if context.state == CONTEXT_FREE:   # it has gone by this
+        return
     context.time.control += spent
     context.deficit -= <int64_t>spent
     if context.deficit < 0:
@@ -111,6 +116,7 @@ cdef inline void begin_time(nic_t *nic) noexcept nogil:
     nic.by_bytes = 0
     nic.mark = nic.own_mark = cycles()
     nic.own_ns = thread_ns()
+    nic.round_weight = 0
 
 
 cdef inline void count_bytes(nic_t *nic) noexcept nogil:

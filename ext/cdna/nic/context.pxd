@@ -67,6 +67,7 @@ cdef struct account_t:
     uint64_t control            # standstills of the engine, for what its guest or its VMM asked
     uint64_t round              # number of the last round that it was charged in
     uint64_t in_round           # cycles of that round
+    uint64_t turn               # number of the last round in which it had a turn
     uint64_t worst              # cycles of the round that it took most of
 
 cdef struct context_t:
@@ -96,6 +97,7 @@ cdef struct context_t:
     uint32_t weight
     int64_t deficit             # what is left of its turn: cycles, or bytes (schedule.pxd); below 0: a debt
     account_t time
+    context_t *signal_payer     # whose frame for many it is to be told of; NULL: it is its own affair
     double tokens               # bytes that the rate limit allows now
     double tokens_per_cycle
     double tokens_max

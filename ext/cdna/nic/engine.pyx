@@ -1,7 +1,7 @@
 """The NIC's main loop. Everything that a round does is in the header-only parts it is made of."""
 # build: explored
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from cdna.cpu cimport cpu_relax, cycles, load_u32, sched_yield, store_u32, store_u64
 from cdna.nic.account cimport begin_time, count_bytes, since_mark
@@ -17,7 +17,7 @@ cdef enum:
 
 
 cdef int engine_poll(nic_t *nic, int budget) noexcept nogil:
-    cdef uint64_t now = cycles()
+    cdef uint64_t now = cycles(), stolen = nic.stolen, passed
     cdef int n
     nic.now = nic.mark = now
     store_u64(&nic.epoch, nic.epoch + 1)
@@ -27,10 +27,11 @@ cdef int engine_poll(nic_t *nic, int budget) noexcept nogil:
     n += receive(nic, budget)
     interrupts(nic, now)
     nic.other_cycles += since_mark(nic)
-    if nic.mark - now > nic.worst_round:
-        nic.worst_round = nic.mark - now
+    passed = nic.mark - now - (nic.stolen - stolen)
+    if <int64_t>(passed - nic.worst_round) > 0:
+        nic.worst_round = passed
     if nic.timed:
-        pay_off(nic, nic.mark - now)
+        pay_off(nic, passed)
     store_u64(&nic.epoch, nic.epoch + 1)
     nic.rounds += 1
     nic.frames += n

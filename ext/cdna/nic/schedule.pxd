@@ -8,6 +8,7 @@ before the next. A rate limit is a token bucket that skips turns.
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from cdna.abi cimport CONTEXT_FREE
 from cdna.cpu cimport lowest_bit, unlikely
 from cdna.nic.account cimport begin_slice, charge, charge_payer, quantum
 from cdna.nic.bits cimport clear_bit
@@ -29,6 +30,7 @@ cdef inline void refill_tokens(context_t *context, uint64_t now) noexcept nogil:
 cdef inline int turn(nic_t *nic, context_t *context, int budget, bint *stuck) noexcept nogil:
     """Gives a context its turn on its rings. Returns frames sent. `stuck`: the wire has no room."""
     cdef int n
+    context.time.turn = nic.rounds
     if context.deficit <= 0:
         context.deficit += quantum(nic, context)
         if context.deficit <= 0:
@@ -43,24 +45,31 @@ cdef inline int turn(nic_t *nic, context_t *context, int budget, bint *stuck) no
 
 
 cdef inline void pay_off(nic_t *nic, uint64_t passed) noexcept nogil:
-    """The end of a round: contexts in debt that do not wait for a turn get what it would be worth.
+    """The end of a round: contexts in debt that had no turn, nor wait for one, get their share of what has passed.
 
-    At most as much as has passed, so that time which others want is not had twice.
+    The share is by weight, among those that the round has cost time: who was alone pays nothing back.
     """
     cdef uint32_t word
-    cdef uint64_t bits
-    cdef int64_t worth
+    cdef uint64_t bits, weight
     cdef context_t *context
     for word in range(nic.words):
         bits = nic.debtors[word] & ~nic.tx_active[word]
         while bits:
             context = &nic.context[word * 64 + lowest_bit(bits)]
             bits &= bits - 1
-            worth = quantum(nic, context)
-            context.deficit += worth if worth < <int64_t>passed else <int64_t>passed
+            if context.state == CONTEXT_FREE:
+                clear_bit(nic.debtors, context.index)
+                continue
+            if context.time.turn == nic.rounds:
+                continue
+            weight = nic.round_weight
+            if context.time.round != nic.rounds:
+                weight += context.weight
+            context.deficit += <int64_t>(passed * context.weight // weight)
             if context.deficit >= 0:
                 context.deficit = 0
                 clear_bit(nic.debtors, context.index)
+    nic.round_weight = 0
 
 
 cdef inline uint32_t next_active(const nic_t *nic, uint32_t start) noexcept nogil:
@@ -84,6 +93,9 @@ cdef inline int transmit(nic_t *nic, int budget, uint64_t now) noexcept nogil:
     cdef bint wrapped = False, stuck
     cdef int n = 0
     cdef context_t *context
+    if nic.tx_goes_on and nic.context[at].deficit <= 0:     # its interrupts have cost it the rest
+        at = nic.tx_cursor = at + 1 if at + 1 < nic.contexts else 0
+    nic.tx_goes_on = 0
     begin_slice(nic)
     flush_wire(nic)
     if unlikely(nic.flood.left):
@@ -113,10 +125,13 @@ cdef inline int transmit(nic_t *nic, int budget, uint64_t now) noexcept nogil:
         n += turn(nic, context, budget - n, &stuck)
         if stuck and first_stuck == nic.contexts:
             first_stuck = at            # the others still reach each other; this one is first next time
-        if (n < budget and not nic.over) or context.deficit <= 0:   # otherwise its turn goes on in the next round
+        if (n < budget and not nic.over) or context.deficit <= 0:
             at += 1
+        else:
+            nic.tx_goes_on = 1          # in the next round
     if first_stuck != nic.contexts:
         at = first_stuck
+        nic.tx_goes_on = 0
     nic.tx_cursor = at if at < nic.contexts else 0
     flush_wire(nic)
     return n

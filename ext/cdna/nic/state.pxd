@@ -53,6 +53,8 @@ cdef struct nic_t:
     uint32_t n_trunks           # contexts whose own addresses are theirs in every VLAN
     uint32_t poll_cursor        # where the next sweep of polled contexts starts
     uint32_t tx_cursor          # where the next turn of transmission starts
+    uint32_t tx_goes_on         # 1: a turn that goes on, with what is left of it
+    uint32_t signal_cursor      # context that is signalled first
     mac_entry_t *mac_table      # contexts that receive, by their own addresses and VLANs
     mac_entry_t *own_table      # all contexts, by the same: none of their addresses is learned there
     uint32_t mac_mask
@@ -75,9 +77,11 @@ cdef struct nic_t:
     uint64_t slice_limit        # cycles
     uint64_t suspect            # cycles of a charge that may hide time of other threads
     double cycles_per_ns
+    uint64_t stolen             # cycles that the kernel gave to others, as far as it was noticed
     uint64_t own_ns             # the thread's own clock when it was last looked at, and the mark then
     uint64_t own_mark
     uint64_t *debtors           # contexts with a deficit below 0
+    uint64_t round_weight       # of the contexts that were charged in this round
     uint64_t wire_cycles        # spent for frames from the wire
     uint64_t other_cycles       # doorbells, link, accounts
     uint64_t worst_round        # cycles

@@ -11,7 +11,8 @@ from cdna.checks cimport (
     CHECK_CONTROL, CHECK_SPOOF, CHECK_TAG, CHECK_TAG_NESTED, CHECK_TAG_SHORT, CHECK_TX_MTU, broken,
 )
 from cdna.cpu cimport lowest_bit, unlikely
-from cdna.nic.account cimport charge_payer
+from cdna.nic.account cimport charge, charge_payer, in_debt
+from cdna.nic.bits cimport test_bit
 from cdna.nic.capture_ring cimport CAPTURE_IN, CAPTURE_OUT, capture
 from cdna.nic.context cimport RINGS_VIRTIO, VLAN_TRUNK, context_t
 from cdna.nic.demux cimport (
@@ -136,6 +137,30 @@ cdef inline void put_off(nic_t *nic, uint32_t word, uint64_t bits, const context
     nic.flood.bits = bits
 
 
+cdef inline bint deliver_at_senders_cost(nic_t *nic, context_t *context, const header_t *header,
+                                         const piece_t *piece, uint32_t len, uint32_t flags) noexcept nogil:
+    """Delivers a frame that is for many: an interrupt for it alone is its sender's, too."""
+    cdef bint told = test_bit(nic.virtio_used, context.index)
+    cdef bint done = deliver_tagged(nic, context, header, piece, len, flags, NULL)
+    if done and not told:
+        context.signal_payer = nic.payer
+    nic.settle = 1
+    return done
+
+
+cdef inline bint deliver_at_its_own_cost(nic_t *nic, context_t *context, const header_t *header,
+                                         const piece_t *piece, uint32_t len, uint32_t flags) noexcept nogil:
+    """Delivers a copy to a context that wants to see everybody's frames."""
+    cdef bint done
+    if in_debt(nic, context):
+        context.stats.rx_drop_no_buffer += 1
+        return False
+    charge_payer(nic)
+    done = deliver_tagged(nic, context, header, piece, len, flags, NULL)
+    charge(nic, context, &context.time.rx)
+    return done
+
+
 cdef inline uint32_t flood_from(nic_t *nic, uint32_t word, uint64_t bits, const context_t *sender,
                                 const header_t *header, const piece_t *piece, uint32_t len, uint32_t flags,
                                 bint multicast, bint *matched) noexcept nogil:
@@ -151,10 +176,14 @@ cdef inline uint32_t flood_from(nic_t *nic, uint32_t word, uint64_t bits, const 
                     put_off(nic, word, bits, sender, header, piece, len, flags, multicast)
                     return n
                 matched[0] = True
-                n += deliver_tagged(nic, context, header, piece, len, flags, NULL)
-                nic.settle = 1
-                if n % CHARGE_FLOOD == 0:
-                    charge_payer(nic)
+                if multicast:
+                    n += deliver_at_senders_cost(nic, context, header, piece, len, flags)
+                    if n % CHARGE_FLOOD == 0:
+                        charge_payer(nic)
+                elif context.mac == header.destination:
+                    n += deliver_tagged(nic, context, header, piece, len, flags, NULL)
+                else:
+                    n += deliver_at_its_own_cost(nic, context, header, piece, len, flags)
             bits &= bits - 1
         word += 1
         if word == nic.words:

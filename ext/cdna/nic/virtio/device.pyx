@@ -17,7 +17,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 from cdna.abi cimport CONTEXT_FREE
-from cdna.checks cimport CHECK_INFLIGHT_SIZE, broken
+from cdna.checks cimport CHECK_INFLIGHT_SIZE, CHECK_OFFLOADS_ACCEPTED, broken
 from cdna.epoll cimport EPOLL_CTL_DEL, EPOLLET, EPOLLIN, epoll_ctl, watch
 from cdna.eventfd cimport signal_eventfd
 from cdna.nic.bits cimport clear_bit, set_bit
@@ -190,7 +190,7 @@ cdef class VirtioDevice:
     def set_offloads(self, offloads):
         """Those of the accepted GUEST_ features that count from now on, by their bits (5.1.6.5.8)."""
         offloads = whole("offloads", offloads, 0, (1 << 64) - 1)
-        if offloads & ~(self.features & GUEST_OFFLOADS):
+        if broken(CHECK_OFFLOADS_ACCEPTED, offloads & ~(self.features & GUEST_OFFLOADS) != 0):
             raise ConfigError(f"offloads {offloads:#x}: not all of them were accepted as features")
         with self.nic.quiesced(self.index):
             self._take(offloads)

@@ -3,7 +3,7 @@
 
 from libc.stdint cimport uint64_t
 
-from cdna.checks cimport CHECK_FORMAT_STARTED, CHECK_RSS_KEY, CHECK_RSS_TABLE, broken
+from cdna.checks cimport CHECK_FEATURES_MODERN, CHECK_FORMAT_STARTED, CHECK_RSS_KEY, CHECK_RSS_TABLE, broken
 from cdna.nic.offload.flow_hash cimport RSS_KEY, toeplitz_init, toeplitz_t
 from cdna.nic.virtio.queue cimport virtio_t, virtqueue_t
 from cdna.nic.virtio.queue_setup cimport set_ring_features
@@ -17,7 +17,7 @@ cdef accept_features(virtio_t *v, uint64_t features):
     cdef virtqueue_t *q
     cdef bint packed = has_feature(features, Feature.VIRTIO_F_RING_PACKED)
     cdef bint modern = has_feature(features, Feature.VIRTIO_F_VERSION_1)
-    if packed and not modern:
+    if broken(CHECK_FEATURES_MODERN, packed and not modern):
         raise ConfigError("features: RING_PACKED needs VERSION_1")
     for i in range(2 * v.pairs):
         q = &v.queue[i]

@@ -9,9 +9,9 @@ a pause comes at once.
 from libc.stdint cimport uint32_t, uint64_t
 
 from cdna.abi cimport CONTEXT_FAULTED, CONTEXT_RUNNING, FAULT_MEMORY_GONE
-from cdna.cpu cimport load_u32, lowest_bit
+from cdna.cpu cimport load_u32, lowest_bit, unlikely
 from cdna.eventfd cimport signal_eventfd
-from cdna.nic.account cimport charge
+from cdna.nic.account cimport begin_slice, charge
 from cdna.nic.bits cimport clear_bit, set_bit
 from cdna.nic.context cimport context_t
 from cdna.nic.serving cimport stop_context
@@ -96,18 +96,36 @@ cdef inline bint signal_used(context_t *context, uint64_t now) noexcept nogil:
 
 
 cdef inline void virtio_interrupts(nic_t *nic, uint64_t now) noexcept nogil:
-    """The end of a round for the virtio guests that got something back in it, or before."""
-    cdef uint32_t word
-    cdef uint64_t bits
+    """The end of a round for the virtio guests that got something back in it, or before.
+
+    Those for whom this round has no time left are the first in the next.
+    """
+    cdef uint32_t word = nic.signal_cursor >> 6, _
+    cdef uint64_t bits, before = (<uint64_t>1 << (nic.signal_cursor & 63)) - 1
     cdef context_t *context
-    for word in range(nic.words):
-        bits = nic.virtio_used[word]
+    cdef context_t *payer
+    begin_slice(nic)
+    bits = nic.virtio_used[word] & ~before
+    for _ in range(nic.words + 1):      # the first word's beginning at last
         while bits:
             context = &nic.context[word * 64 + lowest_bit(bits)]
+            if unlikely(nic.over):
+                nic.signal_cursor = context.index
+                return
             bits &= bits - 1
+            payer = context.signal_payer
             if not signal_used(context, now):
                 clear_bit(nic.virtio_used, context.index)
-            charge(nic, context, &context.time.signal)
+                context.signal_payer = NULL
+            if payer != NULL and payer.state == CONTEXT_RUNNING:
+                charge(nic, payer, &payer.time.tx)
+            else:
+                charge(nic, context, &context.time.signal)
+        word = word + 1 if word + 1 < nic.words else 0
+        bits = nic.virtio_used[word]
+        if word == nic.signal_cursor >> 6:
+            bits &= before
+    nic.signal_cursor = 0
 
 
 cdef inline bint ask_all_for_kicks(nic_t *nic, bint wanted) noexcept nogil:
