@@ -26,9 +26,9 @@ def host(tmp_path):
 class Sender:
     """A guest that always has the same frame to send, and every receive buffer free again."""
 
-    def __init__(self, host, name, number, to=OUTSIDE, size=1514, **options):
+    def __init__(self, host, name, number, to=OUTSIDE, size=1514, ring=64):
         self.guest = host.add(name, number)
-        self.attached = host.attach(self.guest, **options)
+        self.attached = host.attach(self.guest, size=ring)
         self.index = self.guest.context.index
         memory, ring = self.attached.memory, self.attached.tx[0]
         to = mac(self.guest) if to is None else to
@@ -50,7 +50,7 @@ def step(host, senders, rounds=ROUNDS):
     for _ in range(rounds):
         for sender in senders:
             sender.refill()
-        nic.poll(1, 64, timed=True)
+        nic.poll(1, 256, timed=True)
         host.wire.get()
     return [nic.time(sender.index) for sender in senders]
 
@@ -67,7 +67,7 @@ def test_frames_of_any_size_have_the_same_time(host):
 
 
 def test_weights_are_of_time(host):
-    one, three = Sender(host, "one", 1, size=14), Sender(host, "three", 2)
+    one, three = Sender(host, "one", 1, size=200, ring=256), Sender(host, "three", 2, ring=256)
     three.guest.context.set(weight=3)
     times = step(host, [one, three])
     assert had(times[1]) == pytest.approx(3 * had(times[0]), abs=4 * SLACK)

@@ -7,8 +7,8 @@ the mark. So whoever does something for another first charges what went before:
     mark  |----------------------------|------------------------------|--------------------->
                       charge(sender's tx) ^       charge(receiver's rx) ^
 
-A time stamp costs a tenth of a small frame, so the fast way of a frame takes none. It is taken at the end of a
-turn and of a batch, and around what may be slow, which asks for it by `nic.settle`. A sender pays for what its
+A time stamp costs a quarter of a small frame, so the fast way of a frame takes none. It is taken at the end of a
+turn, after some bytes and frames, and around what may be slow, which asks for it by `nic.due`. A sender pays for what its
 frames cause at receivers, a receiver for what its own rings cost beyond a buffer of one piece.
 
 Time that the kernel gave to other threads is nobody's: a charge that is long enough to hide such is compared
@@ -27,6 +27,8 @@ cdef enum:
     QUANTUM_BYTES = 16384       # of one turn at weight 1, where turns are worth bytes
     QUANTUM_NS = 4000           # the same, where they are worth time
     SLICE_NS = 12000            # of transmission, and of reception, in a round: no frame begins after that
+    DUE_BYTES = 16384           # of frames between two time stamps, at most, and for each of them
+    FRAME_BYTES = 256
     SUSPECT_NS = 30000          # a charge so long may hide time of other threads
 
 
@@ -45,7 +47,7 @@ cdef inline uint64_t since_mark(nic_t *nic) noexcept nogil:
     """Cycles since the mark, which moves to now."""
     cdef uint64_t now = cycles(), spent = now - nic.mark
     nic.mark = now
-    nic.settle = 0
+    nic.due = DUE_BYTES
     if unlikely(spent > nic.suspect):
         spent = of_this_thread(nic, spent)
     if unlikely(nic.timed and now - nic.slice >= nic.slice_limit):
@@ -68,6 +70,7 @@ cdef inline void charge(nic_t *nic, context_t *context, uint64_t *account) noexc
         context.time.in_round = 0
         nic.round_weight += context.weight
     context.time.in_round += spent
+    nic.round_charged += spent
     if context.time.in_round > context.time.worst:
         context.time.worst = context.time.in_round
     if nic.timed:
@@ -116,7 +119,7 @@ cdef inline void begin_time(nic_t *nic) noexcept nogil:
     nic.by_bytes = 0
     nic.mark = nic.own_mark = cycles()
     nic.own_ns = thread_ns()
-    nic.round_weight = 0
+    nic.round_weight = nic.round_charged = 0
 
 
 cdef inline void count_bytes(nic_t *nic) noexcept nogil:

@@ -11,6 +11,7 @@ with such a tag in front are for trunks and the wire alone.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
+from cdna.cpu cimport unlikely
 from cdna.nic.context cimport VLAN_TRUNK, context_t
 from cdna.nic.mac_table cimport VLAN_SHIFT, address_key, mac_entry_t
 from cdna.nic.state cimport nic_t
@@ -45,6 +46,16 @@ cdef inline bint is_tag(uint32_t ethertype) noexcept nogil:
         ethertype == ETHERTYPE_QINQ2 or ethertype == ETHERTYPE_QINQ3
 
 
+cdef inline void parse_tag(header_t *header, const uint8_t *frame, uint32_t ethertype) noexcept nogil:
+    header.tagged = 1
+    header.nested = is_tag(<uint32_t>frame[16] << 8 | frame[17])
+    header.vid = (<uint16_t>frame[14] << 8 | frame[15]) & VID_MASK
+    if ethertype == ETHERTYPE_VLAN:
+        header.priority = header.vid == 0
+    else:
+        header.vid |= VID_SERVICE
+
+
 cdef inline void parse_header(header_t *header, const uint8_t *frame) noexcept nogil:
     """Reads the header of a frame in NIC memory; at least 18 bytes can be read there.
 
@@ -57,13 +68,11 @@ cdef inline void parse_header(header_t *header, const uint8_t *frame) noexcept n
     memcpy(&second, frame + 8, 8)
     header.destination = first & MAC_MASK
     header.source = first >> 48 | <uint64_t><uint32_t>second << 16
-    header.tagged = is_tag(ethertype)
     header.control = ethertype == ETHERTYPE_CONTROL
-    header.nested = header.tagged and is_tag(<uint32_t>frame[16] << 8 | frame[17])
-    header.vid = (<uint16_t>frame[14] << 8 | frame[15]) & VID_MASK if header.tagged else 0
-    header.priority = ethertype == ETHERTYPE_VLAN and header.vid == 0
-    if header.tagged and ethertype != ETHERTYPE_VLAN:
-        header.vid |= VID_SERVICE
+    header.tagged = header.nested = header.priority = 0
+    header.vid = 0
+    if unlikely(is_tag(ethertype)):
+        parse_tag(header, frame, ethertype)
 
 
 cdef inline uint32_t mac_slot(const nic_t *nic, uint64_t key) noexcept nogil:
@@ -85,7 +94,7 @@ cdef inline context_t *find_key(const nic_t *nic, const mac_entry_t *table, uint
 cdef inline context_t *find_in(const nic_t *nic, const mac_entry_t *table, uint64_t key) noexcept nogil:
     """The context that a table has for an address in a VLAN, or NULL: an access port, or a trunk."""
     cdef context_t *context = find_key(nic, table, key)
-    if context == NULL and nic.n_trunks:
+    if context == NULL and unlikely(nic.n_trunks):
         return find_key(nic, table, key | <uint64_t>VLAN_TRUNK << VLAN_SHIFT)
     return context
 

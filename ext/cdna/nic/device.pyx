@@ -109,7 +109,7 @@ cdef class Nic(EngineThread):
             macs *= 2
         cdef size_t vectors = <size_t>VECTORS * words * 8
         self._state = SharedRegion(
-            sizeof(nic_t) + n * (sizeof(context_t) + sizeof(progress_t)) + 11 * (words * 8 + 64)
+            sizeof(nic_t) + n * (sizeof(context_t) + sizeof(progress_t)) + 12 * (words * 8 + 64)
             + 2 * macs * sizeof(mac_entry_t)
             + sizeof(irq_ring_t) + vectors + sizeof(segmentation_t) + 65536)
         cdef _Layout part = _Layout()
@@ -131,6 +131,7 @@ cdef class Nic(EngineThread):
         nic.virtio = <uint64_t *>part.take(words * 8)
         nic.virtio_used = <uint64_t *>part.take(words * 8)
         nic.debtors = <uint64_t *>part.take(words * 8)
+        nic.promiscuous = <uint64_t *>part.take(words * 8)
         nic.mac_table = <mac_entry_t *>part.take(macs * sizeof(mac_entry_t))
         nic.own_table = <mac_entry_t *>part.take(macs * sizeof(mac_entry_t))
         nic.mac_mask = macs - 1

@@ -17,6 +17,7 @@ times as many entries as all contexts together can use; an address whose set is 
 from libc.stdint cimport uint32_t, uint64_t
 
 from cdna.checks cimport CHECK_LEARN_HOLD, CHECK_LEARN_MANY, CHECK_LEARN_OWN, broken
+from cdna.cpu cimport unlikely
 from cdna.nic.context cimport context_t
 from cdna.nic.demux cimport MULTICAST_BIT, admits, find_in, find_mac, header_t
 from cdna.nic.mac_table cimport LEARNED, address_key, learned_t
@@ -55,7 +56,7 @@ cdef inline context_t *find_learned(const nic_t *nic, const header_t *header) no
 cdef inline context_t *find_receiver(const nic_t *nic, const header_t *header) noexcept nogil:
     """The context that a unicast frame is for, or NULL: by its own address, or by one that was learned."""
     cdef context_t *context = find_mac(nic, header.destination, header.vid)
-    if context == NULL and nic.n_learned:
+    if context == NULL and unlikely(nic.n_learned):
         return find_learned(nic, header)
     return context
 

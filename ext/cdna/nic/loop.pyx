@@ -33,7 +33,7 @@ cdef enum:
     # Frames each way between two looks at the driver: few enough to stay in the cache, and a receive ring of
     # twice as many never runs out of buffers.
     ENGINE_BUDGET = 16
-    ALONE_BUDGET = 64           # of the engine, where there is no driver
+    ALONE_BUDGET = 256          # of the engine, where there is no driver
     ENGINE_ROUNDS = 32          # between two looks at the descriptors: a virtio guest may never stop sending
     EVENTS = 64
     MOVES = 3                   # of a frame from guest to guest: from a tap, by the engine, to a tap

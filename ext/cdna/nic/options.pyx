@@ -8,6 +8,7 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from cdna.abi cimport MAX_TSO_FRAME
 from cdna.cpu cimport cycles
+from cdna.nic.bits cimport clear_bit, set_bit
 from cdna.nic.context cimport MEMORY_GUEST_TABLE, MULTICAST_FILTERS, NO_LIMIT, context_t
 from cdna.nic.device cimport Nic
 from cdna.nic.wire cimport cycles_per_second
@@ -59,6 +60,10 @@ def mtu(Nic nic, uint32_t index, value):
 def promiscuous(Nic nic, uint32_t index, value):
     nic.c.n_promiscuous += bool(value) - nic.c.context[index].promiscuous
     nic.c.context[index].promiscuous = bool(value)
+    if value:
+        set_bit(nic.c.promiscuous, index)
+    else:
+        clear_bit(nic.c.promiscuous, index)
 
 
 def all_multicast(Nic nic, uint32_t index, value):

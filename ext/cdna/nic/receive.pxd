@@ -1,11 +1,11 @@
 """Reception: frames from the wire, to the contexts that they are for."""
 
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from cdna.abi cimport COMPLETION_F_CSUM_OK, MAX_FRAME, MIN_FRAME, offload_t
 from cdna.cpu cimport unlikely
-from cdna.nic.account cimport begin_slice, charge_payer
+from cdna.nic.account cimport FRAME_BYTES, begin_slice, charge_payer
 from cdna.nic.context cimport RINGS_VIRTIO, context_t
 from cdna.nic.demux cimport MULTICAST_BIT, find_in, find_mac, header_t, parse_header
 from cdna.nic.frame cimport BURST, frame_t, piece_t
@@ -17,6 +17,7 @@ from cdna.nic.offload.vnet cimport keeps_offload, offload_fault
 from cdna.nic.state cimport nic_t
 from cdna.nic.switch cimport deliver_local, rx_drop, why_not_filled
 from cdna.nic.virtio.rx cimport count_unfilled
+from cdna.nic.wire_contract cimport wire_t
 
 cdef enum:
     HEADERS = 18                # bytes that `parse_header` reads: of Ethernet, and a tag
@@ -47,7 +48,7 @@ cdef inline void count_own_source(nic_t *nic, const header_t *header) noexcept n
     those first (ARP, neighbour solicitation), and other frames are spared a second search of the table.
     """
     cdef context_t *context
-    if header.destination & MULTICAST_BIT or header.destination == header.source:
+    if unlikely(header.destination & MULTICAST_BIT or header.destination == header.source):
         context = find_mac(nic, header.source, header.vid)
         if context != NULL:
             context.stats.rx_own_source += 1
@@ -61,7 +62,7 @@ cdef inline bint receive_flat(nic_t *nic, const uint8_t *data, uint32_t len, uin
     cdef bint matched = False
     parse_header(&header, data)
     count_own_source(nic, &header)
-    if nic.n_learned:
+    if unlikely(nic.n_learned):
         seen_on_wire(nic, &header)
     piece.data = data
     piece.len = len
@@ -132,22 +133,30 @@ cdef inline void receive_one(nic_t *nic, frame_t *frame) noexcept nogil:
 cdef inline int receive(nic_t *nic, int budget) noexcept nogil:
     """Takes frames from the wire and delivers them. Returns frames taken."""
     cdef frame_t *frame
-    cdef int n = 0
-    if nic.wire.rx == NULL or nic.flood.left:
+    cdef wire_t *wire = nic.wire
+    cdef uint32_t first, at
+    cdef uint64_t bytes = 0
+    if wire.rx == NULL or nic.flood.left:
         return 0
     begin_slice(nic)
     nic.payer = NULL
     if nic.rx_at == nic.rx_n:
         nic.rx_at = 0
-        nic.rx_n = nic.wire.rx(nic.wire, nic.rxq, budget if budget < BURST else BURST)
-    while nic.rx_at < nic.rx_n and not nic.over and not nic.flood.left:
-        frame = &nic.rxq[nic.rx_at]
-        nic.rx_at += 1
-        nic.wire.rx_frames += 1
-        nic.wire.rx_bytes += frame.len
+        nic.rx_n = wire.rx(wire, nic.rxq, budget if budget < BURST else BURST)
+    first = at = nic.rx_at
+    while at < nic.rx_n:
+        frame = &nic.rxq[at]
+        at += 1
+        bytes += frame.len
+        nic.due -= <int32_t>(frame.len + FRAME_BYTES)
         receive_one(nic, frame)
-        n += 1
-        if unlikely(nic.settle):
+        if unlikely(nic.due <= 0):
             charge_payer(nic)
-    charge_payer(nic)
-    return n
+        if unlikely(nic.over | nic.flood.left):
+            break
+    nic.rx_at = at
+    wire.rx_frames += at - first
+    wire.rx_bytes += bytes
+    if at != first:
+        charge_payer(nic)
+    return <int>(at - first)

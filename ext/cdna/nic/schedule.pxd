@@ -20,6 +20,11 @@ from cdna.nic.switch cimport go_on_flooding
 from cdna.nic.virtio.tx cimport virtio_turn
 from cdna.nic.wire_queue cimport flush_wire
 
+cdef enum:
+    TURN_FRAMES = 128           # of a turn that is worth time, at weight 1: cheap frames leave some of a round to others
+    FLUSH_FRAMES = 8            # for the wire at the end of a turn, that are handed over in it: at its sender's cost
+
+
 cdef inline void refill_tokens(context_t *context, uint64_t now) noexcept nogil:
     context.tokens += (now - context.tokens_at) * context.tokens_per_cycle
     if context.tokens > context.tokens_max:
@@ -40,17 +45,20 @@ cdef inline int turn(nic_t *nic, context_t *context, int budget, bint *stuck) no
         n = virtio_turn(nic, context, budget, stuck)
     else:
         n = native_turn(nic, context, budget, stuck)
+    if nic.txq_tail - nic.txq_head >= FLUSH_FRAMES:
+        flush_wire(nic)
     charge(nic, context, &context.time.tx)
     return n
 
 
 cdef inline void pay_off(nic_t *nic, uint64_t passed) noexcept nogil:
-    """The end of a round: contexts in debt that had no turn, nor wait for one, get their share of what has passed.
+    """The end of a round: contexts in debt that had no turn, nor wait for one, get their share of it.
 
-    The share is by weight, among those that the round has cost time: who was alone pays nothing back.
+    The share is by weight, of what contexts were charged, among those: who was alone pays nothing back. Where
+    nobody was charged, it is all that has passed.
     """
     cdef uint32_t word
-    cdef uint64_t bits, weight
+    cdef uint64_t bits, weight, shared = nic.round_charged if nic.round_weight else passed
     cdef context_t *context
     for word in range(nic.words):
         bits = nic.debtors[word] & ~nic.tx_active[word]
@@ -65,11 +73,11 @@ cdef inline void pay_off(nic_t *nic, uint64_t passed) noexcept nogil:
             weight = nic.round_weight
             if context.time.round != nic.rounds:
                 weight += context.weight
-            context.deficit += <int64_t>(passed * context.weight // weight)
+            context.deficit += <int64_t>(shared * context.weight // weight)
             if context.deficit >= 0:
                 context.deficit = 0
                 clear_bit(nic.debtors, context.index)
-    nic.round_weight = 0
+    nic.round_weight = nic.round_charged = 0
 
 
 cdef inline uint32_t next_active(const nic_t *nic, uint32_t start) noexcept nogil:
@@ -91,7 +99,8 @@ cdef inline int transmit(nic_t *nic, int budget, uint64_t now) noexcept nogil:
     """Gives turns to the contexts that have something to send. Returns frames sent."""
     cdef uint32_t at = nic.tx_cursor, first_stuck = nic.contexts
     cdef bint wrapped = False, stuck
-    cdef int n = 0
+    cdef int n = 0, left, sent
+    cdef int64_t most
     cdef context_t *context
     if nic.tx_goes_on and nic.context[at].deficit <= 0:     # its interrupts have cost it the rest
         at = nic.tx_cursor = at + 1 if at + 1 < nic.contexts else 0
@@ -122,10 +131,15 @@ cdef inline int transmit(nic_t *nic, int budget, uint64_t now) noexcept nogil:
         if context.rate_limited:
             refill_tokens(context, now)
         stuck = False
-        n += turn(nic, context, budget - n, &stuck)
+        left = budget - n
+        most = <int64_t>TURN_FRAMES * context.weight if nic.timed else budget
+        if left > most:
+            left = <int>most
+        sent = turn(nic, context, left, &stuck)
+        n += sent
         if stuck and first_stuck == nic.contexts:
             first_stuck = at            # the others still reach each other; this one is first next time
-        if (n < budget and not nic.over) or context.deficit <= 0:
+        if (n < budget and not nic.over) or sent == most or context.deficit <= 0:
             at += 1
         else:
             nic.tx_goes_on = 1          # in the next round

@@ -37,6 +37,7 @@ cdef inline void end_serving(nic_t *nic, context_t *context) noexcept nogil:
         nic.n_polled -= 1
     if context.promiscuous:
         nic.n_promiscuous -= 1
+        clear_bit(nic.promiscuous, context.index)
         context.promiscuous = 0
     if nic.tso_context == context:
         nic.tso_context = NULL

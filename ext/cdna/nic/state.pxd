@@ -4,7 +4,7 @@ Everything here lies in memory that guests never map. The engine writes it; who 
 still first (`Nic.quiesced`).
 """
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from cdna.memory cimport memory_t
 from cdna.nic.capture_ring cimport capture_ring_t
@@ -45,6 +45,7 @@ cdef struct nic_t:
     uint64_t *updated           # contexts to report in the next interrupt
     uint64_t *enabled           # contexts that want interrupts
     uint64_t *running
+    uint64_t *promiscuous       # contexts that see everybody's frames, running or not
     uint64_t *virtio            # contexts with rings of virtio that may be ready
     uint64_t *virtio_used       # of them, those with used buffers to tell the driver of
     uint32_t n_running
@@ -70,7 +71,7 @@ cdef struct nic_t:
     context_t *payer            # whose turn it is; NULL: the wire's
     uint32_t timed              # 1: turns are worth time; 0: bytes, in a NIC that is stepped
     uint32_t by_bytes           # a mask for the same: 0, or all bits
-    uint32_t settle             # 1: charge before the next frame
+    int32_t due                 # bytes, and FRAME_BYTES a frame, until time is charged; 0 or less: before the next
     uint32_t over               # 1: this slice of the round begins no other frame
     uint64_t slice              # cycle count at its beginning
     uint64_t quantum            # cycles of a turn at weight 1
@@ -82,6 +83,7 @@ cdef struct nic_t:
     uint64_t own_mark
     uint64_t *debtors           # contexts with a deficit below 0
     uint64_t round_weight       # of the contexts that were charged in this round
+    uint64_t round_charged      # cycles, to all of them
     uint64_t wire_cycles        # spent for frames from the wire
     uint64_t other_cycles       # doorbells, link, accounts
     uint64_t worst_round        # cycles

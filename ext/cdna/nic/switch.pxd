@@ -4,14 +4,14 @@ Receivers are the contexts of this NIC, by address and VLAN, and the wire. Each 
 it has, native or virtio, in one copy.
 """
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from cdna.abi cimport CONTEXT_RUNNING, offload_t
 from cdna.checks cimport (
     CHECK_CONTROL, CHECK_SPOOF, CHECK_TAG, CHECK_TAG_NESTED, CHECK_TAG_SHORT, CHECK_TX_MTU, broken,
 )
 from cdna.cpu cimport lowest_bit, unlikely
-from cdna.nic.account cimport charge, charge_payer, in_debt
+from cdna.nic.account cimport FRAME_BYTES, charge, charge_payer, in_debt
 from cdna.nic.bits cimport test_bit
 from cdna.nic.capture_ring cimport CAPTURE_IN, CAPTURE_OUT, capture
 from cdna.nic.context cimport RINGS_VIRTIO, VLAN_TRUNK, context_t
@@ -29,10 +29,6 @@ from cdna.nic.outcome cimport (
 from cdna.nic.state cimport nic_t
 from cdna.nic.virtio.rx cimport fill_virtio
 from cdna.nic.wire_queue cimport send_pieces, wire_has_room
-
-
-cdef enum:
-    CHARGE_FLOOD = 8            # receivers of a frame between two looks at the time
 
 
 # --- to a context ------------------------------------------------------------------------------------------
@@ -144,7 +140,7 @@ cdef inline bint deliver_at_senders_cost(nic_t *nic, context_t *context, const h
     cdef bint done = deliver_tagged(nic, context, header, piece, len, flags, NULL)
     if done and not told:
         context.signal_payer = nic.payer
-    nic.settle = 1
+    nic.due -= <int32_t>(len + 4 * FRAME_BYTES)     # its lines are in no cache
     return done
 
 
@@ -161,6 +157,11 @@ cdef inline bint deliver_at_its_own_cost(nic_t *nic, context_t *context, const h
     return done
 
 
+cdef inline uint64_t may_want(const nic_t *nic, uint32_t word, bint multicast) noexcept nogil:
+    """Contexts that may want a frame that is not for them alone, by their bits in this word."""
+    return nic.running[word] if multicast else nic.running[word] & nic.promiscuous[word]
+
+
 cdef inline uint32_t flood_from(nic_t *nic, uint32_t word, uint64_t bits, const context_t *sender,
                                 const header_t *header, const piece_t *piece, uint32_t len, uint32_t flags,
                                 bint multicast, bint *matched) noexcept nogil:
@@ -170,15 +171,15 @@ cdef inline uint32_t flood_from(nic_t *nic, uint32_t word, uint64_t bits, const 
     while True:
         while bits:
             context = &nic.context[word * 64 + lowest_bit(bits)]
-            if context != sender and admits(context, header) and (
-                    wants_multicast(context, header.destination) if multicast else context.promiscuous != 0):
+            if context != sender and admits(context, header) and \
+                    (not multicast or wants_multicast(context, header.destination)):
                 if nic.over:
                     put_off(nic, word, bits, sender, header, piece, len, flags, multicast)
                     return n
                 matched[0] = True
                 if multicast:
                     n += deliver_at_senders_cost(nic, context, header, piece, len, flags)
-                    if n % CHARGE_FLOOD == 0:
+                    if nic.due <= 0:
                         charge_payer(nic)
                 elif context.mac == header.destination:
                     n += deliver_tagged(nic, context, header, piece, len, flags, NULL)
@@ -188,7 +189,7 @@ cdef inline uint32_t flood_from(nic_t *nic, uint32_t word, uint64_t bits, const 
         word += 1
         if word == nic.words:
             return n
-        bits = nic.running[word]
+        bits = may_want(nic, word, multicast)
 
 
 cdef inline void go_on_flooding(nic_t *nic) noexcept nogil:
@@ -213,7 +214,7 @@ cdef inline uint32_t flood(nic_t *nic, const context_t *sender, const header_t *
     while unlikely(nic.flood.left):               # a segment of the frame before
         nic.over = 0
         go_on_flooding(nic)
-    return flood_from(nic, 0, nic.running[0], sender, header, piece, len, flags, multicast, matched)
+    return flood_from(nic, 0, may_want(nic, 0, multicast), sender, header, piece, len, flags, multicast, matched)
 
 
 cdef inline uint32_t deliver_local(nic_t *nic, const context_t *sender, const header_t *header,
@@ -337,6 +338,7 @@ cdef inline int forward(nic_t *nic, context_t *context, header_t *header, const 
     context.stats.tx_frames += 1
     context.stats.tx_bytes += len
     context.deficit -= len & nic.by_bytes
+    nic.due -= <int32_t>(len + FRAME_BYTES)
     if context.rate_limited:
         context.tokens -= len
     return DONE

@@ -1,6 +1,6 @@
 """Frames on their way to the wire: gathered in the NIC's packet buffer, handed over in bursts."""
 
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from cdna.abi cimport MAX_TSO_FRAME, offload_t
@@ -20,15 +20,17 @@ cdef inline bint wire_has_room(const nic_t *nic) noexcept nogil:
 cdef inline void flush_wire(nic_t *nic) noexcept nogil:
     """Offers the gathered frames to the wire; what it does not take stays for the next round."""
     cdef uint32_t waiting = nic.txq_tail - nic.txq_head
-    cdef int taken
+    cdef const frame_t *frame = &nic.txq[nic.txq_head]
+    cdef uint64_t bytes = 0
+    cdef int taken, i
     if waiting == 0:
         return
     taken = nic.wire.tx(nic.wire, &nic.txq[nic.txq_head], waiting)
-    while taken > 0:
-        nic.wire.tx_frames += 1
-        nic.wire.tx_bytes += nic.txq[nic.txq_head].len
-        nic.txq_head += 1
-        taken -= 1
+    for i in range(taken):
+        bytes += frame[i].len
+    nic.wire.tx_frames += taken
+    nic.wire.tx_bytes += bytes
+    nic.txq_head += taken
     if nic.txq_head == nic.txq_tail:
         nic.txq_head = nic.txq_tail = 0
         nic.packet_used = 0

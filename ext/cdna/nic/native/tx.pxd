@@ -15,7 +15,7 @@ from cdna.abi cimport (
     MIN_FRAME, RING_TX, VNET_HEADER, desc_t, offload_t, vnet_header_t,
 )
 from cdna.checks cimport CHECK_TX_LONG, CHECK_TX_SHORT, CHECK_TX_VNET_LONG, CHECK_TX_VNET_SHORT, broken
-from cdna.cpu cimport prefetch_read
+from cdna.cpu cimport prefetch_read, unlikely
 from cdna.nic.account cimport charge
 from cdna.nic.bits cimport clear_bit
 from cdna.nic.context cimport MEMORY_IO_TABLE, context_t, ring_t
@@ -33,7 +33,6 @@ from cdna.nic.wire_queue cimport wire_has_room
 cdef enum:
     AHEAD = 16                  # descriptors whose frames are prefetched
     DESC_AHEAD = 32             # descriptors that are themselves prefetched
-    CHARGE_EVERY = 16           # frames of a turn
 
 
 # --- one frame ---------------------------------------------------------------------------------------------
@@ -160,7 +159,7 @@ cdef inline int native_turn(nic_t *nic, context_t *context, int budget, bint *st
         if done != DONE or nic.tso_context == context:
             break
         n += 1
-        if nic.settle or (nic.timed and n & (CHARGE_EVERY - 1) == 0):
+        if unlikely(nic.due <= 0):
             charge(nic, context, &context.time.tx)
     if context.state != CONTEXT_RUNNING or not posted(&context.tx):
         clear_bit(nic.tx_active, context.index)

@@ -345,13 +345,20 @@ cdef class VirtioDevice:
             self.c.link = bool(up)
 
     def announce(self, mac):
-        """Has every switch know where the guest is now: a broadcast of RARP in its name (RFC 903)."""
+        """Has every switch know where the guest is now: a broadcast of RARP in its name (RFC 903).
+
+        As any frame of the guest it is not sent while the link is down, nor past its rate.
+        """
+        cdef context_t *context
         cdef bytes frame = (b"\xff" * 6 + mac + b"\x80\x35" + b"\x00\x01\x08\x00\x06\x04\x00\x03"
                             + mac + bytes(4) + mac + bytes(4)).ljust(60, b"\0")
         with self.nic.quiesced(self.index):
-            if self._context() != NULL:
-                forward_flat(self.nic.c, self._context(), frame, 60, 0, NULL)
-                flush_wire(self.nic.c)
+            context = self._context()
+            if context == NULL or not self.c.link or (context.rate_limited and context.tokens <= 0):
+                return
+            self.nic.c.payer = context
+            forward_flat(self.nic.c, context, frame, 60, 0, NULL)
+            flush_wire(self.nic.c)
 
     def info(self, queue) -> dict:
         """State of a ring, and how many buffers it has used and interrupts it has sent."""

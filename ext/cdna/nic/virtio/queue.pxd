@@ -32,7 +32,7 @@ Invariants, each with the check that holds it, or the tests that do:
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from cdna.checks cimport CHECK_AVAILABLE, CHECK_HEAD, broken, cdna_step
-from cdna.cpu cimport fence, load_u16, prefetch_read, read_once_u64, store_u16, store_u64
+from cdna.cpu cimport fence, load_u16, prefetch_read, read_once_u64, store_u16, store_u64, unlikely
 from cdna.eventfd cimport signal_eventfd
 from cdna.nic.virtio.memory cimport guest_memory_t, log_bytes, log_range
 from cdna.virtio cimport (
@@ -267,7 +267,7 @@ cdef inline void publish_split(const guest_memory_t *memory, virtqueue_t *q) noe
     cdna_step()
     if q.inflight != NULL:
         q.inflight.used_idx = q.used
-    if memory.log != NULL and q.logs:
+    if unlikely(memory.log != NULL) and q.logs:
         for i in range(1, q.pending + 1):
             log_range(memory, q.log_addr + 4 + 8 * <uint64_t>((q.used - i) & (q.size - 1)), 8)
         log_range(memory, q.log_addr, 4)
@@ -302,7 +302,7 @@ cdef inline void publish_packed(const guest_memory_t *memory, virtqueue_t *q) no
     if inflight != NULL:
         inflight.old_used_idx = q.used
         inflight.old_used_wrap_counter = q.used_wrap
-    if memory.log != NULL:
+    if unlikely(memory.log != NULL):
         log_slots(memory, q)
         log_bytes(memory, q.device, sizeof(vring_packed_event_t))
 

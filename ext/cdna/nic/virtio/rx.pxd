@@ -14,7 +14,7 @@ from cdna.checks cimport (
     CHECK_FILL_FLAGS, CHECK_FILL_ROOM, CHECK_MERGED_AVAILABLE, CHECK_MERGED_CRUMBS, CHECK_MERGED_FEATURE,
     CHECK_MERGED_MANY, broken,
 )
-from cdna.cpu cimport copy_bytes, load_u16, prefetch_read, prefetch_write
+from cdna.cpu cimport copy_bytes, load_u16, prefetch_read, prefetch_write, unlikely
 from cdna.nic.account cimport charge, charge_payer, in_debt
 from cdna.nic.bits cimport set_bit
 from cdna.nic.context cimport context_t
@@ -123,7 +123,7 @@ cdef inline bint rx_simple(virtio_t *v, virtqueue_t *q, const vring_desc_t *desc
         at += piece.len
         len -= piece.len
         piece += 1
-    if v.memory.log != NULL:
+    if unlikely(v.memory.log != NULL):
         log_range(v.memory, desc.addr, total)
     return True
 
@@ -209,7 +209,7 @@ cdef inline bint rx_merged(nic_t *nic, context_t *context, virtqueue_t *q, const
         piece += 1
         i += 1
     scatter_pieces(chain.piece, source, total)
-    if v.memory.log != NULL:
+    if unlikely(v.memory.log != NULL):
         left = total
         i = 0
         while left:

@@ -18,7 +18,7 @@ from cdna.checks cimport (
     CHECK_FLAT_LONG, CHECK_FLAT_SHORT, CHECK_PIECES_SHORT, CHECK_PIECES_WORK, broken,
 )
 from cdna.cpu cimport load_u32, prefetch_read, unlikely
-from cdna.nic.account cimport charge
+from cdna.nic.account cimport FRAME_BYTES, charge
 from cdna.nic.bits cimport clear_bit, set_bit
 from cdna.nic.context cimport context_t
 from cdna.nic.demux cimport header_t, parse_header
@@ -57,7 +57,7 @@ cdef inline int tx_invalid(nic_t *nic, context_t *context) noexcept nogil:
     """A frame that cannot be one, or whose header asks for what cannot be done. Its guest may go on."""
     context.stats.tx_drop_invalid += 1
     context.deficit -= <uint32_t>WALK_COST & nic.by_bytes
-    nic.settle = 1
+    nic.due -= FRAME_BYTES
     return DONE
 
 
@@ -108,7 +108,7 @@ cdef inline int tx_collected(nic_t *nic, context_t *context, const vnet_header_t
         return tx_invalid(nic, context)
     if not wire_has_room(nic) or nic.tso_context != NULL:
         return WAIT
-    nic.settle = 1
+    nic.due = 0
     gather(frame, piece, skip, len)
     memset(frame + len, 0, 8)           # a header can be read of the shortest frame
     if read_vnet(vnet, frame, len, len, &offload, &wanted):
@@ -184,7 +184,7 @@ cdef inline int tx_chain(nic_t *nic, context_t *context, virtqueue_t *q, uint16_
     if fault:
         return tx_stop(nic, context, q, fault, chain.found)
     context.deficit -= <uint32_t>WALK_COST * chain.steps & nic.by_bytes
-    nic.settle = 1
+    nic.due = 0
     id[0] = chain.id
     slots[0] = chain.slots
     if broken(CHECK_CHAIN_HEADER, chain.len < skip):
@@ -297,14 +297,12 @@ cdef inline int tx_queue(nic_t *nic, context_t *context, virtqueue_t *q, int bud
             take(q, slots)
             use(q, id, 0, slots)
             n += 1
-            if unlikely(nic.settle):
+            if unlikely(nic.due <= 0):
                 charge(nic, context, &context.time.tx)
             if nic.tso_context == context:      # the next one waits for the segments of this
                 publish_used(context.virtio.memory, q)
                 return n
         publish_used(context.virtio.memory, q)
-        if nic.timed:
-            charge(nic, context, &context.time.tx)
     return n
 
 
