@@ -43,7 +43,8 @@ from cdna.vmm.hypercall_buffer import HypercallBuffer, Served
 from cdna.vmm.policy import Policy, Request, parse_request
 
 if TYPE_CHECKING:
-    from cdna.vmm.hypervisor import Context, Guest, Hypervisor
+    from cdna.vmm.domain import Context, Guest
+    from cdna.vmm.hypervisor import Hypervisor
 
 log = logs.logger("cdna.vmm")
 

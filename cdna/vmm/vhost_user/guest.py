@@ -35,7 +35,7 @@ from cdna.vmm.vhost_user.net_config import net_config
 
 if TYPE_CHECKING:
     from cdna.nic.virtio.device import VirtioDevice
-    from cdna.vmm.hypervisor import Context
+    from cdna.vmm.domain import Context
     from cdna.vmm.vhost_user.server import VhostUserServer
 
 log = logs.logger("cdna.vhost_user")
