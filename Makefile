@@ -127,7 +127,7 @@ $(VENV)/.installed: $(VENV)/.ready | $(VENV)/.built
 
 # man(1) looks beside the command's directory; an editable install puts no pages there.
 $(VENV)/share/man/man1/cdna.1: | $(VENV)/.ready
-	@mkdir -p $(@D) && ln -sf $(CURDIR)/man/*.1 $(@D)
+	@mkdir -p $(@D) && ln -sf $(CURDIR)/man/man1/*.1 $(@D)
 
 $(VENV)/.test $(VENV)/.lint $(VENV)/.fuzz: $(VENV)/.%: $(VENV)/.ready
 	@echo "installing the $* tools"; $(call install,t["project"]["optional-dependencies"]["$*"])
