@@ -47,7 +47,7 @@ SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
 RIVALS = ("ext/cdna/bench/", "ext/cdna/compare/", "benchmarks/", "tests/support/xen")
 UNSHIPPED = ("fuzz/", "tests/", "benchmarks/")
 VARIANTS = {
-    "checks": Variant(("-O1", TEST_BUILD), without=(*RIVALS, *UNSHIPPED)),
+    "checks": Variant(("-O1", TEST_BUILD), without=(*RIVALS, "fuzz/")),
     "asan": Variant(
         ("-O1", "-g1", *SANITIZERS, TEST_BUILD),
         SANITIZERS,
@@ -126,6 +126,8 @@ class BuildExt(build_ext):
         files = planted_copy(copy)
         again = []
         for ext in self.extensions:
+            if not ext.name.startswith("cdna."):  # it finds no flaw, and is not in the copy
+                continue
             generated = Path(ext.sources[0]).read_text(errors="replace")
             if any(f'"cdna/{name}":' in generated for name in files):  # it names its functions' sources
                 ext.sources = [str(Path(copy, *ext.name.split(".")).with_suffix(".pyx"))]
