@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 
 PYX := $(shell find ext -name '*.pyx')
-SOURCES := setup.py $(PYX) $(shell find fuzz -name '*.py[x]') $(shell find ext fuzz -name '*.pxd' -o -name '*.h')
+SOURCES := setup.py $(PYX) $(shell find fuzz tests benchmarks -name '*.py[x]') $(shell find ext fuzz -name '*.pxd' -o -name '*.h')
 FLAGS := $(strip $(CDNA_CFLAGS) $(if $(filter 1,$(CDNA_COVERAGE)),coverage))
 export CDNA_CFLAGS CDNA_COVERAGE
 # The programs that tests start, hundreds of them, would otherwise compile all that they import, each anew.
@@ -81,7 +81,7 @@ bench: build $(VENV)/.test  ## run the unit benchmarks
 lint: build $(VENV)/.lint  ## check style, types, stubs and spelling
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
-	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cython-lint ext fuzz
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cython-lint ext fuzz tests benchmarks
 	$(PY) -m mypy
 	$(PY) -m mypy.stubtest --concise --mypy-config-file pyproject.toml --ignore-disjoint-bases \
 		--allowlist tests/stubtest_allowlist.txt --ignore-unused-allowlist \
@@ -106,7 +106,7 @@ wheel: build  ## build a wheel in dist/
 
 clean:  ## remove what was built; the virtual environment stays
 	rm -rf build dist cdna.egg-info .mypy_cache .pytest_cache .ruff_cache $(VENV)/.built
-	find $(wildcard cdna ext fuzz tests benchmarks) \( -name '*.so' -o -path 'ext/*.c' -o -name '*.pyc' \) -delete
+	find $(wildcard cdna ext fuzz tests benchmarks) \( -name '*.so' -o -name '*.c' -o -name '*.pyc' \) -delete
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -127,7 +127,7 @@ $(VENV)/.installed: $(VENV)/.ready | $(VENV)/.built
 
 # man(1) looks beside the command's directory; an editable install puts no pages there.
 $(VENV)/share/man/man1/cdna.1: | $(VENV)/.ready
-	@mkdir -p $(@D) && ln -sf $(CURDIR)/man/*.1 $(@D)
+	@mkdir -p $(@D) && ln -sf $(CURDIR)/man/man1/*.1 $(@D)
 
 $(VENV)/.test $(VENV)/.lint $(VENV)/.fuzz: $(VENV)/.%: $(VENV)/.ready
 	@echo "installing the $* tools"; $(call install,t["project"]["optional-dependencies"]["$*"])

@@ -6,6 +6,8 @@ control     no data path: the compiler's time is better spent elsewhere
 explored    the fuzzers are led by its branches
 unfuzzed    no fuzzer's target reaches it
 
+Modules below fuzz/, tests/ and benchmarks/ are in no wheel.
+
 CDNA_CFLAGS adds flags for the C compiler, for example -march=native.
 CDNA_COVERAGE=1 builds with line tracing, for coverage of the .pyx files.
 CDNA_VARIANT=NAME (see VARIANTS) is for tests: with `build --build-lib build/NAME/lib` it makes a package
@@ -42,14 +44,15 @@ class Variant:
 
 TEST_BUILD = "-DCDNA_TEST_BUILD=1"  # see ext/cdna/checks.h
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
-RIVALS = ("ext/cdna/bench/", "ext/cdna/compare/")
+RIVALS = ("ext/cdna/bench/", "ext/cdna/compare/", "benchmarks/", "tests/support/xen")
+UNSHIPPED = ("fuzz/", "tests/", "benchmarks/")
 VARIANTS = {
     "checks": Variant(("-O1", TEST_BUILD), without=(*RIVALS, "fuzz/")),
     "asan": Variant(
         ("-O1", "-g1", *SANITIZERS, TEST_BUILD),
         SANITIZERS,
         compiler="clang-14",
-        without=(*RIVALS, "ext/cdna/fuzz/", "unfuzzed"),
+        without=(*RIVALS, "ext/cdna/fuzz/", "tests/", "unfuzzed"),
         explored=("fuzz/", "explored"),
     ),
     "coverage": Variant(
@@ -85,8 +88,8 @@ DIRECTIVES = {
 
 class BuildExt(build_ext):
     def finalize_options(self):
-        if self.inplace or VARIANT:  # what is only for tests is in no wheel
-            self.distribution.ext_modules = modules("ext", "fuzz")
+        if self.inplace or VARIANT:
+            self.distribution.ext_modules = modules("ext", *UNSHIPPED)
         super().finalize_options()
         self.parallel = self.parallel or JOBS
         if self.inplace:  # an editable install would otherwise compile everything every time
@@ -123,6 +126,8 @@ class BuildExt(build_ext):
         files = planted_copy(copy)
         again = []
         for ext in self.extensions:
+            if not ext.name.startswith("cdna."):  # it finds no flaw, and is not in the copy
+                continue
             generated = Path(ext.sources[0]).read_text(errors="replace")
             if any(f'"cdna/{name}":' in generated for name in files):  # it names its functions' sources
                 ext.sources = [str(Path(copy, *ext.name.split(".")).with_suffix(".pyx"))]

@@ -17,25 +17,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-from netlab.options import add_turns, parse_turns
-from netlab.tables import judged, table
-from netlab.turns import Figure, Load, take_turns
+from netlab.program import compare, parse_turns, turns_parser, warn_if_busy
+from netlab.tables import judged
+from netlab.turns import Load, Loads, figures, take_turns
 from vhostlab.backends import CdnaServe, Setup
 from vhostlab.loads import guest_to_guest, guest_to_nic, nic_to_guest
 from vhostlab.testpmd import need
 
-from cdna.cli import output
-from cdna.compare.hostinfo import host_facts
-from cdna.errors import CdnaError, ConfigError
+from cdna.errors import ConfigError
 
 NEW, OLD = "new", "old"
 WANTED = "at least 0.98"
@@ -54,35 +51,25 @@ Builds = Mapping[str, tuple[str, ...]]  # the beginning of a command line, by co
 
 def main() -> int:
     given = arguments()
-    try:
-        json_to = None if given.json is None else output.file_to_write("--json", given.json)
-        builds = {NEW: program(given.new), OLD: program(given.old)}
-        if os.getloadavg()[0] > 0.5:
-            print(f"{given.prog}: the machine is not idle: expect wide spreads", file=sys.stderr)
-        style, done = output.style(), []
-        for name in given.only:
-            for load in rows(given, builds) if name == BENCH else [served(given, builds, name)]:
-                output.show(table(load, style, NEW))
-                done.append(asdict(load))
-        if json_to is not None:
-            facts = {"host": host_facts(), "loads": done}
-            output.write_file("--json", json_to, json.dumps(facts, indent=2) + "\n")
-    except CdnaError as error:
-        print(f"{given.prog}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return compare(given, loads(given))
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    add = parser.add_argument
     names = (BENCH, *LOADS)
-    add("old", type=Path, metavar="OLD")
-    add("new", type=Path, metavar="NEW", nargs="?", default=Path(__file__).parents[1])
-    add_turns(parser, names, seconds=1.0, rounds=5)
+    parser = turns_parser(__doc__, names, seconds=1.0, rounds=5)
+    parser.add_argument("old", type=Path, metavar="OLD")
+    parser.add_argument("new", type=Path, metavar="NEW", nargs="?", default=Path(__file__).parents[1])
     return parse_turns(parser, names)
+
+
+def loads(given: argparse.Namespace) -> Loads:
+    builds = {NEW: program(given.new), OLD: program(given.old)}
+    warn_if_busy(given.prog)
+    for name in given.only:
+        if name == BENCH:
+            yield from rows(given, builds)
+        else:
+            yield served(given, builds, name)
 
 
 def program(checkout: Path) -> tuple[str, ...]:
@@ -102,11 +89,11 @@ def served(given: argparse.Namespace, builds: Builds, name: str) -> Load:
     def measure(start: tuple[str, ...]) -> float:
         return load(CdnaServe, replace(setup, program=start), size, given.seconds)
 
-    figures = take_turns(builds, given.rounds, measure)
-    return judged(Load(title, "Mpps", [Figure(*item) for item in figures.items()]), OLD, wanted=WANTED)
+    found = take_turns(builds, given.rounds, measure)
+    return judged(Load(name, title, "Mpps", figures(found)), OLD, wanted=WANTED)
 
 
-def rows(given: argparse.Namespace, builds: Builds) -> list[Load]:
+def rows(given: argparse.Namespace, builds: Builds) -> Loads:
     """The rows of `cdna bench` of each build."""
 
     def measure(start: tuple[str, ...]) -> dict[str, float]:
@@ -116,15 +103,10 @@ def rows(given: argparse.Namespace, builds: Builds) -> list[Load]:
             result = json.loads(Path(file.name).read_bytes())
         return {title(row): median(row["slices"]) for row in result["runs"]}
 
-    figures = take_turns(builds, given.rounds, measure)
-    return [
-        judged(
-            Load(name, "Mpps", [Figure(build, [turn[name] for turn in figures[build]]) for build in builds]),
-            OLD,
-            wanted=WANTED,
-        )
-        for name in figures[NEW][0]
-    ]
+    found = take_turns(builds, given.rounds, measure)
+    for name in found[NEW][0]:
+        of_row = {build: [turn[name] for turn in turns] for build, turns in found.items()}
+        yield judged(Load(BENCH, name, "Mpps", figures(of_row)), OLD, wanted=WANTED)
 
 
 def title(row: Mapping[str, object]) -> str:

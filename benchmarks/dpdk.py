@@ -18,19 +18,17 @@ hugepages (--no-huge) neither side has any.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import signal
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import Any
 
-from netlab.options import add_turns, parse_turns
-from netlab.tables import judged, table
-from netlab.turns import Figure, Load, ratio, take_turns
+from netlab.program import compare, parse_turns, tell_mpps, turns_parser, warn_if_busy
+from netlab.tables import judged
+from netlab.turns import Load, Loads, figures, ratio, take_turns
 from vhostlab.backends import CdnaServe, DpdkVhost, Setup
 from vhostlab.hugepages import hugepages
 from vhostlab.loads import guest_to_guest, guest_to_nic, nic_to_guest, over_taps
@@ -39,8 +37,7 @@ from vhostlab.testpmd import need
 from vhostlab.verify import verify
 
 from cdna.cli import output
-from cdna.compare.hostinfo import host_facts
-from cdna.errors import CdnaError, ResourceError
+from cdna.errors import ResourceError
 from cdna.report.summary import spread
 
 Measure = Callable[[Setup, float], float]  # a turn of so many seconds: millions of frames a second
@@ -49,7 +46,6 @@ CDNA, DPDK, TAPS = CdnaServe.name, DpdkVhost.name, "tap bridge"
 MANY = 24
 MANY_QUEUE = 256  # descriptors, as QEMU has by default: 24 rings of 1024 buffers fit no cache
 PROCESSES = 2  # testpmds at a time
-BUSY = 0.5  # load average above which the figures say more about the machine
 
 
 @dataclass(frozen=True)
@@ -61,54 +57,36 @@ class Case:
     against: str
     wanted: str
     queue_size: int | None = None
-    ours: str = "cdna"
 
 
 def main() -> int:
     given = arguments()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: sys.exit(1))
-    try:
-        json_to = None if given.json is None else output.file_to_write("--json", given.json)
-        check_machine(given)
-        setup = Setup(
-            engine=given.engine_cpu,
-            guests=given.guest_cpu,
-            queue_size=given.queue_size,
-            burst=given.burst,
-            frontend="".join(f",{part}" for part in given.frontend.split(",") if part),
-        )
-        style, done = output.style(), []
-        with hugepages(0 if given.no_huge else PROCESSES * setup.megabytes) as huge:
-            setup = replace(setup, huge=huge and not given.no_huge)
-            print(f"{given.prog}: memory: {'hugepages' if setup.huge else 'no hugepages'}", file=sys.stderr)
-            for name in given.only:
-                case = CASES[name]
-                load = run(given, name, case, setup)
-                output.show(table(load, style, case.ours))
-                for file in sorted(given.profile.glob(f"{name}-*.perf")) if given.profile else ():
-                    output.show(report(file) + "\n")
-                done.append({"load": name, **asdict(load)})
-        if json_to is not None:
-            facts = {"host": host_facts(), "setup": asdict(setup), "loads": done}
-            output.write_file("--json", json_to, json.dumps(facts, indent=2) + "\n")
-    except CdnaError as error:
-        print(f"{given.prog}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    facts: dict[str, Any] = {}
+    return compare(given, loads(given, facts), facts)
 
 
-class Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}\n")
+def loads(given: argparse.Namespace, facts: dict[str, Any]) -> Loads:
+    check_machine(given)
+    setup = Setup(
+        engine=given.engine_cpu,
+        guests=given.guest_cpu,
+        queue_size=given.queue_size,
+        burst=given.burst,
+        frontend="".join(f",{part}" for part in given.frontend.split(",") if part),
+    )
+    with hugepages(0 if given.no_huge else PROCESSES * setup.megabytes) as huge:
+        setup = replace(setup, huge=huge and not given.no_huge)
+        facts["setup"] = asdict(setup)
+        print(f"{given.prog}: memory: {'hugepages' if setup.huge else 'no hugepages'}", file=sys.stderr)
+        for name in given.only:
+            yield run(given, name, CASES[name], setup)
+            for file in sorted(given.profile.glob(f"{name}-*.perf")) if given.profile else ():
+                output.show(report(file) + "\n")
 
 
 def arguments() -> argparse.Namespace:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = turns_parser(__doc__, list(CASES), seconds=2.0, rounds=5)
     add = parser.add_argument
-    add_turns(parser, list(CASES), seconds=2.0, rounds=5)
     add("--queue-size", type=int, default=Setup.queue_size, metavar="N", help="descriptors of each ring")
     add("--burst", type=int, default=Setup.burst, metavar="N", help="of every testpmd")
     add("--frontend", default=Setup.frontend, metavar="KEY=VALUE,...", help="virtio-user's: packed_vq=1, ...")
@@ -139,34 +117,25 @@ def check_machine(given: argparse.Namespace) -> None:
             )
     if given.engine_cpu == given.guest_cpu:
         raise ResourceError("engine and guests on one CPU: two that poll need two")
-    if os.getloadavg()[0] > BUSY:
-        busy = f"load average {os.getloadavg()[0]:.1f}"
-        print(f"{given.prog}: the machine is not idle ({busy}): expect wide spreads", file=sys.stderr)
+    warn_if_busy(given.prog)
 
 
 def run(given: argparse.Namespace, name: str, case: Case, setup: Setup) -> Load:
     """One load: frames are looked at first, byte by byte, then counted in turns."""
-    prog, rounds = given.prog, given.rounds
     if case.queue_size is not None:
         setup = replace(setup, queue_size=min(setup.queue_size, case.queue_size))
     checked = verify(name, setup)
-    print(f"{prog}: {name}: {checked}", file=sys.stderr)
-    done = 0
-
-    def measure(contender: str) -> float:
-        nonlocal done
-        rate = case.contenders[contender](setup, given.seconds)
-        turn, done = done // len(case.contenders) + 1, done + 1
-        print(f"{prog}: {name}: round {turn} of {rounds}: {contender}: {rate:.2f} Mpps", file=sys.stderr)
-        return rate
-
+    print(f"{given.prog}: {name}: {checked}", file=sys.stderr)
     if given.profile is not None:
         setup = replace(setup, profile=str(given.profile / name))
-    figures = take_turns({contender: contender for contender in case.contenders}, rounds, measure)
-    load = Load(case.title, "Mpps", [Figure(*item) for item in figures.items()])
-    judged(load, case.against, wanted=case.wanted)
-    if DPDK_MANY in figures:
-        theirs = ratio(figures[DPDK_MANY], figures[DPDK_ONE])
+
+    def measure(contender: Measure) -> float:
+        return contender(setup, given.seconds)
+
+    found = take_turns(case.contenders, given.rounds, measure, tell_mpps(given.prog, name))
+    load = judged(Load(name, case.title, "Mpps", figures(found)), case.against, wanted=case.wanted)
+    if DPDK_MANY in found:
+        theirs = ratio(found[DPDK_MANY], found[DPDK_ONE])
         load.said += f" {DPDK_MANY} over {DPDK_ONE}: {spread(theirs, '-')}."
     return load
 
@@ -184,21 +153,15 @@ def many(title: str, load: Callable[..., float]) -> Case:
         for backend in (CdnaServe, DpdkVhost)
         for ports in (MANY, 1)
     }
-    return Case(
-        f"{title}, 64 B, {MANY} frontends and one",
-        contenders,
-        CDNA_ONE,
-        "at least 0.9",
-        MANY_QUEUE,
-        CDNA_MANY,
-    )
+    title = f"{title}, 64 B, {MANY} frontends and one"
+    return Case(title, contenders, CDNA_ONE, "at least 0.9", MANY_QUEUE)
 
 
 def _turn(load, backend, size, more, setup: Setup, seconds: float) -> float:
     return load(backend, setup, size, seconds, **more)
 
 
-CDNA_MANY, CDNA_ONE = f"{CDNA}, {MANY}", f"{CDNA}, 1"
+CDNA_ONE = f"{CDNA}, 1"
 DPDK_MANY, DPDK_ONE = f"{DPDK}, {MANY}", f"{DPDK}, 1"
 
 CASES: dict[str, Case] = {

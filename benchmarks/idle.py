@@ -12,6 +12,8 @@ import argparse
 import sys
 import time
 
+from netlab.program import exit_status
+
 from cdna.compare.paths.cdna.vm import CdnaScene
 from cdna.errors import CdnaError
 from cdna.lab.control import ControlClient
@@ -43,17 +45,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--seconds", type=float, default=10.0, help="how long to look; above 0, to 600")
     seconds = parser.parse_args().seconds
-    try:
+
+    def run() -> int:
         if not 0 < seconds <= 600:
             raise CdnaError(f"--seconds {seconds:g}: give a time above 0, and up to 600")
         if lacking := image.missing():
             raise CdnaError(f"virtual machines need {', '.join(lacking)}; make peers installs them")
         percent, sent = measure(seconds)
-    except CdnaError as error:
-        print(f"idle.py: {error}", file=sys.stderr)
-        return 2
-    print(f"cdna serve, two idle guests: {percent:.2f} % of a core (wanted: below {WANTED:g}), {sent} frames")
-    return 0
+        used = f"{percent:.2f} % of a core (wanted: below {WANTED:g})"
+        print(f"cdna serve, two idle guests: {used}, {sent} frames")
+        return 0
+
+    return exit_status(parser.prog, run)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Namespace guests on CDNA beside a kernel bridge, in one run.
 
-    python benchmarks/namespaces.py [--seconds S] [--rounds N] [--json FILE] [tcp udp ping fairness capture]
+    python benchmarks/namespaces.py [--seconds S] [--rounds N] [--only LOAD,...] [--json FILE]
 
 tcp        iperf3 between two guests, Gb/s of payload
 udp        iperf3 between two guests, frames of 64 bytes (without the FCS), datagrams that arrive
@@ -14,20 +14,15 @@ quartiles. Needs root, iperf3, ping and nsenter.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
 import sys
-from dataclasses import asdict
 
 from netlab.contenders import CdnaLab, Guests, TapBridge, VethBridge
 from netlab.loads import capturing, flood_shares, iperf3_server, need, ping_us, tcp_gbps, udp_kpps
-from netlab.tables import judged, table
-from netlab.turns import Figure, Load, percentile, ratio, take_turns
+from netlab.program import compare, parse_turns, turns_parser
+from netlab.tables import judged
+from netlab.turns import Figure, Load, Loads, figures, percentile, ratio, take_turns
 
-from cdna.cli import output
-from cdna.compare.hostinfo import host_facts
-from cdna.errors import CdnaError
 from cdna.report.summary import spread
 
 LOADS = ("tcp", "udp", "ping", "fairness", "capture")
@@ -38,36 +33,13 @@ HEADERS = 128  # bytes of a frame, for who looks at headers
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("loads", nargs="*", metavar="load", help=f"what to measure: {', '.join(LOADS)}; all")
-    parser.add_argument("--seconds", type=float, default=2.0, metavar="S", help="of a contender's turn")
-    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each contender")
-    parser.add_argument("--json", metavar="FILE", help="write the figures")
-    given = parser.parse_args()
-    if unknown := [load for load in given.loads if load not in LOADS]:
-        parser.error(f"{unknown[0]}: give {', '.join(LOADS)}")
-    if given.seconds <= 0 or given.rounds < 1:
-        parser.error("give --seconds above 0 and --rounds of 1 or more")
-    try:
-        json_to = None if given.json is None else output.file_to_write("--json", given.json)
-        need("iperf3", "ping", "nsenter")
-        style, done = output.style(), []
-        for load in run(given.loads or list(LOADS), given.seconds, given.rounds):
-            output.show(table(load, style))
-            done.append(load)
-        if json_to is not None:
-            facts = {"host": host_facts(), "loads": [asdict(load) for load in done]}
-            output.write_file("--json", json_to, json.dumps(facts, indent=2) + "\n")
-    except CdnaError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    given = parse_turns(turns_parser(__doc__, LOADS, seconds=2.0, rounds=5), LOADS)
+    return compare(given, run(given.only, given.seconds, given.rounds))
 
 
-def run(wanted: list[str], seconds: float, rounds: int):
+def run(wanted: list[str], seconds: float, rounds: int) -> Loads:
     """The loads, one after the other, each as soon as it is measured."""
+    need("iperf3", "ping", "nsenter")
     with contextlib.ExitStack() as stack:
         if {"tcp", "udp", "ping"} & set(wanted):
             guests = [stack.enter_context(kind(2)) for kind in (CdnaLab, VethBridge, TapBridge)]
@@ -87,25 +59,24 @@ def run(wanted: list[str], seconds: float, rounds: int):
 
 
 def tcp(contenders: dict[str, Guests], seconds: float, rounds: int) -> Load:
-    figures = take_turns(contenders, rounds, lambda guests: tcp_gbps(guests, seconds))
-    load = Load("TCP between two guests", "Gb/s", [Figure(*item) for item in figures.items()])
+    found = take_turns(contenders, rounds, lambda guests: tcp_gbps(guests, seconds))
+    load = Load("tcp", "TCP between two guests", "Gb/s", figures(found))
     return judged(load, wanted="at least 1.0")
 
 
 def udp(contenders: dict[str, Guests], seconds: float, rounds: int) -> Load:
-    figures = take_turns(contenders, rounds, lambda guests: udp_kpps(guests, seconds))
-    load = Load("UDP, frames of 64 B", "kpps", [Figure(*item) for item in figures.items()])
+    found = take_turns(contenders, rounds, lambda guests: udp_kpps(guests, seconds))
+    load = Load("udp", "UDP, frames of 64 B", "kpps", figures(found))
     return judged(load, TapBridge.name, wanted="at least 2.0")
 
 
-def ping(contenders: dict[str, Guests], seconds: float, rounds: int):
+def ping(contenders: dict[str, Guests], seconds: float, rounds: int) -> Loads:
     for interval in (0.001, 0.1):
         times = take_turns(contenders, rounds, lambda guests, every=interval: ping_us(guests, seconds, every))
         for percent in (50, 99):
-            figures = [
-                Figure(name, [percentile(turn, percent) for turn in turns]) for name, turns in times.items()
-            ]
-            load = Load(f"ping, {1 / interval:.0f} a second, {percent}th percentile", "us", figures)
+            found = {name: [percentile(turn, percent) for turn in turns] for name, turns in times.items()}
+            name = f"ping, {1 / interval:.0f} a second, {percent}th percentile"
+            load = Load("ping", name, "us", figures(found))
             yield judged(load, wanted="at most 1.0" if percent == 99 else "", least=True)
 
 
@@ -114,19 +85,20 @@ def fairness(seconds: float, rounds: int) -> Load:
     held = {"rate": f"{LINE_RATE * HELD_TO / 1e6:.0f}M"}
     with CdnaLab(FLOODERS, f"null:rate={LINE_RATE / 1e6:.0f}M", [held]) as lab:
         turns = [flood_shares(lab, seconds, LINE_RATE) for _ in range(rounds)]
-    figures = [
+    shares = [
         Figure(f"guest {guest}", [100 * turn[guest - 1] for turn in turns])
         for guest in range(1, FLOODERS + 1)
     ]
-    others = [figure.median for figure in figures[1:]]
-    full = sum(figure.median for figure in figures)
+    others = [share.median for share in shares[1:]]
+    full = sum(share.median for share in shares)
     apart = 100 * (max(others) / min(others) - 1) if min(others) else float("inf")
     return Load(
+        "fairness",
         f"{FLOODERS} guests flood {LINE_RATE / 1e6:g} Mb/s, guest 1 is held to {HELD_TO:.0%}",
         "% of the wire",
-        figures,
+        shares,
         said=(
-            f"Guest 1 has {figures[0].median:.2f}% (wanted: 9 to 11); the other seven are {apart:.1f}% apart "
+            f"Guest 1 has {shares[0].median:.2f}% (wanted: 9 to 11); the other seven are {apart:.1f}% apart "
             f"(wanted: at most 5). The wire is {full:.0f}% full."
         ),
     )
@@ -142,9 +114,9 @@ def capture(seconds: float, rounds: int) -> Load:
             return tcp_gbps(guests, seconds)
 
     with CdnaLab(2) as lab, iperf3_server(lab):
-        figures = take_turns(kept, rounds, lambda snaplen: measure(lab, snaplen))
-    load = Load("TCP while both guests are captured", "Gb/s", [Figure(*item) for item in figures.items()])
-    over = {name: ratio(figures[name], figures[bare]) for name in (headers, whole)}
+        found = take_turns(kept, rounds, lambda snaplen: measure(lab, snaplen))
+    load = Load("capture", "TCP while both guests are captured", "Gb/s", figures(found))
+    over = {name: ratio(found[name], found[bare]) for name in (headers, whole)}
     load.said = "".join(f"{name.capitalize()}: {spread(over[name], '-')} of it. " for name in over)
     load.said += "(wanted: at least 0.8)"
     return load

@@ -17,11 +17,11 @@ import argparse
 import json
 import sys
 
+from netlab.program import exit_status
 from soaklab.page import page
 from soaklab.run import PARTS, Soak, summary
 
 from cdna.cli import output
-from cdna.errors import CdnaError
 
 
 def main() -> int:
@@ -38,7 +38,8 @@ def main() -> int:
         parser.error(f"--without {unknown[0]}: give {', '.join(PARTS)}")
     if not 0 < given.seconds <= 1e7:
         parser.error("give --seconds above 0, up to 1e7")
-    try:
+
+    def run() -> int:
         report_to = None if given.report is None else output.directory_to_write("--report", given.report)
         json_to = None if given.json is None else output.file_to_write("--json", given.json, coming=report_to)
         soak = Soak(given.seconds, given.seed, [name for name in PARTS if name not in given.without])
@@ -48,12 +49,9 @@ def main() -> int:
             output.write_directory("--report", report_to, lambda: {"index.html": page(result)})
         if json_to is not None:
             output.write_file("--json", json_to, json.dumps(result.to_dict(), indent=1) + "\n")
-    except CdnaError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 1 if result.failures else 0
+        return 1 if result.failures else 0
+
+    return exit_status(parser.prog, run)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
 """Demultiplexing: an operation is a frame."""
 
 import pytest
-
-from cdna.bench.units import Frames, deliver_locally, look_up
+from benchmarks.units import Frames, deliver_locally, look_up
 
 pytestmark = pytest.mark.benchmark(group="demux", max_time=0.2)
 

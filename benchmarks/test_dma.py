@@ -4,9 +4,9 @@ An operation is one buffer, frame or address.
 """
 
 import pytest
+from benchmarks.units import deliveries, dma_addresses, dma_copies
 
 from cdna.abi import PAGE_BYTES
-from cdna.bench.units import deliveries, dma_addresses, dma_copies
 
 pytestmark = pytest.mark.benchmark(group="dma", max_time=0.2)
 

@@ -1,8 +1,7 @@
 """Doorbells: an operation is one scan of all contexts, the doorbells that it finds rung in the same time."""
 
 import pytest
-
-from cdna.bench.units import ring_doorbells, scan_doorbells
+from benchmarks.units import ring_doorbells, scan_doorbells
 
 pytestmark = pytest.mark.benchmark(group="doorbell", max_time=0.2)
 

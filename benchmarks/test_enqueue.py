@@ -6,9 +6,9 @@ The call itself is a function call here: crossing into a VMM has a price of its 
 
 import numpy as np
 import pytest
+from benchmarks.units import enqueue_batches, reap_completed
 
 from cdna.abi import PAGE_BYTES
-from cdna.bench.units import enqueue_batches, reap_completed
 
 pytestmark = pytest.mark.benchmark(group="enqueue", max_time=0.2)
 

@@ -1,8 +1,8 @@
 """Interrupt bit vectors: an operation is a vector, the NIC's side and the VMM's."""
 
 import pytest
+from benchmarks.units import decode_vectors, raise_vectors
 
-from cdna.bench.units import decode_vectors, raise_vectors
 from cdna.nic.device import VECTORS
 
 pytestmark = pytest.mark.benchmark(group="interrupt", max_time=0.2)

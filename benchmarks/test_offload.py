@@ -1,10 +1,9 @@
 """Offloads of the NIC: one call on one frame, the call from Python included."""
 
 import pytest
+from tests.support.nic_parts import finish_checksum, hash_frame, internet_checksum, segment, verify_checksum
 
 from cdna.abi import OffloadKind
-from cdna.nic.offload.buffers import finish_checksum, internet_checksum, segment, verify_checksum
-from cdna.nic.offload.flow_hash import hash_frame
 
 HEADERS = bytes.fromhex(
     "020000000001 020000000002 0800"  # Ethernet

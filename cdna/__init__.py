@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from cdna.machine import Machine
     from cdna.settings import ContextSettings
     from cdna.version import __version__
-    from cdna.vmm.hypervisor import Context, Guest, Hypervisor
+    from cdna.vmm.domain import Context, Guest
+    from cdna.vmm.hypervisor import Hypervisor
     from cdna.vmm.policy import Policy
     from cdna.vmm.server import Server
 
@@ -47,7 +48,8 @@ __all__ = [
 _MODULES = {
     "cdna.version": ("__version__",),
     "cdna.machine": ("Machine",),
-    "cdna.vmm.hypervisor": ("Hypervisor", "Guest", "Context"),
+    "cdna.vmm.hypervisor": ("Hypervisor",),
+    "cdna.vmm.domain": ("Guest", "Context"),
     "cdna.settings": ("ContextSettings",),
     "cdna.guests.driver": ("Driver",),
     "cdna.guest_driver.remote": ("RemoteDriver",),

@@ -15,7 +15,8 @@ from cdna.nic.device import Nic
 from cdna.nic.wire import Wire
 from cdna.nic.wires import make_wire
 from cdna.settings import ContextSettings, Settings
-from cdna.vmm.hypervisor import Context, Guest, Hypervisor
+from cdna.vmm.domain import Context, Guest
+from cdna.vmm.hypervisor import Hypervisor
 from cdna.vmm.policy import Policy, PolicyOptions
 from cdna.vmm.server import Server
 

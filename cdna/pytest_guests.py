@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cdna.guests.driver import Driver
     from cdna.guests.hostile import HostileSettings
     from cdna.guests.scapy_socket import ScapySocket
-    from cdna.vmm.hypervisor import Context
+    from cdna.vmm.domain import Context
 
 PATIENCE = 5.0  # seconds that `recv` waits where the NIC runs in a thread
 BETWEEN_ACTS = 0.0005  # seconds between two acts of a hostile guest there

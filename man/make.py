@@ -12,7 +12,8 @@ import typer
 
 from cdna.cli.program import COMMANDS, command_line
 
-HERE = Path(__file__).parent  # `man -M man` finds the pages by man1, a link to this directory
+HERE = Path(__file__).parent
+PAGES = HERE / "man1"  # where `man -M man` looks
 STATUS = """\
 .TP
 .B 0
@@ -114,11 +115,11 @@ def pages() -> dict[str, str]:
 
 def main() -> int:
     made = pages()
-    for old in HERE.glob("*.1"):
+    for old in PAGES.glob("*.1"):
         if old.name not in made:
             old.unlink()
     for name, text in made.items():
-        (HERE / name).write_text(text)
+        (PAGES / name).write_text(text)
     return 0
 
 

@@ -105,7 +105,8 @@ class TapBridge(_Held):
     network = 82
 
     def start(self) -> None:
-        from cdna.bench.tap_relay import Relay
+        from benchmarks.netlab.tap_relay import Relay
+
         from cdna.nic.tap import open_tap
 
         bridge = self.bridge()

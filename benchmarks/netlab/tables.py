@@ -23,8 +23,9 @@ def judged(load: Load, against: str = "", *, wanted: str, least: bool = False) -
     return load
 
 
-def table(load: Load, style: Style, ours: str = "cdna") -> str:
-    """ours: what the ratios are of, in a heading."""
+def table(load: Load, style: Style) -> str:
+    """The ratios are of the first contender, which the heading names."""
+    ours = load.figures[0].contender
     rows = style.table()
     rows.add_column(load.unit, no_wrap=True)
     headings = ("median", "middle\nhalf", *((f"{ours}\nover it", "middle\nhalf") if load.ratios else ()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from statistics import median
@@ -32,8 +32,12 @@ class Figure:
 
 @dataclass
 class Load:
-    """What was measured under one load: a figure of each contender, ratios to some of them, a sentence."""
+    """What was measured under one load: a figure of each contender, ratios to some of them, a sentence.
 
+    load: what --only calls it. ratios: of the first contender, by the other one.
+    """
+
+    load: str
     name: str
     unit: str
     figures: list[Figure]
@@ -41,14 +45,26 @@ class Load:
     said: str = ""
 
 
+Loads = Generator[Load, None, None]
+
+
+def figures(found: Mapping[str, list[float]]) -> list[Figure]:
+    """Those that `take_turns` returns."""
+    return [Figure(contender, values) for contender, values in found.items()]
+
+
 def take_turns(
-    contenders: Mapping[str, Contender], rounds: int, measure: Callable[[Contender], Result]
+    contenders: Mapping[str, Contender],
+    rounds: int,
+    measure: Callable[[Contender], Result],
+    tell: Callable[[str, Result], object] = lambda turn, result: None,
 ) -> dict[str, list[Result]]:
     """A figure of each contender in each round. The first one changes from round to round.
 
     A figure is taken again while other programs have the cores, and what is left of that is told.
+    tell: called with each figure, and whose turn in which round it was.
     """
-    figures: dict[str, list[Result]] = {name: [] for name in contenders}
+    found: dict[str, list[Result]] = {name: [] for name in contenders}
     names = list(contenders)
     again: Counter[str] = Counter()
     for turn in range(rounds):
@@ -57,13 +73,14 @@ def take_turns(
             take = partial(watched, partial(measure, contenders[name]))
             result, taken, repeated = undisturbed(take, again[name])
             again[name] += repeated
-            figures[name].append(result)
+            found[name].append(result)
+            tell(f"round {turn + 1} of {rounds}: {name}", result)
             if taken.disturbed:
                 print(
                     f"disturbed machine: others had {taken.share:.0%} of a core beside {name}",
                     file=sys.stderr,
                 )
-    return figures
+    return found
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Ratio:

@@ -110,3 +110,29 @@ class ControlTime:
             self.full_at -= debt - REST * part
             self._shared.need(self)
         return now + min(REST, debt / part)
+
+
+class Rest:
+    """A time in which somebody's requests are not read, as they have overdrawn a `ControlTime`.
+
+    until: when it may be over, as `clock` counts; None: there is none, the requests are read.
+    """
+
+    def __init__(self) -> None:
+        self.until: float | None = None
+        self._since = 0.0
+        self._time: ControlTime | None = None
+
+    def begin(self, spending: ControlTime, now: float) -> float | None:
+        """Begins if `spending` is overdrawn. Returns `until`; None: it is not, or this rest has begun."""
+        if self.until is not None:
+            return None
+        self.until, self._since, self._time = spending.due(), now, spending
+        return self.until
+
+    def end(self, now: float) -> float | None:
+        """Ends when the debt is gone. Returns how long it took, by which deadlines move; None: it goes on."""
+        if self._time is None or self.until is None or now < self.until:
+            return None
+        self.until = self._time.due()  # others in need may have come meanwhile
+        return now - self._since if self.until is None else None

@@ -23,8 +23,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from cdna.base.closing import Closing
-from cdna.base.control_time import ControlTime, SharedTime
-from cdna.base.sockets import ACCEPT_AGAIN, remove
+from cdna.base.control_time import ControlTime, Rest, SharedTime
+from cdna.base.listener import Listener
 
 if TYPE_CHECKING:
     import logging
@@ -125,16 +125,18 @@ class Loop(Closing):
 
 
 class Session:
-    """A connection of a `SessionServer`, and until when it may go on as it does; None: for good.
-
-    rests: the time that it has overdrawn; it is not read until the deadline. None: it is.
-    """
+    """A connection of a `SessionServer`, and until when it may go on as it does; None: for good."""
 
     def __init__(self, sock: socket.socket, deadline: float | None) -> None:
         self.sock = sock
         self.fd = sock.fileno()
         self.deadline = deadline
-        self.rests: ControlTime | None = None
+        self.rest = Rest()
+
+    @property
+    def due(self) -> float | None:
+        """When its rest may be over; outside of one, its deadline."""
+        return self.deadline if self.rest.until is None else self.rest.until
 
     def close(self) -> None:
         self.sock.close()
@@ -146,8 +148,7 @@ S = TypeVar("S", bound=Session)
 class SessionServer(Loop, Generic[S]):
     """Serves the connections to `listener`, at `path` if it is a Unix socket's, which is removed at the end.
 
-    full: what cannot be had while this process is out of descriptors. Connections then wait in the kernel's
-    queue, and the listener is not watched for a while (back-off): it would be ready, and the loop would spin.
+    full: what cannot be had while this process is out of descriptors.
     arrivals: the time that taking connections may take.
     """
 
@@ -163,13 +164,9 @@ class SessionServer(Loop, Generic[S]):
     ) -> None:
         super().__init__(name, log, clock)
         self.sessions: dict[int, S] = {}  # by descriptor
-        self._listener = listener
-        self._path = path
-        self._inode = os.stat(path).st_ino if path is not None else 0
+        self._listener = Listener(self, listener, path, self.accept)
         self._full = full
         self.arrivals = arrivals or SharedTime(clock=clock).bucket()
-        self._listens_at: float | None = None  # again; None: it does
-        self.watch(listener.fileno(), self.accept)
 
     # --- of a subclass --------------------------------------------------------------------------------------
 
@@ -185,18 +182,12 @@ class SessionServer(Loop, Generic[S]):
         """What happens at a session's deadline. False: it has ended."""
         return False
 
-    def resume(self, session: S, now: float) -> None:
-        """Sets the deadline of a session that is read again after a rest; none, unless a subclass has one."""
-        session.deadline = None
-
     # --- sessions -------------------------------------------------------------------------------------------
 
     def rest(self, session: S, spending: ControlTime) -> bool:
         """Reads no more of a session while `spending` is overdrawn. False: it is not."""
-        due = spending.due()
-        if due is None:
+        if session.rest.begin(spending, self.clock()) is None:
             return False
-        session.rests, session.deadline = spending, due
         self.unwatch(session.fd)
         return True
 
@@ -220,18 +211,17 @@ class SessionServer(Loop, Generic[S]):
             self.take(now)
         due = self.arrivals.due()
         if due is not None:
-            self._wait_until(due)
+            self._listener.wait(due)
 
     def take(self, now: float) -> S | None:
         """Takes the next connection. The session that comes of it; None: none does."""
         try:
-            sock, _ = self._listener.accept()
-        except (BlockingIOError, ConnectionAbortedError):
-            return None
+            sock = self._listener.accept(now)
         except OSError as error:
-            self._rest(error, now)
+            self.log.warning("%s for now: %s", self._full, error)
             return None
-        sock.setblocking(False)
+        if sock is None:
+            return None
         try:
             session = self.admit(sock, now)
         except OSError as error:
@@ -245,41 +235,31 @@ class SessionServer(Loop, Generic[S]):
             self.hear(session)
         except OSError as error:
             self.finish(session)
-            self._rest(error, now)
+            self._listener.back_off(now)
+            self.log.warning("%s for now: %s", self._full, error)
             return None
         return session
 
     def due(self) -> Iterable[float]:
-        if self._listens_at is not None:
-            yield self._listens_at
-        yield from (s.deadline for s in self.sessions.values() if s.deadline is not None)
+        times = [self._listener.due, *(session.due for session in self.sessions.values())]
+        return [at for at in times if at is not None]
 
     def tick(self, now: float) -> None:
-        for session in [s for s in self.sessions.values() if s.deadline is not None and now >= s.deadline]:
-            if session.rests is None:
+        for session in [s for s in self.sessions.values() if s.due is not None and now >= s.due]:
+            if session.rest.until is None:
                 self._go_on(self.expire, session, now)
-            elif not self.rest(session, session.rests):
-                session.rests = None
-                self.resume(session, now)
+                continue
+            rested = session.rest.end(now)
+            if rested is not None:
+                if session.deadline is not None:
+                    session.deadline += rested
                 self.hear(session)
-        if self._listens_at is not None and now >= self._listens_at:
-            self._listens_at = None
-            self.watch(self._listener.fileno(), self.accept)
+        self._listener.tick(now)
 
     def end(self) -> None:
         for session in list(self.sessions.values()):
             self.finish(session)
-        if self._path is not None:
-            remove(self._path, self._inode)
         self._listener.close()
-
-    def _rest(self, error: OSError, now: float) -> None:
-        self.log.warning("%s for now: %s", self._full, error)
-        self._wait_until(now + ACCEPT_AGAIN)
-
-    def _wait_until(self, when: float) -> None:
-        self.watch(self._listener.fileno(), self.accept, events=0)
-        self._listens_at = when if self._listens_at is None else max(when, self._listens_at)
 
     def _go_on(self, how: Callable[[S, float], bool], session: S, now: float) -> None:
         try:

@@ -17,7 +17,6 @@ from collections.abc import Collection, Iterator
 
 from cdna.errors import ResourceError
 
-ACCEPT_AGAIN = 1.0  # seconds, when this process had no descriptor left for a connection
 SETTLED = 0.1  # seconds from a socket's file to its listening, at most
 _PEERCRED = "iII"  # struct ucred: process, user, group
 

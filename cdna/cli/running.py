@@ -2,8 +2,10 @@
 
 import json as json_format
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,13 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.cells import cell_len
 
+from cdna.base import readers
+from cdna.base.shown import printable
 from cdna.base.stopping import stop_signals
 from cdna.base.units import MAX_SECONDS
 from cdna.cli import output
 from cdna.cli.live import Live
 from cdna.errors import ConfigError
-from cdna.lab import life
-from cdna.lab.plan import LabPlan
+from cdna.lab import life, values
+from cdna.lab.plan import NETS, LabPlan
 from cdna.lab.rates import Traffic
 from cdna.report.lab_table import drops_text, rates_table, totals_table
 
@@ -29,6 +33,12 @@ _Text = str | None
 Socket = Annotated[_Text, typer.Option(metavar="PATH", help="The lab's control socket.")]
 Wire = Annotated[
     _Text, typer.Option(metavar="WIRE", help="Where the NIC is plugged in, e.g. tap:cdna0. Default: nowhere.")
+]
+Config = Annotated[
+    _Text, typer.Option(metavar="FILE", help="A TOML file that says all that the other options do.")
+]
+Net = Annotated[
+    _Text, typer.Option(metavar="NET,...", help=f"Where addresses are from: {NETS[0]},{NETS[1]}.")
 ]
 For = Annotated[
     _Text, typer.Option("--for", metavar="SECONDS", help="End by itself. Default: when interrupted.")
@@ -50,16 +60,18 @@ def run(
     plan: LabPlan,
     say: Say,
     *,
-    socket: _Text = None,
-    seconds: float = math.inf,
-    json_to: Path | None = None,
+    socket: _Text,
+    seconds: _Text,
+    json: _Text,
     confine: Confine | None = None,
 ) -> None:
-    """Runs a lab until it is told to end, then shows its totals (`cdna.lab.life`)."""
+    """Runs a lab until it is told to end, then shows its totals (`cdna.lab.life`). The options are texts."""
+    lasts = _seconds(seconds)
+    json_to = None if json is None else output.file_to_write("--json", json)
     cell_len(output.style().dash)  # rich imports its table of widths with the first text that is not ASCII
     needs = None if confine is None else partial(confine, json_to)
     with stop_signals() as stop:
-        result = life.run(plan, stop, say, _watching, socket=socket, seconds=seconds, confine=needs)
+        result = life.run(plan, stop, say, _watching, socket=socket, seconds=lasts, confine=needs)
         with stop.soon():
             _write(result, json_to)
 
@@ -88,7 +100,7 @@ def _write(result: dict[str, Any], json_to: Path | None) -> None:
     output.write_all(writes)
 
 
-def seconds_of(text: _Text) -> float:
+def _seconds(text: _Text) -> float:
     """How long --for says; for ever unless it is given."""
     if text is None:
         return math.inf
@@ -99,6 +111,21 @@ def seconds_of(text: _Text) -> float:
     if not 0 < value <= MAX_SECONDS:
         raise ConfigError(f"--for {text!r:.40}: give a time in seconds, above 0, e.g. 10")
     return value
+
+
+def with_options(plan: LabPlan, metrics: _Text, identity: _Text, cpu: _Text) -> LabPlan:
+    """The plan with what these options say, which may be given beside --config. ConfigError."""
+    changes: dict[str, Any] = {"metrics": metrics} if metrics is not None else {}
+    if identity is not None:
+        changes["identity"] = readers.text("--identity", identity)
+    if cpu is not None:
+        changes["cpu"] = values.cpu("--cpu", cpu)
+    return replace(plan, **changes)
+
+
+def print_notes(program: str, lab: "Lab") -> None:
+    for note in lab.notes:
+        print(f"{program}: {printable(note)}", file=sys.stderr)
 
 
 def check_alone(given: dict[str, object]) -> None:

@@ -11,10 +11,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cdna.base import readers
-from cdna.base.shown import printable
 from cdna.cli import output
 from cdna.cli.exits import DONE
-from cdna.cli.running import Cpu, For, Identity, JsonFile, Metrics, Socket, Wire, check_alone, run, seconds_of
+from cdna.cli.running import (
+    Config,
+    Cpu,
+    For,
+    Identity,
+    JsonFile,
+    Metrics,
+    Net,
+    Socket,
+    Wire,
+    check_alone,
+    print_notes,
+    run,
+    with_options,
+)
 from cdna.errors import ConfigError
 from cdna.lab import values
 from cdna.lab.guest_plans import context_settings, form_of, guest_plan
@@ -50,13 +63,9 @@ def serve(
             help=f"A guest's context: {', '.join(FORMS)}. Any number of times.",
         ),
     ] = None,
-    config: Annotated[
-        _Text, typer.Option(metavar="FILE", help="A TOML file that says all that the other options do.")
-    ] = None,
+    config: Config = None,
     wire: Wire = None,
-    net: Annotated[
-        _Text, typer.Option(metavar="NET,...", help=f"Where addresses are from: {NETS[0]},{NETS[1]}.")
-    ] = None,
+    net: Net = None,
     host: Annotated[
         _Text,
         typer.Option(metavar="ADDRESS,...", help="The host's on the tap. Default: with namespaces only."),
@@ -88,22 +97,18 @@ def serve(
         plan = read_plan(config)
     else:
         plan = _plan(context or [], wire, net, host)
-    changes: dict[str, Any] = {"metrics": metrics} if metrics is not None else {}
-    if identity is not None:
-        changes["identity"] = readers.text("--identity", identity)
-    if cpu is not None:
-        changes["cpu"] = values.cpu("--cpu", cpu)
+    changes: dict[str, Any] = {}
     if poll is not None:
         changes["poll"] = readers.one_of("--poll", poll, POLLS)
     if sandbox is not None:
         changes["sandbox"] = readers.one_of("--sandbox", sandbox, SANDBOXES)
     logging.basicConfig(format=f"{PROGRAM}: %(message)s", level=logging.INFO)
     run(
-        replace(plan, **changes),
+        replace(with_options(plan, metrics, identity, cpu), **changes),
         _say,
         socket=socket,
-        seconds=seconds_of(seconds),
-        json_to=None if json is None else output.file_to_write("--json", json),
+        seconds=seconds,
+        json=json,
         confine=partial(_confine, user, sandbox_path or [], socket is None and plan.socket is None),
     )
     return DONE
@@ -145,8 +150,7 @@ def _plan(contexts: list[str], wire: _Text, net: _Text, host: _Text) -> LabPlan:
 
 
 def _say(lab: "Lab", path: str) -> None:
-    for note in lab.notes:
-        print(f"{PROGRAM}: {printable(note)}", file=sys.stderr)
+    print_notes(PROGRAM, lab)
     if lab.sandbox is not None:
         print(f"{PROGRAM}: {lab.sandbox}", file=sys.stderr)
     number = len(lab.members)

@@ -1,17 +1,28 @@
 """`cdna up`: a NIC, a wire and guests in which real programs run, until it is interrupted."""
 
-import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cdna.base import readers
-from cdna.base.shown import printable
 from cdna.cli import output
 from cdna.cli.exits import DONE
-from cdna.cli.running import Cpu, For, Identity, JsonFile, Metrics, Socket, Wire, check_alone, run, seconds_of
+from cdna.cli.running import (
+    Config,
+    Cpu,
+    For,
+    Identity,
+    JsonFile,
+    Metrics,
+    Net,
+    Socket,
+    Wire,
+    check_alone,
+    print_notes,
+    run,
+    with_options,
+)
 from cdna.cli.settings import NONE, with_settings
 from cdna.errors import ConfigError
 from cdna.lab import values
@@ -32,13 +43,9 @@ def up(
     guests: Annotated[
         _Text, typer.Option(metavar="N|NAME,...", help="How many guests (g1, g2 and so on), or their names.")
     ] = None,
-    config: Annotated[
-        _Text, typer.Option(metavar="FILE", help="A TOML file that says all that the other options do.")
-    ] = None,
+    config: Config = None,
     wire: Wire = None,
-    net: Annotated[
-        _Text, typer.Option(metavar="NET,...", help=f"Where addresses are from: {NETS[0]},{NETS[1]}.")
-    ] = None,
+    net: Net = None,
     host: Annotated[
         _Text,
         typer.Option(metavar="ADDRESS,...", help="The host's on the tap. Default: 10.77.0.254,fd77::fe."),
@@ -58,18 +65,8 @@ def up(
         plan = read_plan(config)
     else:
         plan = _plan(guests, wire, net, host, defaults)
-    changes: dict[str, Any] = {"metrics": metrics} if metrics is not None else {}
-    if identity is not None:
-        changes["identity"] = readers.text("--identity", identity)
-    if cpu is not None:
-        changes["cpu"] = values.cpu("--cpu", cpu)
-    run(
-        replace(plan, **changes),
-        _say,
-        socket=socket,
-        seconds=seconds_of(seconds),
-        json_to=None if json is None else output.file_to_write("--json", json),
-    )
+    plan = with_options(plan, metrics, identity, cpu)
+    run(plan, _say, socket=socket, seconds=seconds, json=json)
     return DONE
 
 
@@ -93,7 +90,6 @@ def _plan(guests: _Text, wire: _Text, net: _Text, host: _Text, defaults: dict[st
 
 
 def _say(lab: "Lab", path: str) -> None:
-    for note in lab.notes:
-        print(f"{PROGRAM}: {printable(note)}", file=sys.stderr)
+    print_notes(PROGRAM, lab)
     number = len(lab.members)
     output.show(f"lab is up: {number} guest{'' if number == 1 else 's'}, socket {path}\n")

@@ -6,7 +6,6 @@ these steps in `tests/test_model.py`, and the campaign draws them from its seed.
 
 from __future__ import annotations
 
-import time
 from random import Random
 from typing import Any, cast
 
@@ -14,8 +13,9 @@ from cdna import abi
 from cdna.abi import ContextState, DescFlag, Mailbox, Protection, Refusal, Ring
 from cdna.errors import Refused, ResourceError
 from cdna.fuzz.arguments import Either, OneOf, Several, Steps, Together, Whole
-from cdna.fuzz.campaign import Breach, Case, Journal, Tally, no_journal
+from cdna.fuzz.campaign import Breach, Case, Tally
 from cdna.fuzz.model import BROADCAST, PAGE, WORD, Model, ModelContext, ModelRing
+from cdna.fuzz.schedules import ScheduleCampaign
 from cdna.guests.hostile import EOP, PRODUCER, RX, TX, Desc, Hostile
 from cdna.machine import Machine
 from cdna.nic.queue_wire import QueueWire
@@ -493,25 +493,10 @@ class EngineAgainstModel:
         same(f"the events of {name}", self.machine.vmm.tables.events(pair.index), context.events)
 
 
-class ModelCampaign:
+class ModelCampaign(ScheduleCampaign):
     """Schedules of LENGTH steps, each in a machine of its own."""
 
     name = "model"
-
-    def __init__(self, seed: int, *, journal: Journal = no_journal, **_: Any) -> None:
-        self._random = Random(seed)
-        self._journal = journal
-
-    def run(self, seconds: float) -> Tally:
-        tally, until = Tally(), time.monotonic() + seconds
-        while time.monotonic() < until:
-            case = {"campaign": self.name, "seed": self._random.getrandbits(63)}
-            self._journal(case)
-            tally.add(self._play(self.expand(case)))
-        return tally
-
-    def close(self) -> None:
-        pass
 
     @classmethod
     def expand(cls, case: Case) -> Case:
@@ -519,12 +504,7 @@ class ModelCampaign:
         start = {key: spec.draw(random) for key, spec in START.items()}
         return {**case, "start": start, "steps": [STEPS.draw(random) for _ in range(LENGTH)]}
 
-    @classmethod
-    def replay(cls, case: Case) -> None:
-        cls._play(case)
-
-    @staticmethod
-    def _play(case: Case) -> Tally:
+    def play(self, case: Case, tally: Tally) -> None:
         both, done = EngineAgainstModel(**case["start"]), 0
         faults = both.tally.faults
         try:
@@ -543,4 +523,4 @@ class ModelCampaign:
             raise Breach("model", f"after {at}: {error}", {**case, "steps": steps[: done + 1]}) from None
         finally:
             both.close()
-        return both.tally
+        tally.add(both.tally)

@@ -15,7 +15,6 @@ import ast
 import importlib.util
 import os
 import sys
-import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,9 +24,10 @@ from typing import Any, Protocol
 
 from cdna import abi
 from cdna.errors import ConfigError, known
-from cdna.fuzz.campaign import Breach, Case, Journal, Tally, no_journal
+from cdna.fuzz.campaign import Breach, Case, Tally
 from cdna.fuzz.neighbours import Harm, Scene
 from cdna.fuzz.patience import Endless, limit
+from cdna.fuzz.schedules import ScheduleCampaign
 from cdna.guests.hostile import Hostile
 from cdna.nic.queue_wire import QueueWire
 from cdna.settings import ContextSettings, Settings
@@ -112,27 +112,11 @@ def _check(settings: dict[str, Any]) -> None:
     ContextSettings.of(**settings).options()
 
 
-class AttackCampaign:
+class AttackCampaign(ScheduleCampaign):
     """Schedules of LENGTH steps; a step is the seed of what the attack draws from."""
 
     name = "attack"
-
-    def __init__(self, seed: int, *, attack: str, journal: Journal = no_journal, **_: Any) -> None:
-        self._random = Random(seed)
-        self._attack = attack
-        self._journal = journal
-
-    def run(self, seconds: float) -> Tally:
-        tally, until = Tally(), time.monotonic() + seconds
-        while time.monotonic() < until:
-            seed = self._random.getrandbits(63)
-            case: Case = {"campaign": self.name, "attack": self._attack, "seed": seed}
-            self._journal(case)
-            self._play(self.expand(case), tally)
-        return tally
-
-    def close(self) -> None:
-        pass
+    options = ("attack",)
 
     @classmethod
     def expand(cls, case: Case) -> Case:
@@ -142,12 +126,7 @@ class AttackCampaign:
         steps = [random.getrandbits(32) for _ in range(LENGTH)]
         return {**case, "protection": protection, "steps": steps}
 
-    @classmethod
-    def replay(cls, case: Case) -> None:
-        cls._play(case, Tally())
-
-    @classmethod
-    def _play(cls, case: Case, tally: Tally) -> None:
+    def play(self, case: Case, tally: Tally) -> None:
         schedule, done = _Schedule(case, tally), 0
         try:
             for seed in case["steps"]:

@@ -19,9 +19,10 @@ from typing import Any
 
 from cdna.base.units import parse_mac
 from cdna.fuzz.arguments import Step
-from cdna.fuzz.campaign import Breach, Case, Journal, Tally, no_journal
+from cdna.fuzz.campaign import Breach, Case, Tally
 from cdna.fuzz.message_steps import MEMORY, message_steps
 from cdna.fuzz.neighbours import Harm, Scene, Turns
+from cdna.fuzz.schedules import ScheduleCampaign
 from cdna.guest_driver.vhost_frontend import SPLIT, Frontend, NetDriver, attach
 from cdna.guest_driver.vrings import GuestMemory
 from cdna.nic.queue_wire import QueueWire
@@ -199,12 +200,11 @@ class Attacker:
         os.ftruncate(self.memory.fd, MEMORY)
 
 
-class MessagesCampaign:
+class MessagesCampaign(ScheduleCampaign):
     name = "messages"
 
-    def __init__(self, seed: int, *, journal: Journal = no_journal, **_: Any) -> None:
-        self._random = Random(seed)
-        self._journal = journal
+    def __init__(self, seed: int, **options: Any) -> None:
+        super().__init__(seed, **options)
         self._folder = tempfile.TemporaryDirectory(prefix="cdna-fuzz-")
         self._turns = Turns()
         self._wire = QueueWire(4096)
@@ -224,14 +224,6 @@ class MessagesCampaign:
         path = Path(self._folder.name) / name
         return self._server.add(name, path, settings=ContextSettings(**settings), features=SUPPORTED)
 
-    def run(self, seconds: float) -> Tally:
-        tally, until = Tally(), time.monotonic() + seconds
-        while time.monotonic() < until:
-            case: Case = {"campaign": self.name, "seed": self._random.getrandbits(63)}
-            self._journal(case)
-            self._play(self.expand(case), tally)
-        return tally
-
     def close(self) -> None:
         self._turns.close()
         self._vm.close()
@@ -243,15 +235,7 @@ class MessagesCampaign:
     def expand(cls, case: Case) -> Case:
         return {**case, "steps": message_steps(Random(case["seed"]))}
 
-    @classmethod
-    def replay(cls, case: Case) -> None:
-        campaign = cls(case["seed"])
-        try:
-            campaign._play(case, Tally())
-        finally:
-            campaign.close()
-
-    def _play(self, case: Case, tally: Tally) -> None:
+    def play(self, case: Case, tally: Tally) -> None:
         try:
             self._attack(case["steps"], tally)
             self._settle()

@@ -10,7 +10,7 @@ from typing import Any
 
 from cdna.fuzz.arena import mac_text
 from cdna.fuzz.episodes import EpisodeCampaign
-from cdna.fuzz.native_attacks import NativeAttacks, NativeOp, generate
+from cdna.fuzz.native_attacks import NativeAttacks, generate
 from cdna.fuzz.stage import LOOSE_KIND, LOOSE_VLAN, STRICT_KIND, Stage
 from cdna.settings import ContextSettings
 
@@ -37,7 +37,6 @@ ATTACKERS: tuple[dict[str, Any], ...] = (
 class NativeEpisode:
     """A machine with attackers of native rings. steps: what `generate` makes, or rows of numbers."""
 
-    Op = NativeOp
     generate = staticmethod(generate)
 
     def __init__(self, seed: int) -> None:

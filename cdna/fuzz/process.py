@@ -15,9 +15,10 @@ from random import Random
 from typing import Any
 
 from cdna.fuzz.arguments import Step
-from cdna.fuzz.campaign import Breach, Case, Journal, Tally, no_journal
+from cdna.fuzz.campaign import Breach, Case, Tally
 from cdna.fuzz.hostile_process import HostileProcess
 from cdna.fuzz.neighbours import Harm, Scene, Turns
+from cdna.fuzz.schedules import ScheduleCampaign
 from cdna.nic.queue_wire import QueueWire
 from cdna.protocol.hypercall import Hypercall
 
@@ -30,12 +31,11 @@ NEIGHBOURS = {"vlan": 7, "rx_ring": 256}  # hostile guests have no VLAN: what th
 LENGTH = 60  # steps of a row, at most
 
 
-class ProcessCampaign:
+class ProcessCampaign(ScheduleCampaign):
     name = "process"
 
-    def __init__(self, seed: int, *, journal: Journal = no_journal, **_: Any) -> None:
-        self._random = Random(seed)
-        self._journal = journal
+    def __init__(self, seed: int, **options: Any) -> None:
+        super().__init__(seed, **options)
         self._hostile = HostileProcess()  # before the machine
         self._turns = Turns()
         self._folder = tempfile.TemporaryDirectory(prefix="cdna-fuzz-")
@@ -47,14 +47,6 @@ class ProcessCampaign:
         gc.collect()
         self._files = _files()
 
-    def run(self, seconds: float) -> Tally:
-        tally, until = Tally(), time.monotonic() + seconds
-        while time.monotonic() < until:
-            case: Case = {"campaign": self.name, "seed": self._random.getrandbits(63)}
-            self._journal(case)
-            self._play(self.expand(case), tally)
-        return tally
-
     def close(self) -> None:
         self._turns.close()
         self._scene.close()
@@ -65,15 +57,7 @@ class ProcessCampaign:
     def expand(cls, case: Case) -> Case:
         return {**case, "steps": _Steps(case["seed"]).row()}
 
-    @classmethod
-    def replay(cls, case: Case) -> None:
-        campaign = cls(case["seed"])
-        try:
-            campaign._play(case, Tally())
-        finally:
-            campaign.close()
-
-    def _play(self, case: Case, tally: Tally) -> None:
+    def play(self, case: Case, tally: Tally) -> None:
         steps: list[Step] = case["steps"]
         try:
             self._hostile.start(str(self._path), self._scene.secret, steps)

@@ -11,7 +11,7 @@ from cdna.guest_driver.queues import memory_needed
 from cdna.guests.driver import Driver
 from cdna.machine import Machine
 from cdna.nic.traffic import Load
-from cdna.vmm.hypervisor import Guest
+from cdna.vmm.domain import Guest
 
 NEIGHBOURS = ("alice", "bob", "carol")
 NEIGHBOUR_KIND, STRICT_KIND, LOOSE_KIND = 0x0A, 0x0B, 0x0C  # in addresses

@@ -12,7 +12,7 @@ from cdna.abi import ContextState
 from cdna.fuzz.arena import mac_text
 from cdna.fuzz.episodes import EpisodeCampaign
 from cdna.fuzz.stage import LOOSE_KIND, LOOSE_VLAN, STRICT_KIND, Stage
-from cdna.fuzz.virtio_attacks import VirtioAttacks, VirtioOp, device_offset, generate, ring_bytes, sizes
+from cdna.fuzz.virtio_attacks import VirtioAttacks, device_offset, generate, ring_bytes, sizes
 from cdna.nic.virtio.device import Region, VirtioDevice
 from cdna.nic.virtio.features import GUEST_OFFLOADS
 from cdna.settings import ContextSettings
@@ -116,7 +116,6 @@ class Attacker:
 class VirtioEpisode:
     """A machine with attackers that have virtio devices. steps: what `generate` makes, or rows of numbers."""
 
-    Op = VirtioOp
     generate = staticmethod(generate)
 
     def __init__(self, seed: int) -> None:

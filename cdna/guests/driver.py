@@ -11,7 +11,7 @@ from cdna.errors import ConfigError, ContextFault
 from cdna.guests.local import LocalQueues
 
 if TYPE_CHECKING:
-    from cdna.vmm.hypervisor import Context
+    from cdna.vmm.domain import Context
 
 
 class Driver(LocalQueues):

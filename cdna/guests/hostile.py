@@ -20,7 +20,7 @@ from cdna.base.units import parse_mac
 from cdna.errors import Refused
 from cdna.machine import Machine
 from cdna.settings import ContextSettings, Settings
-from cdna.vmm.hypervisor import Context, Guest
+from cdna.vmm.domain import Context, Guest
 
 EOP = DescFlag.DESC_F_EOP
 TX, RX = Ring.RING_TX, Ring.RING_RX

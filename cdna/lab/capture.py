@@ -25,7 +25,7 @@ from cdna.vmm.capture import ALL, ContextCapture, context_name
 
 if TYPE_CHECKING:
     from cdna.machine import Machine
-    from cdna.vmm.hypervisor import Context
+    from cdna.vmm.domain import Context
 
     Handler = Callable[[dict[str, Any], Session], Mapping[str, Any]]
 

@@ -89,10 +89,6 @@ class HostNetwork(Closing):
             lambda netlink: configure(netlink, port, [], master=netlink.link_lookup(ifname=bridge)[0])
         )
 
-    def add_address(self, device: str, address: str) -> None:
-        """Gives a device that is there an address, e.g. 10.0.0.1/24, and brings it up."""
-        self.inside(lambda netlink: configure(netlink, device, [ip_interface(address)]))
-
     def open_tap(self, name: str) -> int:
         """Makes a tap, and a port of the bridge of it. Returns its descriptor, closed with the namespace."""
         from cdna.nic.tap import open_tap

@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cdna.base.closing import Closing
 from cdna.children import python
@@ -32,26 +32,18 @@ class ServeProcess(Closing):
     """A `cdna serve` that is ready when this is made. ResourceError: it says what is wrong.
 
     contexts: what --context takes, each; wire: what --wire takes. The sockets of guests are files in
-    `place`, by default a directory that goes with this; `{place}` in a context stands for it.
+    `place`, a directory that goes with this; `{place}` in a context stands for it.
     """
 
-    def __init__(
-        self,
-        host: HostNetwork,
-        contexts: Sequence[str],
-        *options: str,
-        wire: str = "null",
-        place: Path | None = None,
-    ) -> None:
+    def __init__(self, host: HostNetwork, contexts: Sequence[str], wire: str = "null") -> None:
         self._undo = contextlib.ExitStack()
-        if place is None:
-            place = Path(self._undo.enter_context(tempfile.TemporaryDirectory(prefix="cdna-vm-")))
-        self.place, self.host = place, host
-        self.control = place / "control"
-        self._arguments = ["serve", "--wire", wire, "--socket", str(self.control), *options]
+        self.place = Path(self._undo.enter_context(tempfile.TemporaryDirectory(prefix="cdna-vm-")))
+        self.host = host
+        self.control = self.place / "control"
+        self._arguments = ["serve", "--wire", wire, "--socket", str(self.control)]
         for context in contexts:
-            self._arguments += ["--context", context.replace("{place}", str(place))]
-        self._errors = self._undo.enter_context((place / "errors").open("w+"))
+            self._arguments += ["--context", context.replace("{place}", str(self.place))]
+        self._errors = self._undo.enter_context((self.place / "errors").open("w+"))
         try:
             self.start()
         except BaseException:
@@ -97,22 +89,6 @@ class ServeProcess(Closing):
         except subprocess.TimeoutExpired:
             self._process.kill()
         return self._reap()
-
-    def ctl(self, *command: str) -> str:
-        """The output of `cdna ctl`. ResourceError: it fails."""
-        name, *rest = command
-        line = cdna("ctl", name, "--socket", str(self.control), *rest)
-        done = subprocess.run(line, capture_output=True, text=True, timeout=READY_SECONDS)
-        if done.returncode != 0:
-            raise ResourceError(done.stderr.strip())
-        return done.stdout
-
-    def call(self, command: str, **arguments: Any) -> Any:
-        """The first answer to a command of the control socket."""
-        from cdna.lab.control import ControlClient
-
-        with ControlClient(str(self.control)) as client:
-            return client.call(command, **arguments)[0]
 
     def close(self) -> None:
         """Ends it and removes its directory. Closing twice is harmless."""

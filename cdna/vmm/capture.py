@@ -25,7 +25,8 @@ from cdna.nic.capture_ring import DEFAULT_SIZE, CaptureRing
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from cdna.vmm.hypervisor import Context, Hypervisor
+    from cdna.vmm.domain import Context
+    from cdna.vmm.hypervisor import Hypervisor
 
 ALL = "all"
 

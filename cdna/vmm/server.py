@@ -43,7 +43,8 @@ from cdna.vmm.hypercall_buffer import HypercallBuffer, Served
 from cdna.vmm.policy import Policy, Request, parse_request
 
 if TYPE_CHECKING:
-    from cdna.vmm.hypervisor import Context, Guest, Hypervisor
+    from cdna.vmm.domain import Context, Guest
+    from cdna.vmm.hypervisor import Hypervisor
 
 log = logs.logger("cdna.vmm")
 
@@ -52,7 +53,7 @@ PATIENCE = 10.0  # seconds from a connection to its request
 
 
 class _Connection(Session):
-    """A guest's socket, and what was given to it. The deadline is its request's, or the end of its rest.
+    """A guest's socket, and what was given to it. The deadline is its request's.
 
     time: what the guest's requests are charged to, once it has attached.
     """
@@ -139,9 +140,6 @@ class Server(SessionServer[_Connection]):
     def expire(self, session: _Connection, now: float) -> bool:
         log.warning("%s sent away: it made no request", session)
         return False
-
-    def resume(self, session: _Connection, now: float) -> None:
-        session.deadline = now + PATIENCE if session.context is None else None
 
     def finish(self, session: _Connection) -> None:
         """Ends a connection; what it had goes back, at the cost of its user."""

@@ -43,12 +43,6 @@ def plant(*names):
         cdna_checks.plant[<int>_number(Plant, name)] = 1
 
 
-def unplant(*names):
-    """Mends these again; without names, all of them."""
-    for name in names or [plant.name for plant in Plant]:
-        cdna_checks.plant[<int>_number(Plant, name)] = 0
-
-
 def found() -> dict:
     """How often each check has found something, in this process; those that have."""
     if not is_test_build:

@@ -12,8 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from cdna.base.control_time import SharedTime
 from cdna.base.loop import Loop, Session, SessionServer, timeout_until
 from cdna.base.sockets import listen
+from tests.support.turns import due
+from tests.support.vhost_host import until
 
 LOG = logging.getLogger("cdna.test")
 DEADLINE = 20.0
@@ -68,6 +71,26 @@ class Echo(SessionServer[Session]):
         if message:
             session.sock.send(message)
         return message not in (b"", b"bye")
+
+
+class Resting(SessionServer[Session]):
+    """Answers a message, which overdraws its time, and gives the client ten seconds for the next one."""
+
+    now = 1000.0
+
+    def __init__(self, path: str) -> None:
+        self.time = SharedTime(0.5, 1.0, clock=lambda: self.now).bucket()
+        super().__init__("test", LOG, listen(path), path, "no session", lambda: self.now)
+        self.begin()
+
+    def admit(self, sock: socket.socket, now: float) -> Session:
+        return Session(sock, None)
+
+    def serve(self, session: Session, now: float) -> bool:
+        session.deadline = now + 10
+        self.time.charge(1.5)
+        assert self.rest(session, self.time)
+        return session.sock.send(session.sock.recv(100)) > 0
 
 
 @pytest.fixture
@@ -189,27 +212,38 @@ def test_an_internal_error_ends_one_session(path: str, caplog: pytest.LogCapture
     assert caplog.records[0].message.endswith(": internal error")
 
 
+def test_a_rest_moves_the_deadline(path: str) -> None:
+    with Resting(path) as server, client(path) as sock:
+        sock.send(b"one")
+        assert sock.recv(100) == b"one"
+        sock.send(b"two")
+        assert due(server) == [1001.0]  # what was overdrawn, by half of the time
+        server.now += 4
+        server.wake()
+        assert sock.recv(100) == b"two"
+        assert due(server) == [1005.0]
+        server.now += 4
+        server.wake()
+        until(lambda: due(server) == [1004.0 + 10 + 4])
+
+
 def test_out_of_descriptors(
     path: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody is turned away: the connection waits, and the loop sleeps until it looks again."""
-    monkeypatch.setattr("cdna.base.loop.ACCEPT_AGAIN", 0.05)
-    with Echo(path) as server:
-        listener, left = server._listener, [3]
+    monkeypatch.setattr("cdna.base.listener.ACCEPT_AGAIN", 0.05)
+    accept, left = socket.socket.accept, [3]
 
-        class Full:
-            fileno, close = listener.fileno, listener.close
+    def accept_later(listener: socket.socket) -> tuple[socket.socket, str]:
+        left[0] -= 1
+        if left[0] >= 0:
+            raise OSError(24, "Too many open files")
+        return accept(listener)
 
-            def accept(self) -> tuple[socket.socket, str]:
-                left[0] -= 1
-                if left[0] >= 0:
-                    raise OSError(24, "Too many open files")
-                return listener.accept()
-
-        monkeypatch.setattr(server, "_listener", Full())
-        with client(path) as sock:
-            sock.send(b"hello")
-            assert sock.recv(100) == b"hello"
+    monkeypatch.setattr(socket.socket, "accept", accept_later)
+    with Echo(path), client(path) as sock:
+        sock.send(b"hello")
+        assert sock.recv(100) == b"hello"
     assert [record.message for record in caplog.records] == [
         "no echo for now: [Errno 24] Too many open files"
     ] * 3

@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from benchmarks.netlab.tap_relay import Relay
 
-from cdna.bench.tap_relay import Relay
 from cdna.errors import ConfigError
 
 DEADLINE = 30.0

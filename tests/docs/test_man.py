@@ -16,6 +16,7 @@ from cdna.cli.program import COMMANDS, command_line
 
 ROOT = Path(__file__).parents[2]
 MAN = ROOT / "man"
+PAGES = MAN / "man1"
 UNIT = ROOT / "packaging" / "cdna-serve@.service"
 
 
@@ -31,13 +32,13 @@ def make() -> ModuleType:
 
 def test_the_pages_are_those_of_the_command_line(make: ModuleType) -> None:
     made = make.pages()
-    assert {path.name for path in MAN.glob("*.1")} == made.keys(), "run make man"
-    assert [name for name, text in made.items() if (MAN / name).read_text() != text] == [], "run make man"
+    assert {path.name for path in PAGES.glob("*.1")} == made.keys(), "run make man"
+    assert [name for name, text in made.items() if (PAGES / name).read_text() != text] == [], "run make man"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_is_there_and_no_other(name: str) -> None:
-    page = (MAN / f"cdna-{name}.1").read_text().replace("\\-", "-")
+    page = (PAGES / f"cdna-{name}.1").read_text().replace("\\-", "-")
     options = page.partition(".SH OPTIONS\n")[2]
     shown = set(re.findall(r"^\.TP\n(\\fB-.*)$", options, re.MULTILINE))
     named = {word for line in shown for word in re.findall(r"\\fB(--?[A-Za-z-]+)\\fR", line)}
@@ -47,11 +48,11 @@ def test_every_option_is_there_and_no_other(name: str) -> None:
     assert named == known
 
 
-@pytest.mark.parametrize("page", sorted(path.name for path in MAN.glob("*.1")))
+@pytest.mark.parametrize("page", sorted(path.name for path in PAGES.glob("*.1")))
 @pytest.mark.skipif(shutil.which("groff") is None, reason="groff is not installed")
 def test_nothing_to_warn_of(page: str) -> None:
     done = subprocess.run(
-        ["groff", "-man", "-Tutf8", "-ww", "-z", str(MAN / page)], capture_output=True, text=True
+        ["groff", "-man", "-Tutf8", "-ww", "-z", str(PAGES / page)], capture_output=True, text=True
     )
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -60,13 +61,13 @@ def test_nothing_to_warn_of(page: str) -> None:
 @pytest.mark.parametrize("page", ["cdna", "cdna-up"])
 def test_they_are_found_in_the_source_tree(page: str) -> None:
     done = subprocess.run(["man", "-M", str(MAN), "-w", page], capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (0, f"{MAN}/man1/{page}.1\n")
+    assert (done.returncode, done.stdout) == (0, f"{PAGES}/{page}.1\n")
 
 
 def test_they_are_shipped() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     files = project["tool"]["setuptools"]["data-files"]
-    assert files["share/man/man1"] == ["man/*.1"]
+    assert files["share/man/man1"] == ["man/man1/*.1"]
     assert files["lib/systemd/system"] == [str(UNIT.relative_to(ROOT))]
 
 

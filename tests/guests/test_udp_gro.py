@@ -9,9 +9,9 @@ from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Dot1Q, Ether
 from scapy.packet import Raw
+from tests.support.nic_parts import internet_checksum
 
 from cdna.abi import VNET_HEADER_DTYPE, VnetFlag, VnetGso
-from cdna.nic.offload.buffers import internet_checksum
 from tests.guests.test_pump import Lab, get, until
 from tests.support.frames import mac
 

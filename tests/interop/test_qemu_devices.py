@@ -69,9 +69,9 @@ def test_ring_sizes(lan: Lan, alice: VirtualMachine, size: int) -> None:
 def test_link_down_and_up(lan: Lan, alice: VirtualMachine) -> None:
     lan.plug(alice)
     assert reaches(alice, lan.address("bob"))
-    lan.server.ctl("link", "alice", "down")
+    lan.call("link", guest="alice", up=False)
     assert alice.status(f"/bin/ping -n -c 3 -i 0.2 -w 1 {lan.address('bob')}") != 0
-    lan.server.ctl("link", "alice", "up")
+    lan.call("link", guest="alice", up=True)
     assert reaches(alice, lan.address("bob"))
 
 
@@ -127,5 +127,5 @@ def test_reset_by_rebooting(lan: Lan, alice: VirtualMachine, alice_and_bob: Gues
 
 
 def _connected(lan: Lan, name: str) -> bool:
-    (row,) = [row for row in lan.server.call("list")["guests"] if row["guest"] == name]
+    (row,) = [row for row in lan.call("list")["guests"] if row["guest"] == name]
     return bool(row["connected"])

@@ -85,7 +85,7 @@ def test_large_pings(net: Net) -> None:
 
 def test_guests_are_left_running(net: Net) -> None:
     """What went before has left no fault behind, and both guests are connected."""
-    guests = {row["guest"]: row for row in net.lan.server.call("list")["guests"]}
+    guests = {row["guest"]: row for row in net.lan.call("list")["guests"]}
     for name in ("alice", "bob"):
         assert guests[name]["state"] == "running"
         assert guests[name]["connected"]

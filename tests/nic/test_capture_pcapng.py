@@ -8,6 +8,7 @@ import struct
 import subprocess
 
 import pytest
+from tests.support.nic_parts import capture_frames
 
 from cdna.errors import ConfigError
 from cdna.machine import Machine
@@ -105,9 +106,9 @@ def test_whole_blocks_wherever_a_file_ends():
 def test_every_reason_has_its_comment(ring):
     ring.add(0, "alice.0", MAC)
     for reason in CaptureReason:
-        ring.inject(0, OUT, reason, bytes(60))
-        ring.inject(0, IN, reason, bytes(60))
-    ring.inject(0, IN, 200, bytes(60))  # of an engine that is newer than its reader
+        capture_frames(ring.nic, 0, OUT, reason, bytes(60))
+        capture_frames(ring.nic, 0, IN, reason, bytes(60))
+    capture_frames(ring.nic, 0, IN, 200, bytes(60))  # of an engine that is newer than its reader
     writer = PcapngWriter()
     assert CaptureReader(ring.fd).transfer(writer) == 2 * len(CaptureReason) + 1
     packets = read_pcapng(bytes(writer.view())).packets
@@ -132,12 +133,12 @@ def record(ring, path, **options):
 
 def test_interfaces_come_as_they_appear_and_statistics_at_the_end(ring, tmp_path):
     ring.add(0, "alice.0", MAC)
-    ring.inject(0, OUT, SENT, bytes(60), 3)
+    capture_frames(ring.nic, 0, OUT, SENT, bytes(60), 3)
     ring.add(1, "bob.1", MAC)
-    ring.inject(1, IN, SENT, bytes(60), 2)
+    capture_frames(ring.nic, 1, IN, SENT, bytes(60), 2)
     ring.add(0, "carol.0", MAC)
-    ring.inject(0, OUT, SENT, bytes(60), 4)
-    ring.inject(1, IN, SENT, bytes(60), 100_000)
+    capture_frames(ring.nic, 0, OUT, SENT, bytes(60), 4)
+    capture_frames(ring.nic, 1, IN, SENT, bytes(60), 100_000)
     lost = ring.lost
     recording = record(ring, tmp_path / "x.pcapng")
     capture = read_pcapng(tmp_path / "x.pcapng")
@@ -153,7 +154,7 @@ def test_frames_before_any_name_have_an_interface_too(ring):
     """A reader that comes late, when another has taken the names."""
     ring.add(5, "alice.5", MAC)
     CaptureReader(ring.fd).read()
-    ring.inject(5, OUT, SENT, bytes(60))
+    capture_frames(ring.nic, 5, OUT, SENT, bytes(60))
     writer = PcapngWriter()
     CaptureReader(ring.fd).transfer(writer)
     assert [packet.interface for packet in read_pcapng(bytes(writer.view())).packets] == ["context 5"]
@@ -162,7 +163,7 @@ def test_frames_before_any_name_have_an_interface_too(ring):
 @pytest.mark.parametrize("limit", [1, 2, 500])
 def test_a_limit_is_met_exactly(ring, tmp_path, limit):
     ring.add(0, "a", MAC)
-    ring.inject(0, OUT, SENT, bytes(60), 1000)
+    capture_frames(ring.nic, 0, OUT, SENT, bytes(60), 1000)
     assert record(ring, tmp_path / "x", limit=limit).frames == limit
     assert len(read_pcapng(tmp_path / "x").packets) == limit
 
@@ -171,7 +172,7 @@ def test_a_limit_is_met_exactly(ring, tmp_path, limit):
 def test_a_full_disk_leaves_whole_blocks(ring, tmp_path, room):
     ring.add(0, "a", MAC)
     for number in range(1000):
-        ring.inject(0, OUT, SENT, number.to_bytes(4, "big") * 25)
+        capture_frames(ring.nic, 0, OUT, SENT, number.to_bytes(4, "big") * 25)
     fd = create(tmp_path / "x")
     recording = Recording(CaptureReader(ring.fd), fd)
     ring.close()
@@ -214,8 +215,8 @@ def test_tshark_reads_all_of_it(ring, tmp_path):
     ring.add(0, "alice.0", MAC)
     ring.add(1, "bob.1", MAC)
     data = b"\xff" * 6 + MAC + b"\x88\xb5" + bytes(50)
-    ring.inject(0, OUT, SENT, data)
-    ring.inject(1, IN, CaptureReason.CAPTURE_RX_DROP_NO_BUFFER, data)
+    capture_frames(ring.nic, 0, OUT, SENT, data)
+    capture_frames(ring.nic, 1, IN, CaptureReason.CAPTURE_RX_DROP_NO_BUFFER, data)
     record(ring, tmp_path / "x.pcapng")
     fields = ["interface_name", "packet_flags_direction", "comment", "len"]
     command = ["tshark", "-r", tmp_path / "x.pcapng", "-T", "fields"]
@@ -230,7 +231,7 @@ def test_tshark_reads_all_of_it(ring, tmp_path):
 
 def test_the_time_stamps_are_nanoseconds(ring, tmp_path):
     ring.add(0, "a", MAC)
-    ring.inject(0, OUT, SENT, bytes(60))
+    capture_frames(ring.nic, 0, OUT, SENT, bytes(60))
     (expected,) = (r.timestamp_ns for r in CaptureReader(ring.fd).read())
     at = struct.pack("<Q", 0)
     os.pwrite(ring.fd, at, 64)  # read it once more

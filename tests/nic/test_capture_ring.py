@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+from tests.support.nic_parts import capture_frames
 
 from cdna.errors import ConfigError, ResourceError
 from cdna.machine import Machine
@@ -40,7 +41,7 @@ def test_frames_come_out_as_they_went_in(ring):
     before = time.time_ns()
     frames = [bytes([n & 0xFF]) * n for n in (14, 15, 60, 1514, 9018, 65553)]
     for number, data in enumerate(frames):
-        ring.inject(3, number & 1, number, data)
+        capture_frames(ring.nic, 3, number & 1, number, data)
     records = CaptureReader(ring.fd).read()
     assert [record.data for record in records] == frames
     assert [record.length for record in records] == [len(data) for data in frames]
@@ -56,8 +57,8 @@ def test_frames_come_out_as_they_went_in(ring):
 def test_a_frame_is_cut_to_the_snapshot_length(machine):
     ring = CaptureRing(machine.nic, snaplen=60)
     ring.add(0, "a", MAC)
-    ring.inject(0, OUT, SENT, bytes(range(100)))
-    ring.inject(0, OUT, SENT, bytes(20))
+    capture_frames(ring.nic, 0, OUT, SENT, bytes(range(100)))
+    capture_frames(ring.nic, 0, OUT, SENT, bytes(20))
     assert [(r.length, len(r.data)) for r in CaptureReader(ring.fd).read()] == [(100, 60), (20, 20)]
     ring.close()
 
@@ -71,7 +72,7 @@ def test_the_ring_goes_round_and_nothing_is_lost(ring):
         sizes = [14 + (number + i) * 997 % 9000 for i in range(10)]
         frames = [(number + i).to_bytes(4, "big") + bytes(size - 4) for i, size in enumerate(sizes)]
         for data in frames:
-            ring.inject(0, OUT, SENT, data)
+            capture_frames(ring.nic, 0, OUT, SENT, data)
         assert [record.data for record in reader.read()] == frames
         number += 10
     assert reader.lost == 0
@@ -82,29 +83,29 @@ def test_the_longest_frame_always_fits_an_empty_ring(ring):
     ring.add(0, "a", MAC)
     reader = CaptureReader(ring.fd)
     for size in range(14, 9000, 1111):
-        ring.inject(0, OUT, SENT, bytes(size))
+        capture_frames(ring.nic, 0, OUT, SENT, bytes(size))
         assert len(reader.read()) == 1
-        ring.inject(0, OUT, SENT, bytes(MAX_SNAPLEN))
+        capture_frames(ring.nic, 0, OUT, SENT, bytes(MAX_SNAPLEN))
         assert [record.length for record in reader.read()] == [MAX_SNAPLEN]
 
 
 def test_what_finds_no_room_is_counted_and_nothing_is_overwritten(ring):
     ring.add(0, "a", MAC)
     data = bytes(range(200))
-    ring.inject(0, OUT, SENT, data, 5000)
+    capture_frames(ring.nic, 0, OUT, SENT, data, 5000)
     reader = CaptureReader(ring.fd)
     assert ring.size < 5000 * 200
     assert reader.lost == ring.lost > 0
     records = reader.read(10000)
     assert len(records) + reader.lost == 5000
     assert all(record.data == data for record in records)
-    ring.inject(0, OUT, SENT, data)
+    capture_frames(ring.nic, 0, OUT, SENT, data)
     assert len(reader.read()) == 1
 
 
 def test_another_process_reads(ring):
     ring.add(0, "alice.0", MAC)
-    ring.inject(0, OUT, SENT, b"\x01" * 60, 3)
+    capture_frames(ring.nic, 0, OUT, SENT, b"\x01" * 60, 3)
     script = (
         "import sys; from cdna.nic.capture_reader import CaptureReader\n"
         "print([(r.interface, r.data.hex()) for r in CaptureReader(int(sys.argv[1])).read()])"
@@ -146,11 +147,11 @@ HEADER = struct.Struct("<IHBBIIQ")
 def test_a_damaged_ring_is_an_error_and_no_more(machine, field, value):
     ring = CaptureRing(machine.nic, size=1)
     reader = CaptureReader(ring.fd)
-    ring.inject(0, OUT, SENT, bytes(60))  # which nobody wants yet
+    capture_frames(ring.nic, 0, OUT, SENT, bytes(60))  # which nobody wants yet
     ring.add(0, "a", MAC)
     assert reader.read() == []
     at = HEAD + reader.consumed % ring.size
-    ring.inject(0, OUT, SENT, bytes(60))
+    capture_frames(ring.nic, 0, OUT, SENT, bytes(60))
     header = list(HEADER.unpack(os.pread(ring.fd, HEADER.size, at)))
     assert header[:2] == [88, 0]
     header[field] = value
@@ -216,38 +217,38 @@ def test_a_ring_that_is_not_closed_stays_while_the_nic_uses_it(machine):
 def test_a_context_that_gets_another_guest_gets_another_name(ring):
     reader = CaptureReader(ring.fd)
     ring.add(0, "alice.0", MAC)
-    ring.inject(0, OUT, SENT, bytes(60))
+    capture_frames(ring.nic, 0, OUT, SENT, bytes(60))
     ring.add(0, "bob.0", MAC)
-    ring.inject(0, OUT, SENT, bytes(60))
+    capture_frames(ring.nic, 0, OUT, SENT, bytes(60))
     assert [record.interface for record in reader.read()] == ["alice.0", "bob.0"]
 
 
 def test_names_find_room_where_frames_do_not(ring):
     ring.add(0, "a", MAC)
-    ring.inject(0, OUT, SENT, bytes(1000), 1000)
+    capture_frames(ring.nic, 0, OUT, SENT, bytes(1000), 1000)
     assert ring.lost
     for index in range(1, 20):
         ring.add(index, f"late.{index}", MAC)
     reader = CaptureReader(ring.fd)
     reader.read(10000)
     for index in range(1, 20):
-        ring.inject(index, IN, SENT, bytes(60))
+        capture_frames(ring.nic, index, IN, SENT, bytes(60))
     assert [record.interface for record in reader.read()] == [f"late.{i}" for i in range(1, 20)]
 
 
 def test_no_frame_gets_the_name_of_another_guest(ring):
     """Even where a reader stands still until there is no room for names either."""
-    ring.inject(0, OUT, SENT, bytes(60))
+    capture_frames(ring.nic, 0, OUT, SENT, bytes(60))
     ring.add(0, "first", MAC)
-    ring.inject(0, OUT, SENT, bytes(1000), 1000)
+    capture_frames(ring.nic, 0, OUT, SENT, bytes(1000), 1000)
     for number in range(1000):
         ring.add(0, f"guest {number}", MAC)
     assert not ring.wants(0)
-    ring.inject(0, OUT, SENT, bytes(60))
+    capture_frames(ring.nic, 0, OUT, SENT, bytes(60))
     reader = CaptureReader(ring.fd)
     assert {record.interface for record in reader.read(10000)} == {"first"}
     ring.add(1, "other", MAC)  # which brings the name that is still missing
-    ring.inject(0, OUT, SENT, bytes(60))
+    capture_frames(ring.nic, 0, OUT, SENT, bytes(60))
     assert [record.interface for record in reader.read()] == ["guest 999"]
 
 

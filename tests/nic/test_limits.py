@@ -9,11 +9,11 @@ import pytest
 from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
+from tests.support.nic_parts import transport_header
 
 from cdna.abi import ContextState, DescFlag, Fault, Limits, Refusal
 from cdna.guests.hostile import EOP, PRODUCER, TX, Hostile
 from cdna.machine import Machine
-from cdna.nic.offload.buffers import transport_header
 from cdna.protocol.hypercall import Hypercall, Malformed
 from cdna.vmm.hypercall_buffer import HypercallBuffer
 from tests.support.frames import Neighbours, mac

@@ -34,9 +34,9 @@ from scapy.all import (
 from scapy.layers.inet import in4_pseudoheader
 from scapy.layers.inet6 import in6_pseudoheader
 from scapy.utils import checksum as scapy_checksum
+from tests.support.nic_parts import finish_checksum, internet_checksum, segment, verify_checksum
 
 from cdna.abi import Fault, Limits
-from cdna.nic.offload.buffers import finish_checksum, internet_checksum, segment, verify_checksum
 
 CANARY = 0xA5
 MACS = {"dst": "02:00:00:00:00:01", "src": "02:00:00:00:00:02"}

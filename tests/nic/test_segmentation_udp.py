@@ -10,9 +10,9 @@ from scapy.layers.inet import IP, UDP, IPOption_NOP, IPOption_Router_Alert, defr
 from scapy.layers.inet6 import IPv6, defragment6
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
+from tests.support.nic_parts import segment, verify_checksum
 
 from cdna.abi import Fault, Limits, OffloadKind
-from cdna.nic.offload.buffers import segment, verify_checksum
 from tests.nic.test_offload import (
     FRAME,
     LINK,

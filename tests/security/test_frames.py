@@ -6,10 +6,10 @@ import pytest
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt
 from scapy.packet import Raw
+from tests.support.nic_parts import verify_checksum
 
 from cdna import ContextSettings
 from cdna.guests.hostile import EOP, TX, Hostile
-from cdna.nic.offload.buffers import verify_checksum
 from cdna.protocol.vhost_user import Request
 from cdna.virtio import Feature
 from cdna.vmm.vhost_user.net_control import NetCtrl

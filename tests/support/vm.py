@@ -13,13 +13,16 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
+from ipaddress import ip_interface
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cdna.base.closing import Closing
+from cdna.lab.control import ControlClient
+from cdna.lab.namespace import configure
 from cdna.lab.privilege import is_privileged
 from cdna.vm import image
 from cdna.vm.host import HostNetwork
@@ -70,7 +73,13 @@ class Lan(Closing):
 
     def give_host_address(self, device: str | None = None) -> None:
         for version, length in ((4, 24), (6, 64)):
-            self.host.add_address(device or self.wire, f"{self.address('host', version)}/{length}")
+            address = ip_interface(f"{self.address('host', version)}/{length}")
+            self.host.inside(partial(configure, device=device or self.wire, addresses=[address]))
+
+    def call(self, command: str, **arguments: Any) -> Any:
+        """The first answer to a command of the server's control socket."""
+        with ControlClient(str(self.server.control)) as client:
+            return client.call(command, **arguments)[0]
 
     def nic(self, name: str, **properties: Any) -> VhostUser:
         """The device of a guest; properties: of virtio-net-pci, but for `queues`."""

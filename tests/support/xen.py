@@ -1,12 +1,11 @@
 """A whole Xen bridge that moves one step at a time, on a NIC and a wire that nobody else runs."""
 
-import enum
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
-from cdna.compare.paths.xen3 import public
-from cdna.compare.paths.xen3.xen import XenBridge
+from tests.support.xen_parts import SteppedBridge, constants
+
 from cdna.compare.slice import Slice
 from cdna.guest_driver.queues import memory_needed
 from cdna.guests.local import LocalQueues
@@ -16,15 +15,7 @@ from cdna.nic.null_wire import NullWire
 from cdna.nic.traffic import Load
 from cdna.settings import ContextSettings
 
-# Xen's constants by their own names, flat as in its headers.
-xen = SimpleNamespace(
-    **{
-        name: int(value)
-        for group in vars(public).values()
-        if isinstance(group, enum.EnumMeta)
-        for name, value in group.__members__.items()
-    }
-)
+xen = SimpleNamespace(**constants)
 
 ALICE, BOB = 7, 9  # domain ids
 RING = 256
@@ -41,7 +32,7 @@ class Bench:
 
     machine: Machine
     wire: Any
-    bridge: XenBridge
+    bridge: SteppedBridge
     slice: Slice
 
     def steps(self, n: int) -> None:
@@ -79,7 +70,7 @@ def build_bench(
     domain = machine.vmm.create_guest("driver domain", memory_needed(RING, RING, 2048))
     queues = LocalQueues(machine.vmm.assign(domain, settings), 2048)
     slice_ = Slice(machine, True)
-    bridge = XenBridge(
+    bridge = SteppedBridge(
         machine.memory,
         slice_.host,
         queues,

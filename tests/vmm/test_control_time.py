@@ -9,13 +9,15 @@ import socket
 import pytest
 
 from cdna import Machine, RemoteDriver
-from cdna.base.control_time import BURST, REST, SHARE, SharedTime
+from cdna.base.control_time import BURST, REST, SHARE, Rest, SharedTime
 from cdna.errors import ConfigError
 from cdna.protocol.attach import VERSION as ATTACH_VERSION
 from cdna.protocol.hypercall import Hypercall
 from cdna.protocol.vhost_user import VERSION, Request
 from cdna.vmm.policy import Policy
 from cdna.vmm.server import Server
+from cdna.vmm.vhost_user.net_control import NetCtrl
+from tests.support.control_driver import OK, ControlDriver
 from tests.support.turns import due
 from tests.support.vhost_host import VhostHost, until
 
@@ -26,12 +28,13 @@ class Clocks:
     def __init__(self):
         self.now = 1000.0
         self.used = 0.0
+        self.turn = 0.125
 
     def clock(self):
         return self.now
 
     def cost(self):
-        self.used += 0.125
+        self.used += self.turn
         return self.used
 
     @property
@@ -99,6 +102,23 @@ def test_one_that_is_alone_has_all_of_it_again(clocks):
     assert first.due() is None
     first.charge(0.1)
     assert first.due() == pytest.approx(clocks.now + 1)
+
+
+def test_a_rest_goes_on_while_others_have_come(clocks):
+    shared = SharedTime(0.1, 0.5, clock=clocks.clock)
+    first, second, rest = shared.bucket(), shared.bucket(), Rest()
+    assert rest.begin(first, clocks.now) is None
+    first.charge(0.6)
+    assert rest.begin(first, clocks.now) == rest.until == pytest.approx(clocks.now + 1)
+    assert rest.begin(second, clocks.now) is None
+    assert rest.end(clocks.now) is None
+    second.charge(0.1)
+    clocks.now += 1
+    assert rest.end(clocks.now) is None
+    assert rest.until == pytest.approx(clocks.now + 1)
+    clocks.now += 1
+    assert rest.end(clocks.now) == pytest.approx(2)
+    assert rest.until is None
 
 
 # --- vhost-user -------------------------------------------------------------------------------------------
@@ -176,6 +196,32 @@ def test_another_connection_is_no_way_out(host, clocks):
     assert again.reply()[0] == Request.GET_FEATURES
 
 
+@pytest.mark.parametrize("plugged", [False, True])
+def test_who_comes_during_a_rest_waits(host, clocks, plugged):
+    """Also where the socket is made anew meanwhile, as the link goes down and up."""
+    guest = host.add("greedy")
+    greedy = host.connect(guest)
+    for _ in range(4):
+        greedy.send(Request.GET_FEATURES)
+    until(lambda: guest.due() == pytest.approx(clocks.now + 1.25))
+    if plugged:
+        guest.set_link(False)
+        guest.set_link(True)
+    late = host.connect(guest)
+    late.send(Request.GET_FEATURES)
+    other = host.connect(host.add("other", 11))
+    for _ in range(3):
+        other.sync()
+    assert guest.connected is not plugged
+    assert select.select([late.sock], [], [], 0)[0] == []
+    clocks.now += 100
+    host.server.wake()
+    if plugged:
+        assert late.reply()[0] == Request.GET_FEATURES
+    else:
+        assert late.ended()
+
+
 def test_a_rest_is_no_stall(host, clocks):
     """A message that had begun is not held against a frontend that was not read."""
     guest = host.add("greedy", stall=5.0)
@@ -190,6 +236,30 @@ def test_a_rest_is_no_stall(host, clocks):
     until(lambda: guest.due() == pytest.approx(clocks.now + 5))
     greedy.send_raw(bytes([0, VERSION, 0, 0, 0, 0, 0, 0, 0]))
     assert greedy.reply()[0] == Request.GET_FEATURES
+
+
+def test_a_command_that_comes_during_a_rest_waits(host, clocks):
+    """Its kick is read all the same, and is not forgotten."""
+    clocks.turn = 0.0
+    guest = host.add("greedy")
+    attached = host.attach(guest)
+    driver = ControlDriver(host, guest, attached).start()
+    with host.server.lock:  # between two turns
+        clocks.turn = 0.125
+    for _ in range(5):
+        attached.frontend.send(Request.GET_FEATURES)
+    until(lambda: guest.due() == pytest.approx(clocks.now + 1.25))
+    assert answers(attached.frontend) == 5
+    driver.post([bytes(NetCtrl.RX_ALLMULTI.value) + b"\1"])
+    driver.ring.kick(always=True)
+    other = host.connect(host.add("other", 11))
+    for _ in range(3):
+        other.sync()
+    assert driver.ring.take() == []
+    clocks.now += 100
+    host.server.wake()
+    assert driver.answer() == OK
+    driver.close()
 
 
 def test_who_is_refused_is_not_the_guests_to_pay_for(host, clocks):

@@ -15,7 +15,7 @@ from cdna.guests.driver import Driver
 from cdna.guests.hostile import TX, Hostile
 from cdna.machine import Machine
 from cdna.nic.queue_wire import QueueWire
-from cdna.vmm.hypervisor import Guest
+from cdna.vmm.domain import Guest
 from tests.support.frames import OUTSIDE, frame, mac, receive_all
 
 FRAMES = 12

@@ -138,20 +138,16 @@ def test_a_guest_that_asks_for_the_gateways_address(machine, tmp_path):
 
 def test_out_of_descriptors_until_somebody_goes(machine, tmp_path, monkeypatch):
     """The server stops listening and takes it up again; nobody is turned away for good."""
-    monkeypatch.setattr("cdna.base.loop.ACCEPT_AGAIN", 0.001)
-    with machine.serve(tmp_path / "vmm") as server:
+    monkeypatch.setattr("cdna.base.listener.ACCEPT_AGAIN", 0.001)
+    with machine.serve(tmp_path / "vmm"):
         first = RemoteDriver(tmp_path / "vmm", name="first")
-        listener = server._listener
 
-        class Full:
-            fileno = staticmethod(listener.fileno)
-            close = staticmethod(listener.close)
+        def refuse_once(listener):
+            monkeypatch.setattr(socket.socket, "accept", accept)
+            raise OSError(24, "Too many open files")
 
-            def accept(self):
-                server._listener = listener
-                raise OSError(24, "Too many open files")
-
-        server._listener = Full()
+        accept = socket.socket.accept
+        monkeypatch.setattr(socket.socket, "accept", refuse_once)
         waiting = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         waiting.connect(os.fspath(tmp_path / "vmm"))
         first.close()

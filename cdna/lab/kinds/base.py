@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cdna.guests.pump import Pump
     from cdna.machine import Machine
     from cdna.nic.loop import SleepingLoop
-    from cdna.vmm.hypervisor import Context
+    from cdna.vmm.domain import Context
     from cdna.vmm.vhost_user import VhostUserServer
 
 # What every context can change while it runs.

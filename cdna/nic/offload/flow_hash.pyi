@@ -1,7 +1,5 @@
 from enum import IntEnum
 
-from typing_extensions import Buffer
-
 class HashType(IntEnum):
     VIRTIO_NET_HASH_TYPE_IPv4 = 1
     VIRTIO_NET_HASH_TYPE_TCPv4 = 2
@@ -24,6 +22,3 @@ class HashReport(IntEnum):
     VIRTIO_NET_HASH_REPORT_IPv6_EX = 7
     VIRTIO_NET_HASH_REPORT_TCPv6_EX = 8
     VIRTIO_NET_HASH_REPORT_UDPv6_EX = 9
-
-def hash_frame(frame: Buffer) -> int: ...
-def hash_frame_rss(frame: Buffer, key: Buffer, types: int) -> tuple[int, HashReport]: ...

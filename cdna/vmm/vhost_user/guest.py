@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from cdna import logs
 from cdna.abi import ContextState
+from cdna.base.control_time import Rest
 from cdna.base.sockets import may_connect
 from cdna.base.units import parse_mac
 from cdna.control_checks import Control, broken
@@ -29,12 +30,12 @@ from cdna.vmm.vhost_user.backend import Backend
 from cdna.vmm.vhost_user.connection import Connection
 from cdna.vmm.vhost_user.control import ControlRing
 from cdna.vmm.vhost_user.descriptors import Discard
-from cdna.vmm.vhost_user.endpoint import CONNECT_AGAIN, Connecting, Listening
+from cdna.vmm.vhost_user.endpoint import Connecting, Listening
 from cdna.vmm.vhost_user.net_config import net_config
 
 if TYPE_CHECKING:
     from cdna.nic.virtio.device import VirtioDevice
-    from cdna.vmm.hypervisor import Context
+    from cdna.vmm.domain import Context
     from cdna.vmm.vhost_user.server import VhostUserServer
 
 log = logs.logger("cdna.vhost_user")
@@ -78,10 +79,8 @@ class VhostUserGuest:
         self._stall = stall
         self._backend: Backend | None = None
         self._time = server.time.bucket()
-        self._rests_since: float | None = None  # nothing that it says is read; None: it has its turns
-        self._rests_until = 0.0
+        self._rest = Rest()
         self._tell_of_rests_at = 0.0
-        self._kicked = False  # the control queue was, during a rest
 
     # --- what others ask ----------------------------------------------------------------------------------
 
@@ -155,7 +154,7 @@ class VhostUserGuest:
                 log.info("guest %r: link %s", self.name, "up" if up else "down")
             elif not up:
                 self._end(logging.INFO, "the link is down")
-                self._close()
+                self._endpoint.close()
         self.server.wake()
 
     def _announce(self) -> None:
@@ -187,12 +186,12 @@ class VhostUserGuest:
     def close(self) -> None:
         """Ends the connection and waits for no other."""
         self._end(logging.INFO, "removed")
-        self._close()
+        self._endpoint.close()
 
     def due(self) -> float | None:
         """When `tick` has something to do, as the server's clock counts; None: never."""
-        if self._rests_since is not None:
-            return self._rests_until
+        if self._rest.until is not None:
+            return self._rest.until
         times = [self._endpoint.due]
         if self._backend is not None:
             times.append(self._backend.connection.deadline)
@@ -202,19 +201,12 @@ class VhostUserGuest:
 
     def tick(self, now: float) -> None:
         """Does what is due."""
-        if self._rests_since is not None:
-            if now >= self._rests_until:
-                due = self._time.due()  # others in need have come meanwhile
-                if due is None:
-                    self._go_on(now)
-                else:
-                    self._rests_until = due
+        if self._rest.until is not None:
+            rested = self._rest.end(now)
+            if rested is not None:
+                self._hear_again(rested)
             return  # messages are read before commands, of which there may always be some
-        if self._endpoint.due is not None and now >= self._endpoint.due:
-            if self._endpoint.fd is not None:  # out of descriptors before
-                self._endpoint.due = None
-                self.server.watch(self._endpoint.fd, self._arrival)
-            self._arrival(now)
+        self._endpoint.tick(now)
         connection = self._backend.connection if self._backend is not None else None
         if connection is not None and connection.deadline is not None and now >= connection.deadline:
             self._end(logging.WARNING, f"the frontend stalls after {connection.awaited}")
@@ -222,14 +214,11 @@ class VhostUserGuest:
             self._commands(now)
 
     def _open(self) -> None:
-        self._endpoint.open()
-        if self._endpoint.fd is not None and self._rests_since is None:
-            self.server.watch(self._endpoint.fd, self._arrival)
-
-    def _close(self) -> None:
-        if self._endpoint.fd is not None:
-            self.server.unwatch(self._endpoint.fd)
-        self._endpoint.close()
+        self._endpoint.open(self._arrival)
+        if self._backend is not None:
+            self._endpoint.attached()
+        if self._rest.until is not None:
+            self._endpoint.wait(self._rest.until)
 
     # --- how much of the server's time it takes -------------------------------------------------------------
 
@@ -238,35 +227,27 @@ class VhostUserGuest:
         """What happens within is at the guest's cost, whichever frontend asked for it."""
         with self._time.spent():
             yield
-        self._rest(now)
+        self._rest_if_overdrawn(now)
 
-    def _rest(self, now: float) -> None:
+    def _rest_if_overdrawn(self, now: float) -> None:
         """Reads no more of the guest's frontend while it has overdrawn its time."""
-        due = self._time.due()
-        if due is None or self._rests_since is not None:
+        until = self._rest.begin(self._time, now)
+        if until is None:
             return
         if now >= self._tell_of_rests_at:
             log.warning("guest %r: so many requests that they have to wait", self.name)
         self._tell_of_rests_at = now + TELL_AGAIN
-        self._rests_since, self._rests_until = now, due
-        for fd in (self._endpoint.fd, self._backend.connection.fd if self._backend is not None else None):
-            if fd is not None:
-                self.server.unwatch(fd)
+        self._endpoint.wait(until)
+        if self._backend is not None:
+            self.server.unwatch(self._backend.connection.fd)
 
-    def _go_on(self, now: float) -> None:
-        """The rest is over: what came meanwhile is read."""
-        assert self._rests_since is not None
-        rested, self._rests_since = now - self._rests_since, None
-        if self._endpoint.fd is not None and self._endpoint.due is None:
-            self.server.watch(self._endpoint.fd, self._arrival)
+    def _hear_again(self, rested: float) -> None:
+        """Reads what came during a rest of so many seconds."""
         if self._backend is not None:
             connection = self._backend.connection
             self.server.watch(connection.fd, self._turn)
             if connection.deadline is not None:
                 connection.deadline += rested
-        if self.control is not None and self._kicked:
-            self._kicked = False
-            self.control.look()
 
     # --- frontends come -------------------------------------------------------------------------------------
 
@@ -280,13 +261,12 @@ class VhostUserGuest:
         spent = self.server.time.cost() - begun
         if admitted:
             self._time.charge(spent)
-            self._rest(now)
+            self._rest_if_overdrawn(now)
             return
         self.server.refused.charge(spent)  # any user may come: it is not this guest's to pay for
         due = self.server.refused.due()
-        if due is not None and self._endpoint.fd is not None:
-            self.server.unwatch(self._endpoint.fd)
-            self._endpoint.due = due if self._endpoint.due is None else max(due, self._endpoint.due)
+        if due is not None:
+            self._endpoint.wait(due)
 
     def _take(self, now: float) -> bool:
         """Takes the frontend that has come, if it is one for this guest. False: it is not."""
@@ -294,8 +274,6 @@ class VhostUserGuest:
             sock = self._endpoint.take(now)
         except OSError as error:  # who waits goes on waiting
             log.warning("guest %r: no frontend accepted for now: %s", self.name, error)
-            if self._endpoint.fd is not None:
-                self.server.unwatch(self._endpoint.fd)
             return False
         if sock is None:
             return False
@@ -327,7 +305,7 @@ class VhostUserGuest:
             )
             connection.close()
             return False
-        self._endpoint.due = None
+        self._endpoint.attached()
         self._backend = Backend(self, connection)
         self.server.watch(connection.fd, self._turn)
         log.info("guest %r: frontend attached (%s)", self.name, who)
@@ -358,8 +336,8 @@ class VhostUserGuest:
         """The control queue was kicked, or is to be looked at."""
         if self._backend is None or self.control is None:
             return
-        if self._rests_since is not None:
-            self._kicked = True
+        if self._rest.until is not None:
+            self.control.look()  # when the rest is over
             return
         with self._spending(now):
             try:
@@ -400,8 +378,8 @@ class VhostUserGuest:
         except Exception:
             log.exception("guest %r: what the frontend had was not taken back whole", self.name)
         backend.connection.close()
-        if self._endpoint.fd is None and self.link_up:
-            self._endpoint.due = self.server.clock() + CONNECT_AGAIN
+        if self.link_up:
+            self._endpoint.detached(self.server.clock())
 
     def _collect_fault(self) -> None:
         """Has a fault reported before a message ends it."""

@@ -31,7 +31,7 @@ from cdna.virtio import Feature
 
 if TYPE_CHECKING:
     from cdna.nic.virtio.device import VirtioDevice
-    from cdna.vmm.hypervisor import Context
+    from cdna.vmm.domain import Context
 
 log = logs.logger("cdna.vhost_user")
 

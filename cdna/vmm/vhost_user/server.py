@@ -99,7 +99,7 @@ class VhostUserServer(Loop):
             features &= ~PAIRS
             protocol &= ~(1 << ProtocolFeature.MQ)
         path, uids = os.fspath(path), tuple(uids)
-        endpoint = Connecting(path) if client else Listening(path, bool(uids))
+        endpoint = Connecting(path) if client else Listening(path, self, bool(uids))
         with self.lock:
             if self.closed:
                 raise ConfigError("this server was closed: make another")

@@ -54,8 +54,7 @@ cdef struct domain_t:
     uint32_t account            # ACCOUNT_DRIVER_DOMAIN or ACCOUNT_GUESTS
     run_t run
     void *state
-    uint64_t upcalls            # virtual interrupts taken
-    uint8_t _pad[24]
+    uint8_t _pad[32]
 
 cdef struct guest_counters_t:
     const uint64_t *sent                # frames offered: transmit

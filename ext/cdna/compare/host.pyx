@@ -180,7 +180,6 @@ cdef inline void dispatch(host_t *host, uint32_t domain) noexcept nogil:
     """Runs a domain until it blocks; the core is in its address space."""
     cdef domain_t *d = &host.domain[domain]
     host.runnable &= ~(<uint64_t>1 << domain)
-    d.upcalls += 1
     host.slice_end = host.charged_at + host.slice_cycles
     charge(host, d.account)
     d.run(d, host)

@@ -14,7 +14,6 @@ from posix.unistd cimport close
 from cdna.abi cimport MAX_CONTEXTS, MAX_TSO_FRAME
 from cdna.cpu cimport load_u64, store_u64
 from cdna.nic.device cimport Nic
-from cdna.nic.frame cimport piece_t
 from cdna.nic.wire cimport cycles_per_second
 
 from cdna.errors import ConfigError, ResourceError, whole
@@ -198,17 +197,6 @@ cdef class CaptureRing:
         ring.producer += needed
         store_u64(&ring.page.producer, ring.producer)
         return True
-
-    def inject(self, index, direction, reason, bytes frame, int times=1):
-        """Adds a frame as the engine does, for tests of what reads it."""
-        cdef piece_t piece
-        cdef uint32_t _i, context = index, way = direction, why = reason
-        self._check(index)
-        piece.data = <const uint8_t *>PyBytes_AS_STRING(frame)
-        piece.len = <uint32_t>PyBytes_GET_SIZE(frame)
-        with self.nic.quiesced():
-            for _i in range(<uint32_t>times):
-                capture_all(self.nic.c.capture, context, way, why, &piece, piece.len)
 
 
 _LINKED = set()

@@ -200,11 +200,6 @@ cdef class GeneratorWire(NullWire):
         cdef uint32_t number = self._flow(flow)
         return load_u64(&self.generator.flow[number].sent)
 
-    def acknowledge(self, flow, uint64_t frames):
-        """Tells that the receiver has taken `frames` frames of a flow since the start."""
-        cdef uint32_t number = self._flow(flow)
-        store_u64(&self.generator.flow[number].own_ack, frames)
-
     @property
     def limit(self):
         """Frames a flow; 0: until stopped."""

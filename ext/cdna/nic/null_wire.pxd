@@ -10,8 +10,6 @@ from cdna.nic.wire_contract cimport wire_t
 
 cdef struct sink_flow_t:
     uint64_t expected           # sequence number of the next frame
-    uint64_t frames             # that were as they should be
-    uint64_t bytes
 
 cdef struct bad_frame_t:        # the first one
     uint64_t number             # frames before it

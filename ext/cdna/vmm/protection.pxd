@@ -32,7 +32,6 @@ cdef struct vcontext_t:
     uint32_t limbo_mask
     io_limbo_t *limbo
     vring_t ring[2]             # by Ring
-    uint64_t event_pending      # virtual interrupt posted and not yet taken
     uint64_t events             # virtual interrupts posted
     int event_fd                # written when a virtual interrupt is posted, or -1
 

@@ -29,7 +29,6 @@ cdef void post_virtual_interrupt(uint32_t context, void *arg) noexcept nogil:
     cdef vcontext_t *vcontext = &vmm.context[context]
     cdef uint64_t one = 1
     vcontext.events += 1
-    vcontext.event_pending = 1
     if vcontext.event_fd >= 0:
         write(vcontext.event_fd, &one, 8)
 
@@ -134,13 +133,6 @@ cdef class Tables:
     def decode_interrupts(self) -> int:
         """Reads the interrupt bit vectors, posts a virtual interrupt for each bit. Returns vectors read."""
         return decode_interrupts(self.c, post_virtual_interrupt, self.c)
-
-    def take_event(self, uint32_t context) -> bool:
-        """Whether a virtual interrupt was posted since the last call."""
-        cdef vcontext_t *vcontext = self._context(context)
-        pending = vcontext.event_pending
-        vcontext.event_pending = 0
-        return bool(pending)
 
     def events(self, uint32_t context) -> int:
         """Virtual interrupts posted since the context was assigned."""

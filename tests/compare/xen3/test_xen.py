@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from tests.support.xen_parts import counters, m2p, p2m, pages_of, pte
 
 from cdna.errors import ConfigError
 from tests.support.xen import PEER, Bench, build_bench, guest_mac
@@ -22,7 +23,7 @@ def assert_nothing_lost(bench: Bench) -> None:
     assert (counts["bad"], counts["dropped"], counts["tx_errors"]) == (0, 0, 0)
     assert bench.bridge.bad_frames() == {}
     assert bench.wire.bad == 0, bench.wire.first_bad
-    assert bench.bridge.hypervisor.stats()["grant_refusals"] == 0
+    assert counters(bench.bridge.hypervisor)["grant_refusals"] == 0
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -36,7 +37,8 @@ def test_frames_reach_the_wire(bench: Build, size: int | str) -> None:
     assert_nothing_lost(b)
     driver = b.bridge.driver_stats()
     assert driver["free_pending"] == 1024  # every request was unmapped and answered
-    assert b.bridge.hypervisor.stats()["grant_maps"] == b.bridge.hypervisor.stats()["grant_unmaps"] + 2 * 3
+    stats = counters(b.bridge.hypervisor)
+    assert stats["grant_maps"] == stats["grant_unmaps"] + 2 * 3
 
 
 @pytest.mark.parametrize("receive", ["copy", "flip"])
@@ -49,7 +51,7 @@ def test_frames_reach_the_guests(bench: Build, size: int | str, receive: str) ->
     assert [b.bridge.guest_stats(i)["received"] for i in range(3)] == [200, 200, 200]
     assert_nothing_lost(b)
     assert total_pages(b) == before
-    stats = b.bridge.hypervisor.stats()
+    stats = counters(b.bridge.hypervisor)
     if receive == "flip":
         assert (stats["grant_copies"], stats["grant_transfers"] >= 600) == (0, True)
     else:
@@ -72,14 +74,14 @@ def test_flipped_pages_are_in_one_map_only(bench: Build) -> None:
     b.steps(100)
     b.settle()
     xen = b.bridge.hypervisor
-    frames = [xen.p2m(1, pfn) for pfn in range(xen.pages_of(1)) if xen.p2m(1, pfn) is not None]
+    frames = [p2m(xen, 1, pfn) for pfn in range(pages_of(xen, 1)) if p2m(xen, 1, pfn) is not None]
     assert len(set(frames)) == len(frames)
     for frame in frames:
-        assert xen.p2m(1, xen.m2p(frame)) == frame
+        assert p2m(xen, 1, m2p(xen, frame)) == frame
         assert b.machine.memory.owners()[frame] == 0x4000
-    mapped = [pfn for pfn in range(xen.pages_of(0)) if xen.pte(0, pfn)]
+    mapped = [pfn for pfn in range(pages_of(xen, 0)) if pte(xen, 0, pfn)]
     assert len(mapped) > 1000
-    assert all(xen.m2p(xen.pte(0, pfn) >> 12) == pfn for pfn in mapped)  # the driver domain's pages, too
+    assert all(m2p(xen, pte(xen, 0, pfn) >> 12) == pfn for pfn in mapped)  # the driver domain's pages, too
 
 
 @pytest.mark.parametrize("receive", ["copy", "flip"])
@@ -140,7 +142,7 @@ def test_events_are_few(bench: Build) -> None:
     b = bench("tx", 1)
     b.steps(60)
     b.settle()
-    stats = b.bridge.hypervisor.stats()
+    stats = counters(b.bridge.hypervisor)
     assert stats["hypercalls"] * 8 < b.bridge.counts()["sent"]
 
 

@@ -305,6 +305,21 @@ def test_with_the_link_down_it_does_not_connect(host, listener):
     assert guest.describe()["state"] == "link down"
 
 
+def test_with_the_link_up_again_it_connects_to_no_second_frontend(host, listener):
+    listener.bind(os.fspath(host.folder / "guest.sock"))
+    listener.listen()
+    guest = host.add(client=True)
+    frontend = accepted(host, listener)
+    frontend.negotiate()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        frontend.acknowledged(Request.SET_BACKEND_REQ_FD, fds=[theirs.fileno()])
+        guest.set_link(False)
+        guest.set_link(True)
+        assert guest.due() is None
+        frontend.sync()
+
+
 # --- the link ---------------------------------------------------------------------------------------------
 
 

@@ -4,10 +4,11 @@ import socket
 import struct
 
 import pytest
+from tests.support.nic_parts import hash_frame_rss
 
 from cdna import ContextSettings
 from cdna.guest_driver.vhost_frontend import SPLIT
-from cdna.nic.offload.flow_hash import HashType, hash_frame_rss
+from cdna.nic.offload.flow_hash import HashType
 from cdna.protocol.vhost_user import CONFIG_HEAD, Request
 from cdna.virtio import Feature
 from cdna.vmm.vhost_user.net_control import NetCtrl

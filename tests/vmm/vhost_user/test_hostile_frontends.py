@@ -185,8 +185,9 @@ def test_descriptors_that_do_not_close_have_a_bound(host, guest, frontend, linge
     """Beyond it no more are taken, of this frontend or of the next one."""
     monkeypatch.setattr("cdna.vmm.vhost_user.descriptors.WAITING", 1)
     frontend.negotiate(SPLIT)
-    frontend.send(Request.SET_LOG_FD, b"", [lingering.fileno()])
-    lingering.close()
+    with host.server.lock:  # so that the NIC's descriptor is the last one
+        frontend.send(Request.SET_LOG_FD, b"", [lingering.fileno()])
+        lingering.close()
     frontend.sync()  # a message without descriptors is welcome
     frontend.send(Request.SET_LOG_FD, b"", [frontend.memory.fd])
     assert refused(frontend)

@@ -17,7 +17,7 @@ from cdna.lab.namespace import Namespace
 
 if TYPE_CHECKING:
     from cdna.guests.pump import Pump
-    from cdna.vmm.hypervisor import Context
+    from cdna.vmm.domain import Context
 
 # A buffer holds the largest frame that a namespace sends, so that one read of the tap is one descriptor.
 BUFFER_SIZE = 65472  # bytes

@@ -24,7 +24,7 @@ from cdna.nic.traffic import Load
 
 if TYPE_CHECKING:
     from cdna.nic.device import Nic
-    from cdna.vmm.hypervisor import Context
+    from cdna.vmm.domain import Context
 
 RING = 256  # descriptors each way
 BATCH = 64  # frames between two looks at the other direction

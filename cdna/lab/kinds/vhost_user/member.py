@@ -10,7 +10,7 @@ from cdna.lab.kinds.vhost_user import VhostUserPlan
 from cdna.protocol.features import offer
 
 if TYPE_CHECKING:
-    from cdna.vmm.hypervisor import Context
+    from cdna.vmm.domain import Context
 
 
 class VhostUserMember(Member[VhostUserPlan]):

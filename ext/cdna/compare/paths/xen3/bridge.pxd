@@ -31,7 +31,6 @@ cdef struct bridge_t:
     uint32_t used
     uint32_t ports
     uint64_t ageing                 # in units of the caller's clock
-    uint64_t learned
     uint64_t moved                  # a known address came in by another port
     uint64_t flooded
     uint64_t forwarded

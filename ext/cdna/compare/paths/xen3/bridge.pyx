@@ -1,8 +1,6 @@
-"""The bridge's slow paths, and the bridge by itself for tests."""
+"""The bridge's slow paths."""
 
 from libc.string cimport memset
-
-from cdna.errors import ConfigError
 
 
 cdef void bridge_init(bridge_t *bridge, fdb_entry_t *entry, uint32_t entries, uint32_t ports,
@@ -33,7 +31,6 @@ cdef bint bridge_add(bridge_t *bridge, uint64_t mac, uint32_t port, uint64_t now
     bridge.entry[i].next = bridge.bucket[bucket]
     bridge.bucket[bucket] = i
     bridge.used += 1
-    bridge.learned += 1
     return True
 
 
@@ -53,42 +50,3 @@ cdef uint32_t bridge_age(bridge_t *bridge, uint64_t now) noexcept nogil:
                 link = &bridge.entry[i].next
     bridge.used -= freed
     return freed
-
-
-cdef class Bridge:
-    """A learning bridge of `ports` ports and room for `entries` addresses.
-
-    Addresses are six bytes in wire order, in the low 48 bits of a little-endian word; `now` and `ageing` are
-    in any one unit of time.
-    """
-    cdef bridge_t _bridge
-    cdef SharedRegion _region
-
-    def __cinit__(self, uint32_t ports, uint32_t entries=1024, uint64_t ageing=300):
-        if not 1 <= ports < FLOOD:
-            raise ConfigError(f"a bridge of {ports} ports: give 1 to {FLOOD - 1}")
-        self._region = SharedRegion(max(entries, 1) * sizeof(fdb_entry_t))
-        bridge_init(&self._bridge, <fdb_entry_t *>self._region.base, entries, ports, ageing)
-
-    def learn(self, uint64_t mac, uint32_t port, uint64_t now=0) -> None:
-        """Takes note of the source address of a frame that came in by `port`."""
-        bridge_learn(&self._bridge, mac, port, now)
-
-    def lookup(self, uint64_t mac, uint64_t now=0):
-        """The port of a destination address, or None where the frame is to be flooded."""
-        cdef uint32_t port = bridge_lookup(&self._bridge, mac, now)
-        return None if port == FLOOD else port
-
-    def age(self, uint64_t now) -> int:
-        """Drops what has aged; returns how many."""
-        return bridge_age(&self._bridge, now)
-
-    @property
-    def used(self) -> int:
-        """Addresses in the database."""
-        return self._bridge.used
-
-    @property
-    def moved(self) -> int:
-        """Addresses that changed their port."""
-        return self._bridge.moved

@@ -101,47 +101,6 @@ cdef class Hypervisor:
             d.grants.maptrack[i].ref = i + 1 if i + 1 < maptracks else <uint32_t>NO_HANDLE
         d.grants.maptrack_head = 0 if maptracks else <uint32_t>NO_HANDLE
 
-    @property
-    def domains(self) -> int:
-        return self.c.domains
-
-    @property
-    def heap_pages(self) -> int:
-        """Free pages of the hypervisor."""
-        return self.c.heap_pages
-
-    def pages_of(self, uint32_t index) -> int:
-        """Machine pages that a domain owns by the hypervisor's count."""
-        return self.domain(index).tot_pages
-
-    def p2m(self, uint32_t index, uint32_t pfn):
-        """The machine frame behind a pseudo-physical frame, or None. Foreign frames included."""
-        cdef xen_domain_t *d = self.domain(index)
-        if pfn >= d.pfns:
-            raise ConfigError(f"pseudo-physical frame {pfn}: the domain has {d.pfns}")
-        return None if d.p2m[pfn] == INVALID_MFN else d.p2m[pfn] & ~<uint32_t>FOREIGN_FRAME
-
-    def m2p(self, uint32_t mfn):
-        """The pseudo-physical frame that the owner of a machine frame gave it, or None."""
-        if mfn >= self.c.memory.pages:
-            raise ConfigError(f"machine frame {mfn}: there are {self.c.memory.pages}")
-        return None if self.c.m2p[mfn] == INVALID_MFN else self.c.m2p[mfn]
-
-    def pte(self, uint32_t index, uint32_t pfn) -> int:
-        """The page-table entry of a pseudo-physical frame: machine address and PTE flags, or 0."""
-        cdef xen_domain_t *d = self.domain(index)
-        if pfn >= d.pfns:
-            raise ConfigError(f"pseudo-physical frame {pfn}: the domain has {d.pfns}")
-        return d.pte[pfn]
-
-    def upcalls(self, uint32_t index) -> bool:
-        """Whether the host has an event pending for this domain."""
-        return self.c.host.runnable >> self.domain(index).index & 1
-
-    def stats(self) -> dict:
-        """The hypervisor's counters by name."""
-        return self.c.stats
-
     def release(self) -> None:
         """Gives back every page: clears all page tables, then frees what the domains and the heap hold."""
         cdef xen_domain_t *d

@@ -17,13 +17,6 @@ cdef int evtchn_send(xen_t *xen, xen_domain_t *domain, uint32_t port) noexcept n
 cdef int evtchn_alloc_unbound(xen_t *xen, xen_domain_t *domain, uint32_t remote_domid) noexcept nogil
 cdef int evtchn_bind_interdomain(xen_t *xen, xen_domain_t *domain, uint32_t remote_domid,
                                  uint32_t remote_port) noexcept nogil
-cdef int evtchn_close(xen_t *xen, xen_domain_t *domain, uint32_t port) noexcept nogil
-# Clears a mask bit and delivers what waited behind it.
-cdef void evtchn_unmask(xen_t *xen, xen_domain_t *domain, uint32_t port) noexcept nogil
-
-
-cdef inline void evtchn_mask(shared_info_t *shared, uint32_t port) noexcept nogil:
-    or_u64(&shared.evtchn_mask[port >> 6], <uint64_t>1 << (port & 63))
 
 
 cdef inline bint evtchn_upcall_due(const shared_info_t *shared) noexcept nogil:

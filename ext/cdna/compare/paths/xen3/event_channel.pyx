@@ -1,8 +1,8 @@
 """Event channel operations in the hypervisor (Xen: xen/common/event_channel.c)."""
 
-from cdna.compare.paths.xen3.domain cimport Hypervisor, evtchn_t, find_domain
+from cdna.compare.paths.xen3.domain cimport evtchn_t, find_domain
 from cdna.compare.paths.xen3.public cimport (
-    ECS_FREE, ECS_INTERDOMAIN, ECS_UNBOUND, EVTCHN_WORDS, XEN_EINVAL, XEN_ENOENT, XEN_ENOSPC,
+    ECS_FREE, ECS_INTERDOMAIN, ECS_UNBOUND, XEN_EINVAL, XEN_ENOENT, XEN_ENOSPC,
 )
 from cdna.compare.host cimport post_event
 
@@ -83,77 +83,3 @@ cdef int evtchn_bind_interdomain(xen_t *xen, xen_domain_t *domain, uint32_t remo
     other.remote_port = port
     set_pending(xen, domain, port)      # an event that was sent before the binding is not lost
     return port
-
-
-cdef int evtchn_close(xen_t *xen, xen_domain_t *domain, uint32_t port) noexcept nogil:
-    """Frees a port; the other side's becomes unbound."""
-    cdef evtchn_t *channel
-    cdef xen_domain_t *remote
-    if port == 0 or port >= domain.ports or domain.port[port].state == ECS_FREE:
-        return XEN_EINVAL
-    channel = &domain.port[port]
-    if channel.state == ECS_INTERDOMAIN:
-        remote = find_domain(xen, channel.remote_domid)
-        if remote != NULL:
-            remote.port[channel.remote_port].state = ECS_UNBOUND
-    channel.state = ECS_FREE
-    and_u64(&domain.shared.evtchn_pending[port >> 6], ~(<uint64_t>1 << (port & 63)))
-    return 0
-
-
-cdef void evtchn_unmask(xen_t *xen, xen_domain_t *domain, uint32_t port) noexcept nogil:
-    cdef uint64_t bit = <uint64_t>1 << (port & 63)
-    cdef uint64_t selector = <uint64_t>1 << (port >> 6)
-    if not and_u64(&domain.shared.evtchn_mask[port >> 6], ~bit) & bit:
-        return
-    if load_u64(&domain.shared.evtchn_pending[port >> 6]) & bit and \
-            not or_u64(&domain.shared.evtchn_pending_sel, selector) & selector:
-        mark_upcall_pending(xen, domain)
-
-
-cdef class EventChannels:
-    """A domain's event channels, one operation at a time, for tests and for trying things out.
-
-    Operations return what Xen's do: 0 or a port, or a negative `cdna.compare.paths.xen3.public.Errno`.
-    """
-    cdef Hypervisor _hypervisor
-    cdef uint32_t _index
-
-    def __init__(self, Hypervisor hypervisor not None, uint32_t index):
-        hypervisor.domain(index)
-        self._hypervisor = hypervisor
-        self._index = index
-
-    def alloc_unbound(self, uint32_t remote_domid) -> int:
-        return evtchn_alloc_unbound(self._hypervisor.c, self._hypervisor.domain(self._index), remote_domid)
-
-    def bind_interdomain(self, uint32_t remote_domid, uint32_t remote_port) -> int:
-        return evtchn_bind_interdomain(
-            self._hypervisor.c, self._hypervisor.domain(self._index), remote_domid, remote_port)
-
-    def send(self, uint32_t port) -> int:
-        return evtchn_send(self._hypervisor.c, self._hypervisor.domain(self._index), port)
-
-    def close(self, uint32_t port) -> int:
-        return evtchn_close(self._hypervisor.c, self._hypervisor.domain(self._index), port)
-
-    def mask(self, uint32_t port) -> None:
-        if port >= EVTCHN_WORDS * 64:
-            raise ValueError(f"port {port}: give one below {EVTCHN_WORDS * 64}")
-        evtchn_mask(self._hypervisor.domain(self._index).shared, port)
-
-    def unmask(self, uint32_t port) -> None:
-        if port >= EVTCHN_WORDS * 64:
-            raise ValueError(f"port {port}: give one below {EVTCHN_WORDS * 64}")
-        evtchn_unmask(self._hypervisor.c, self._hypervisor.domain(self._index), port)
-
-    @property
-    def upcall_due(self) -> bool:
-        """Whether a virtual interrupt is pending."""
-        return evtchn_upcall_due(self._hypervisor.domain(self._index).shared)
-
-    def upcall(self, int limit=64) -> list:
-        """Takes the pending, unmasked ports, at most `limit` of up to 64."""
-        cdef uint16_t port[64]
-        cdef int n = evtchn_do_upcall(self._hypervisor.domain(self._index).shared, port, min(limit, 64))
-        return [port[i] for i in range(n)]

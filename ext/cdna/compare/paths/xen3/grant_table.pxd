@@ -21,8 +21,7 @@ from cdna.compare.paths.xen3.atomics cimport cas_u16, load_u16, store_u16
 from cdna.compare.paths.xen3.domain cimport xen_domain_t, xen_t
 from cdna.compare.paths.xen3.public cimport (
     GTF_accept_transfer, GTF_permit_access, GTF_reading, GTF_readonly, GTF_transfer_committed,
-    GTF_transfer_completed, GTF_writing, INVALID_MFN, INVALID_REF, gnttab_copy_t, gnttab_map_grant_ref_t,
-    gnttab_transfer_t, gnttab_unmap_grant_ref_t, grant_entry_t,
+    GTF_transfer_completed, GTF_writing, INVALID_MFN, INVALID_REF, gnttab_map_grant_ref_t, grant_entry_t,
 )
 from cdna.cpu cimport cpu_relax, load_u32
 
@@ -31,13 +30,9 @@ cdef struct grant_refs_t:           # a guest's free references, a stack
     uint32_t n_free
     uint32_t entries
 
-# Hypervisor code: each runs n operations of `domain` and writes one status each.
+# Hypervisor code: runs n operations of `domain` and writes one status each.
 cdef void gnttab_map(xen_t *xen, xen_domain_t *domain, gnttab_map_grant_ref_t *op, uint32_t n) noexcept nogil
-cdef void gnttab_unmap(xen_t *xen, xen_domain_t *domain, gnttab_unmap_grant_ref_t *op,
-                       uint32_t n) noexcept nogil
-cdef void gnttab_copy(xen_t *xen, xen_domain_t *domain, gnttab_copy_t *op, uint32_t n) noexcept nogil
-cdef void gnttab_transfer(xen_t *xen, xen_domain_t *domain, gnttab_transfer_t *op, uint32_t n) noexcept nogil
-# By command; returns 0 or XEN_ENOSYS.
+# Any of the four by command; returns 0 or XEN_ENOSYS.
 cdef int gnttab_op(xen_t *xen, xen_domain_t *domain, uint32_t command, void *op, uint32_t n) noexcept nogil
 
 

@@ -6,27 +6,22 @@ used, and kept in the active entry. Xen's spin locks are left out (one host proc
 after unmapping: both would make the baseline slower.
 """
 
-
 from cdna.abi cimport PAGE_SHIFT, PAGE_SIZE
 from cdna.compare.paths.xen3.atomics cimport and_u16, cas_u32, or_u16
 from cdna.compare.paths.xen3.domain cimport (
-    GNTPIN_hstr_inc, GNTPIN_hstw_inc, GNTPIN_hstw_mask, GNTPIN_overflow, NO_HANDLE, Hypervisor,
-    active_grant_t, find_domain, frame_maddr, get_page, grant_table_t, maptrack_t, put_page,
+    GNTPIN_hstr_inc, GNTPIN_hstw_inc, GNTPIN_hstw_mask, GNTPIN_overflow, NO_HANDLE, active_grant_t,
+    find_domain, frame_maddr, get_page, grant_table_t, maptrack_t, put_page,
 )
 from cdna.compare.paths.xen3.public cimport (
     DOMID_SELF, GNTCOPY_dest_gref, GNTCOPY_source_gref, GNTMAP_host_map, GNTMAP_readonly,
-    GNTST_bad_copy_arg,
-    GNTST_bad_dev_addr, GNTST_bad_domain, GNTST_bad_gntref, GNTST_bad_handle, GNTST_bad_page,
-    GNTST_bad_virt_addr,
-    GNTST_general_error, GNTST_no_device_space, GNTST_okay, GNTST_permission_denied, GNTTABOP_copy,
-    GNTTABOP_map_grant_ref, GNTTABOP_transfer, GNTTABOP_unmap_grant_ref, GTF_type_mask, PTE_PRESENT,
-    PTE_WRITE,
-    XEN_ENOSYS, gnttab_copy_ptr_t,
+    GNTST_bad_copy_arg, GNTST_bad_dev_addr, GNTST_bad_domain, GNTST_bad_gntref, GNTST_bad_handle,
+    GNTST_bad_page, GNTST_bad_virt_addr, GNTST_general_error, GNTST_no_device_space, GNTST_okay,
+    GNTST_permission_denied, GNTTABOP_copy, GNTTABOP_map_grant_ref, GNTTABOP_transfer,
+    GNTTABOP_unmap_grant_ref, GTF_type_mask, PTE_PRESENT, PTE_WRITE, XEN_ENOSYS, gnttab_copy_ptr_t,
+    gnttab_copy_t, gnttab_transfer_t, gnttab_unmap_grant_ref_t,
 )
 from cdna.cpu cimport compiler_barrier, copy_bytes
 from cdna.memory cimport page_t
-
-from cdna.errors import ConfigError
 
 cdef enum:
     RETRIES = 5                     # of the compare and swap, against a guest that keeps changing its entry
@@ -303,91 +298,3 @@ cdef int gnttab_op(xen_t *xen, xen_domain_t *domain, uint32_t command, void *op,
     else:
         return XEN_ENOSYS
     return 0
-
-
-cdef class GrantTable:
-    """A domain's grant table, one operation at a time, for tests and for trying things out.
-
-    Guest side: `grant_access`, `end_access`, `grant_transfer`, `end_transfer` change this domain's entries.
-    Hypervisor side: `map`, `unmap`, `copy`, `transfer` are this domain's operations; they return statuses.
-    """
-    cdef Hypervisor _hypervisor
-    cdef uint32_t _index
-
-    def __init__(self, Hypervisor hypervisor not None, uint32_t index):
-        hypervisor.domain(index)
-        self._hypervisor = hypervisor
-        self._index = index
-
-    cdef grant_entry_t *_entry(self, uint32_t ref) except NULL:
-        cdef xen_domain_t *d = self._hypervisor.domain(self._index)
-        if ref >= d.grants.entries:
-            raise ConfigError(f"grant reference {ref}: the table has {d.grants.entries} entries")
-        return &d.grants.shared[ref]
-
-    def entry(self, uint32_t ref):
-        """(flags, domid, frame) of an entry as it lies in the guest's page."""
-        cdef grant_entry_t *entry = self._entry(ref)
-        return entry.flags, entry.domid, entry.frame
-
-    def poke(self, uint32_t ref, uint16_t flags, uint16_t domid, uint32_t frame) -> None:
-        """Writes an entry as a guest can, without any rule."""
-        cdef grant_entry_t *entry = self._entry(ref)
-        entry.flags, entry.domid, entry.frame = flags, domid, frame
-
-    def grant_access(self, uint32_t ref, uint32_t domid, uint32_t frame, bint readonly=False) -> None:
-        self._entry(ref)
-        grant_foreign_access(self._hypervisor.domain(self._index).grants.shared, ref, domid, frame, readonly)
-
-    def end_access(self, uint32_t ref) -> bool:
-        self._entry(ref)
-        return end_foreign_access(self._hypervisor.domain(self._index).grants.shared, ref)
-
-    def grant_transfer(self, uint32_t ref, uint32_t domid, uint32_t pfn) -> None:
-        self._entry(ref)
-        grant_foreign_transfer(self._hypervisor.domain(self._index).grants.shared, ref, domid, pfn)
-
-    def end_transfer(self, uint32_t ref):
-        """The machine frame that came, or None."""
-        self._entry(ref)
-        cdef uint32_t frame = end_foreign_transfer(self._hypervisor.domain(self._index).grants.shared, ref)
-        return None if frame == INVALID_MFN else frame
-
-    @property
-    def mapped(self) -> int:
-        """Mappings that this domain holds."""
-        return self._hypervisor.domain(self._index).grants.mapped
-
-    def map(self, uint32_t domid, uint32_t ref, uint64_t pfn, uint32_t flags=GNTMAP_host_map):
-        """Maps another's grant at `pfn` of this domain's page table: (status, handle, machine address)."""
-        cdef gnttab_map_grant_ref_t op
-        op.host_addr, op.flags, op.ref, op.dom = pfn, flags, ref, domid
-        op.handle, op.dev_bus_addr = NO_HANDLE, 0
-        gnttab_map(self._hypervisor.c, self._hypervisor.domain(self._index), &op, 1)
-        return op.status, op.handle, op.dev_bus_addr
-
-    def unmap(self, uint32_t handle, uint64_t pfn, uint64_t dev_bus_addr=0) -> int:
-        cdef gnttab_unmap_grant_ref_t op
-        op.host_addr, op.dev_bus_addr, op.handle = pfn, dev_bus_addr, handle
-        gnttab_unmap(self._hypervisor.c, self._hypervisor.domain(self._index), &op, 1)
-        return op.status
-
-    def copy(self, source, dest, uint16_t length, uint16_t flags) -> int:
-        """From (domid, frame or reference, offset) to the same; `flags` say which are references."""
-        cdef gnttab_copy_t op
-        op.source.domid, op.source.frame, op.source.offset = source
-        op.dest.domid, op.dest.frame, op.dest.offset = dest
-        op.len, op.flags = length, flags
-        gnttab_copy(self._hypervisor.c, self._hypervisor.domain(self._index), &op, 1)
-        return op.status
-
-    def transfer(self, uint64_t mfn, uint32_t domid, uint32_t ref) -> int:
-        """Gives a page away through entry `ref` of `domid`'s table."""
-        cdef gnttab_transfer_t op
-        op.mfn, op.domid, op.ref = mfn, domid, ref
-        gnttab_transfer(self._hypervisor.c, self._hypervisor.domain(self._index), &op, 1)
-        return op.status
-
-    def operation(self, uint32_t command) -> int:
-        """An empty batch of a command: 0, or -ENOSYS where there is no such command."""
-        return gnttab_op(self._hypervisor.c, self._hypervisor.domain(self._index), command, NULL, 0)

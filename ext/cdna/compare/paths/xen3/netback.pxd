@@ -152,8 +152,6 @@ cdef struct netback_t:
     uint64_t nic_rx_frames
     uint64_t nic_tx_frames
     uint64_t nic_rx_dropped         # no packet buffer left
-    uint64_t squeezed               # flips put off: the hypervisor had no page
-    uint64_t turns
 
 # The driver domain's domain_t.run.
 cdef void netback_run(domain_t *self, host_t *host) noexcept nogil

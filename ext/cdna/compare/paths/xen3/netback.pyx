@@ -113,7 +113,6 @@ cdef uint32_t netback_turn(netback_t *nb) noexcept nogil:
     """One round over all there is to do. Returns work done."""
     cdef uint32_t work
     nb.now = cycles()
-    nb.turns += 1
     take_events(nb)
     work = nic_tx_clean(nb)
     work += nic_rx(nb)

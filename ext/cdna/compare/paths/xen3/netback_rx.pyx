@@ -140,7 +140,6 @@ cdef inline bint check_mfn(netback_t *nb, uint32_t pages) noexcept nogil:
                     MFN_STOCK - nb.n_mfn)
     if got > 0:
         nb.n_mfn += got
-    nb.squeezed += nb.n_mfn < pages
     return nb.n_mfn >= pages
 
 

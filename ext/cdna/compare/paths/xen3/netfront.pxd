@@ -19,8 +19,7 @@ cdef enum:
     RX_MIN_TARGET = 64              # bounds of rx_target, as in Linux
     RX_MAX_TARGET = 256
     MAX_FRAME_PIECES = 8            # receive responses of one frame
-    BAD_KINDS = 16                  # counters of bad frames, by FrameError, then these:
-    BAD_STATUS = 8                  # a response with an error
+    BAD_STATUS = 8                  # in netfront_t.bad, behind each FrameError: a response with an error
     BAD_ID = 9                      # a response to nothing that was asked
     BAD_GRANT = 10                  # a grant still in use, or a page that never came
     BAD_CHAIN = 11                  # more pieces than a frame can have

@@ -4,7 +4,7 @@ An update of a page-table entry checks the owner of the new frame, takes a refer
 to the old frame. Xen's page types, its locks and the TLB flush are left out: all would add work here.
 """
 
-from cdna.compare.paths.xen3.domain cimport Hypervisor, get_page, put_page
+from cdna.compare.paths.xen3.domain cimport get_page, put_page
 from cdna.compare.paths.xen3.public cimport MMU_MACHPHYS_UPDATE, PTE_PRESENT, XEN_EINVAL
 from cdna.cpu cimport compiler_barrier
 from cdna.memory cimport DOMID_VMM, page_t
@@ -80,33 +80,3 @@ cdef inline uint32_t load_once(const uint32_t *word) noexcept nogil:
     cdef uint32_t value = word[0]
     compiler_barrier()
     return value
-
-
-cdef class PseudoPhysical:
-    """A domain's page hypercalls, for tests and trials; they return 0, a count, or an Errno."""
-    cdef Hypervisor _hypervisor
-    cdef uint32_t _index
-
-    def __init__(self, Hypervisor hypervisor not None, uint32_t index):
-        hypervisor.domain(index)
-        self._hypervisor = hypervisor
-        self._index = index
-
-    def update_va_mapping(self, uint64_t pfn, uint64_t pte) -> int:
-        return update_va_mapping(self._hypervisor.c, self._hypervisor.domain(self._index), pfn, pte)
-
-    def set_m2p(self, uint64_t mfn, uint32_t pfn) -> int:
-        """mmu_update with one MMU_MACHPHYS_UPDATE."""
-        cdef mmu_update_t update
-        update.ptr, update.val = mfn << PAGE_SHIFT | MMU_MACHPHYS_UPDATE, pfn
-        return mmu_update(self._hypervisor.c, self._hypervisor.domain(self._index), &update, 1)
-
-    def increase_reservation(self, uint32_t n) -> list:
-        """The machine frames that the domain got, at most 64."""
-        cdef uint32_t mfn[64]
-        cdef int got = increase_reservation(
-            self._hypervisor.c, self._hypervisor.domain(self._index), mfn, min(n, 64))
-        return [mfn[i] for i in range(got)]
-
-    def decrease_reservation(self, uint32_t mfn) -> int:
-        return decrease_reservation(self._hypervisor.c, self._hypervisor.domain(self._index), &mfn, 1)

@@ -24,13 +24,12 @@ cdef enum:
     PTE_PRESENT = 1
     PTE_WRITE = 2
     NETIF_RING_SIZE = 256           # of 12-byte entries in 4096 - 64 bytes, rounded down to a power of two
-    EVTCHN_WORDS = 64               # words of 64 ports each, behind one word of selector bits
     INVALID_REF = 0xFFFFFFFF
 
-cpdef enum ReservedDomid:
+cdef enum ReservedDomid:
     DOMID_SELF = 0x7FF0             # the calling domain, and the first id that no domain can have
 
-cpdef enum GrantFlag:               # grant_entry_t.flags
+cdef enum GrantFlag:                # grant_entry_t.flags
     GTF_invalid = 0
     GTF_permit_access = 1           # the foreign domain may map or copy the frame
     GTF_accept_transfer = 2         # the foreign domain may give a frame away through this entry
@@ -41,22 +40,21 @@ cpdef enum GrantFlag:               # grant_entry_t.flags
     GTF_transfer_committed = 4      # accept_transfer: the hypervisor has begun to write `frame`
     GTF_transfer_completed = 8      # `frame` is valid
 
-cpdef enum GrantOp:                 # commands of HYPERVISOR_grant_table_op
+cdef enum GrantOp:                  # commands of HYPERVISOR_grant_table_op
     GNTTABOP_map_grant_ref = 0
     GNTTABOP_unmap_grant_ref = 1
     GNTTABOP_transfer = 4
     GNTTABOP_copy = 5
 
-cpdef enum GrantMap:                # gnttab_map_grant_ref_t.flags
-    GNTMAP_device_map = 1
+cdef enum GrantMap:                 # gnttab_map_grant_ref_t.flags
     GNTMAP_host_map = 2
     GNTMAP_readonly = 4
 
-cpdef enum GrantCopy:               # gnttab_copy_t.flags
+cdef enum GrantCopy:                # gnttab_copy_t.flags
     GNTCOPY_source_gref = 1
     GNTCOPY_dest_gref = 2
 
-cpdef enum GrantStatus:
+cdef enum GrantStatus:
     GNTST_okay = 0
     GNTST_general_error = -1
     GNTST_bad_domain = -2           # no such domain
@@ -69,49 +67,42 @@ cpdef enum GrantStatus:
     GNTST_bad_page = -9             # a page that is not the caller's, or has references
     GNTST_bad_copy_arg = -10        # a copy that crosses a page or names a frame of another domain
 
-cpdef enum EvtchnState:
+cdef enum EvtchnState:
     ECS_FREE = 0
     ECS_UNBOUND = 2                 # waits for the other side
     ECS_INTERDOMAIN = 3
 
-cpdef enum Errno:                   # results of event_channel_op, mmu_update and memory_op
+cdef enum Errno:                    # results of event_channel_op, mmu_update and memory_op
     XEN_ENOENT = -2
     XEN_EINVAL = -22
     XEN_ENOSPC = -28
     XEN_ENOSYS = -38
 
-cpdef enum Hypercall:               # multicall_entry_t.op
+cdef enum Hypercall:                # multicall_entry_t.op
     HYPERVISOR_mmu_update = 1
     HYPERVISOR_memory_op = 12
     HYPERVISOR_update_va_mapping = 14
     HYPERVISOR_grant_table_op = 20
     HYPERVISOR_event_channel_op = 32
 
-cpdef enum MemoryOp:
+cdef enum MemoryOp:
     XENMEM_increase_reservation = 0
     XENMEM_decrease_reservation = 1
 
-cpdef enum MmuUpdate:
+cdef enum MmuUpdate:
     MMU_MACHPHYS_UPDATE = 1         # in the low bits of mmu_update_t.ptr
 
-cpdef enum EvtchnOp:
+cdef enum EvtchnOp:
     EVTCHNOP_send = 4
 
-cpdef enum NetifFlag:
-    NETTXF_csum_blank = 1
-    NETTXF_data_validated = 2
+cdef enum NetifFlag:
     NETTXF_more_data = 4            # the frame goes on in the next request
     NETTXF_extra_info = 8
-    NETRXF_data_validated = 1
-    NETRXF_csum_blank = 2
     NETRXF_more_data = 4            # the frame goes on in the next response
-    NETRXF_extra_info = 8
 
-cpdef enum NetifStatus:
-    NETIF_RSP_DROPPED = -2
+cdef enum NetifStatus:
     NETIF_RSP_ERROR = -1
     NETIF_RSP_OKAY = 0
-    NETIF_RSP_NULL = 1
 
 cdef struct grant_entry_t:
     uint16_t flags
@@ -165,7 +156,7 @@ cdef struct shared_info_t:          # one page a domain
     uint32_t _pad0
     uint64_t evtchn_pending_sel     # bit i: look at word i
     uint64_t _pad1[6]
-    uint64_t evtchn_pending[64]
+    uint64_t evtchn_pending[64]     # words of 64 ports each
     uint64_t evtchn_mask[64]
 
 cdef struct netif_tx_request_t:

@@ -2,7 +2,6 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from cdna.compare.paths.xen3.bridge cimport bridge_t
 from cdna.compare.paths.xen3.domain cimport Hypervisor, xen_t
 from cdna.compare.paths.xen3.netback cimport netback_t
 from cdna.compare.paths.xen3.netfront cimport netfront_t
@@ -22,7 +21,6 @@ cdef class XenBridge:
     cdef Host _host
     cdef netback_t *_netback
     cdef netfront_t *_front         # by guest
-    cdef bridge_t *_bridge
     cdef uint64_t *_acks            # one cache line each
     cdef uint64_t _peer
     cdef list _macs
@@ -30,4 +28,3 @@ cdef class XenBridge:
     cdef uint32_t *_array(self, uint32_t size) except NULL
     cdef uint32_t *_stack(self, uint32_t size, uint32_t first=*) except NULL
     cdef sring_t *_share_ring(self, netfront_t *nf, uint32_t pfn, uint32_t backend_pfn) except NULL
-    cdef void _run_domain(self, uint32_t index) noexcept

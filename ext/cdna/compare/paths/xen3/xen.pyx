@@ -4,7 +4,7 @@
 from libc.string cimport memset
 
 from cdna.abi cimport PAGE_SHIFT, PAGE_SIZE, PROTECTION_NONE
-from cdna.compare.paths.xen3.bridge cimport bridge_init, bridge_learn, fdb_entry_t
+from cdna.compare.paths.xen3.bridge cimport bridge_init, bridge_learn, bridge_t, fdb_entry_t
 from cdna.compare.paths.xen3.event_channel cimport evtchn_alloc_unbound, evtchn_bind_interdomain
 from cdna.compare.paths.xen3.grant_table cimport get_free_ref, gnttab_map, grant_foreign_access
 from cdna.compare.paths.xen3.netback cimport (
@@ -145,7 +145,7 @@ cdef class XenBridge:
         nb.nic_queue = self._array(queue)
         nb.nic_mask = queue - 1
         nb.partial = NO_PACKET
-        self._bridge = nb.bridge = <bridge_t *>self.hypervisor.share(sizeof(bridge_t))
+        nb.bridge = <bridge_t *>self.hypervisor.share(sizeof(bridge_t))
         bridge_init(nb.bridge, <fdb_entry_t *>self.hypervisor.share(FDB_ENTRIES * sizeof(fdb_entry_t)),
                     FDB_ENTRIES,
                     self.guests + 1, <uint64_t>(AGEING_SECONDS * cycles_per_second()))
@@ -257,29 +257,6 @@ cdef class XenBridge:
             "bad_by_reason": {_bad_name(kind): nf.bad[kind] for kind in range(16) if nf.bad[kind]},
         }
 
-    def vif_stats(self, uint32_t guest) -> dict:
-        """Netback's counters for a guest."""
-        if guest >= <uint32_t>self.guests:
-            raise ConfigError(f"guest {guest}: there are {self.guests}")
-        cdef vif_t *vif = &self._netback.vif[guest]
-        return {
-            "tx_frames": vif.tx_frames, "rx_frames": vif.rx_frames, "tx_errors": vif.tx_errors,
-            "rx_errors": vif.rx_errors, "rx_dropped": vif.rx_dropped, "disabled": bool(vif.disabled),
-            "queued": vif.queue_tail - vif.queue_head,
-        }
-
-    def driver_stats(self) -> dict:
-        """The driver domain's counters, the bridge's included."""
-        cdef netback_t *nb = self._netback
-        return {
-            "nic_rx_frames": nb.nic_rx_frames, "nic_tx_frames": nb.nic_tx_frames,
-            "nic_rx_dropped": nb.nic_rx_dropped,
-            "squeezed": nb.squeezed, "turns": nb.turns, "free_packets": nb.free_packets,
-            "free_pending": nb.free_pendings, "free_pages": nb.free_pages, "spare_frames": nb.n_mfn,
-            "learned": nb.bridge.learned, "moved": nb.bridge.moved, "flooded": nb.bridge.flooded,
-            "forwarded": nb.bridge.forwarded, "not_forwarded": nb.bridge.not_forwarded,
-        }
-
     def counts(self) -> dict:
         """Sums over all guests: frames sent, received, bytes received, bad ones, and drops of any kind."""
         cdef int i
@@ -300,53 +277,6 @@ cdef class XenBridge:
             for reason, n in self.guest_stats(i)["bad_by_reason"].items():
                 bad[reason] = bad.get(reason, 0) + n
         return bad
-
-    def pages(self) -> dict:
-        """Who owns the machine pages of this baseline: their sum never changes."""
-        cdef int i
-        guests = [self.hypervisor.pages_of(i + 1) for i in range(self.guests)]
-        return {"heap": self.hypervisor.heap_pages, "driver_domain": self.hypervisor.pages_of(0),
-                "guests": guests}
-
-    # --- one process, one step at a time --------------------------------------------------------------------
-
-    def hold_phase(self, uint32_t phase) -> None:
-        """Puts the host into a phase of the comparison (0 load, 1 drain) that no clock ends. For tests."""
-        self._host.c.phase = phase
-        self._host.c.measure_from = self._host.c.load_until = self._host.c.drain_until = <uint64_t>1 << 63
-        self._host.c.slice_cycles = <uint64_t>1 << 62
-
-    def run_once(self, bint interrupt=True) -> int:
-        """Runs each domain that has an event pending once, in this process; returns how many ran.
-
-        interrupt: the driver domain runs in any case, as if the NIC had raised an interrupt. For tests.
-        """
-        cdef uint32_t i
-        cdef int ran = 0
-        for i in range(self._host.c.domains):
-            if not self._host.c.runnable >> i & 1 and not (interrupt and i == 0):
-                continue
-            self._run_domain(i)
-            ran += 1
-        return ran
-
-    def run_guest(self, uint32_t guest) -> None:
-        """Runs one guest, whether or not it has an event pending. For tests."""
-        self.guest_stats(guest)
-        self._run_domain(guest + 1)
-
-    cdef void _run_domain(self, uint32_t index) noexcept:
-        cdef domain_t *d = &self._host.c.domain[index]
-        self._host.c.runnable &= ~(<uint64_t>1 << index)
-        self._host.c.current = index
-        self._host.c.slice_end = cycles() + self._host.c.slice_cycles
-        d.run(d, self._host.c)
-
-    def tx_ring(self, uint32_t guest):
-        """The shared transmit ring of a guest as bytes, writable: what a hostile guest can change."""
-        self.guest_stats(guest)
-        return self.hypervisor.memory.view(<uint64_t>(<uint8_t *>self._front[guest].tx.sring
-                                                      - self.hypervisor.memory.c.base), PAGE_SIZE)
 
     # --- the end ------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from cdna.epoll cimport (
     EPOLL_CLOEXEC, EPOLLET, EPOLLIN, epoll_create1, epoll_event, epoll_wait,
     precise_timers, spun_out, watch,
 )
-from cdna.nic.moderation cimport moderate, moderation_init
+from cdna.nic.moderation cimport moderate, moderation_init, moderation_t
 from cdna.guests.udp_gro cimport gro_join, gro_t, gro_write
 from cdna.memory cimport SharedRegion
 from cdna.nic.wire cimport cycles_per_second
@@ -29,7 +29,29 @@ from cdna.errors import ConfigError
 cdef enum:
     EVENTS = 64
     MOVES = 2                   # of a frame from guest to guest: to the bridge, and from it
+    RELAY_ENDS = 256            # taps; two a guest
+    RELAY_BUFFER = 65600        # bytes: a virtio-net header, and the largest frame that a stack hands over
+    RELAY_BURST = 32            # frames of one tap before the next one has its turn
     STOP = RELAY_ENDS           # event of the wake descriptor
+
+cdef struct relay_end_t:
+    int fd
+    uint32_t peer               # where its frames go
+    uint32_t readable           # 1: it may have frames; 0: its next event will tell
+    bint joins                  # takes joined datagrams: a guest's tap
+    uint64_t frames             # moved from here to the peer
+    uint64_t lost               # that the peer did not take
+
+cdef struct relay_t:
+    int epoll
+    int wake_fd                 # written to stop
+    uint32_t ends
+    uint32_t stop
+    int64_t spin_cycles         # -1: never sleeps
+    uint64_t sleeps
+    moderation_t moderation
+    relay_end_t end[256]
+    uint8_t *frame              # RELAY_BURST buffers of RELAY_BUFFER bytes
 
 
 cdef int relay_end(relay_t *relay, relay_end_t *end) noexcept nogil:
