@@ -104,7 +104,7 @@ def test_a_receiver_in_debt_gets_nothing_until_it_has_paid(host):
     table["len"][:-1] = 10
     table["flags"][:-1] |= VRING_DESC_F_NEXT
     table["next"][:-1] = range(1, len(table))
-    sender = Sender(host, "sender", 2, to=mac(receiver.guest), size=60)
+    sender = Sender(host, "sender", 2, to=mac(receiver.guest), size=60, ring=256)
     times = step(host, [receiver, sender])
     assert times[0]["receive"] > SLACK
     assert had(times[0]) < had(times[1]) + 2 * SLACK

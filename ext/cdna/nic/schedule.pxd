@@ -15,6 +15,7 @@ from cdna.nic.bits cimport clear_bit
 from cdna.nic.context cimport RINGS_VIRTIO, context_t
 from cdna.nic.native.tx cimport native_turn
 from cdna.nic.offload.perform cimport segment
+from cdna.nic.rate cimport refill_tokens
 from cdna.nic.state cimport nic_t
 from cdna.nic.switch cimport go_on_flooding
 from cdna.nic.virtio.tx cimport virtio_turn
@@ -23,13 +24,6 @@ from cdna.nic.wire_queue cimport flush_wire
 cdef enum:
     TURN_FRAMES = 128           # of a turn that is worth time, at weight 1: cheap frames leave some of a round to others
     FLUSH_FRAMES = 8            # for the wire at the end of a turn, that are handed over in it: at its sender's cost
-
-
-cdef inline void refill_tokens(context_t *context, uint64_t now) noexcept nogil:
-    context.tokens += (now - context.tokens_at) * context.tokens_per_cycle
-    if context.tokens > context.tokens_max:
-        context.tokens = context.tokens_max
-    context.tokens_at = now
 
 
 cdef inline int turn(nic_t *nic, context_t *context, int budget, bint *stuck) noexcept nogil:

@@ -394,6 +394,25 @@ def test_rarp_is_broadcast_in_the_guests_name(host, guest, frontend):
     assert rarp[22:28] == mac(guest)
 
 
+def test_rarp_is_not_sent_while_the_link_is_down(host, guest, frontend):
+    frontend.negotiate()
+    guest.device.set_link(False)
+    frontend.send(Request.SEND_RARP, mac(guest) + b"\0\0")
+    frontend.sync()
+    host.step()
+    assert host.wire.get() == []
+
+
+def test_rarp_is_sent_within_the_rate(host, guest, frontend):
+    frontend.negotiate()
+    guest.context.set(rate=8000)  # sixteen such frames a second
+    for _ in range(400):
+        frontend.send(Request.SEND_RARP, mac(guest) + b"\0\0")
+    frontend.sync()
+    host.step()
+    assert 0 < len(host.wire.get()) < 200
+
+
 @pytest.mark.parametrize(("mtu", "answer"), [(1500, 0), (68, 0), (1501, 1), (67, 1), (1 << 63, 1)])
 def test_an_mtu_beyond_the_contexts_is_declined(host, guest, frontend, mtu, answer):
     frontend.negotiate()

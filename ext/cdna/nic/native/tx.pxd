@@ -26,6 +26,7 @@ from cdna.nic.native.gather cimport finish, send_gathered
 from cdna.nic.native.ring cimport found_in, in_sequence, posted, read_desc, stop_at
 from cdna.nic.offload.vnet cimport OFFLOAD_COPY, beyond_copy, keeps_offload, read_vnet
 from cdna.nic.outcome cimport DONE, GATHER, STOPPED, WAIT
+from cdna.nic.rate cimport has_tokens
 from cdna.nic.state cimport nic_t
 from cdna.nic.switch cimport forward
 from cdna.nic.wire_queue cimport wire_has_room
@@ -151,8 +152,7 @@ cdef inline int native_turn(nic_t *nic, context_t *context, int budget, bint *st
     """Sends for one context until its deficit, its ring or the budget ends. `stuck`: the wire has no room."""
     cdef int n = 0, done = DONE
     cdef bint simple = context.memory != MEMORY_IO_TABLE
-    while n < budget and context.deficit > 0 and not nic.over and posted(&context.tx) and \
-            (not context.rate_limited or context.tokens > 0):
+    while n < budget and context.deficit > 0 and not nic.over and posted(&context.tx) and has_tokens(context):
         if simple:
             prefetch_ahead(nic, &context.tx)
         done = send_next(nic, context)

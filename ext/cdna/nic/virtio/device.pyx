@@ -20,10 +20,12 @@ from cdna.abi cimport CONTEXT_FREE
 from cdna.checks cimport CHECK_INFLIGHT_SIZE, CHECK_OFFLOADS_ACCEPTED, broken
 from cdna.epoll cimport EPOLL_CTL_DEL, EPOLLET, EPOLLIN, epoll_ctl, watch
 from cdna.eventfd cimport signal_eventfd
+from cdna.cpu cimport cycles
 from cdna.nic.bits cimport clear_bit, set_bit
 from cdna.nic.context cimport MEMORY_GUEST_TABLE, RINGS_NONE, RINGS_VIRTIO, context_t
 from cdna.nic.device cimport Nic
 from cdna.nic.loop_events cimport KICK
+from cdna.nic.rate cimport has_tokens, refill_tokens
 from cdna.nic.offload.flow_hash cimport toeplitz_t
 from cdna.nic.switch cimport forward_flat
 from cdna.nic.virtio.device_setup cimport (
@@ -354,7 +356,10 @@ cdef class VirtioDevice:
                             + mac + bytes(4) + mac + bytes(4)).ljust(60, b"\0")
         with self.nic.quiesced(self.index):
             context = self._context()
-            if context == NULL or not self.c.link or (context.rate_limited and context.tokens <= 0):
+            if context == NULL or not self.c.link:
+                return
+            refill_tokens(context, cycles())
+            if not has_tokens(context):
                 return
             self.nic.c.payer = context
             forward_flat(self.nic.c, context, frame, 60, 0, NULL)

@@ -26,6 +26,7 @@ from cdna.nic.frame cimport FRAME_PIECES, HEADER_COPY, gather, piece_t
 from cdna.nic.offload.perform cimport perform
 from cdna.nic.offload.vnet cimport OFFLOAD_COPY, beyond_copy, keeps_offload, read_vnet
 from cdna.nic.outcome cimport DONE, STOPPED, WAIT
+from cdna.nic.rate cimport has_tokens
 from cdna.nic.state cimport nic_t
 from cdna.nic.switch cimport forward, forward_flat
 from cdna.nic.virtio.chain cimport CHAIN_READABLE, chain_t, read_chain
@@ -268,7 +269,7 @@ cdef inline int next_batch(nic_t *nic, context_t *context, virtqueue_t *q, stage
 
 
 cdef inline bint may_send(const nic_t *nic, const context_t *context) noexcept nogil:
-    return context.deficit > 0 and not nic.over and (not context.rate_limited or context.tokens > 0)
+    return context.deficit > 0 and not nic.over and has_tokens(context)
 
 
 cdef inline int tx_queue(nic_t *nic, context_t *context, virtqueue_t *q, int budget,
