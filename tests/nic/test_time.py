@@ -26,7 +26,7 @@ def host(tmp_path):
 class Sender:
     """A guest that always has the same frame to send, and every receive buffer free again."""
 
-    def __init__(self, host, name, number, to=OUTSIDE, size=1514, ring=64):
+    def __init__(self, host, name, number, to=OUTSIDE, size=1514, ring=256):
         self.guest = host.add(name, number)
         self.attached = host.attach(self.guest, size=ring)
         self.index = self.guest.context.index
@@ -67,7 +67,7 @@ def test_frames_of_any_size_have_the_same_time(host):
 
 
 def test_weights_are_of_time(host):
-    one, three = Sender(host, "one", 1, size=200, ring=256), Sender(host, "three", 2, ring=256)
+    one, three = Sender(host, "one", 1, size=200), Sender(host, "three", 2)
     three.guest.context.set(weight=3)
     times = step(host, [one, three])
     assert had(times[1]) == pytest.approx(3 * had(times[0]), abs=4 * SLACK)
@@ -104,7 +104,7 @@ def test_a_receiver_in_debt_gets_nothing_until_it_has_paid(host):
     table["len"][:-1] = 10
     table["flags"][:-1] |= VRING_DESC_F_NEXT
     table["next"][:-1] = range(1, len(table))
-    sender = Sender(host, "sender", 2, to=mac(receiver.guest), size=60, ring=256)
+    sender = Sender(host, "sender", 2, to=mac(receiver.guest), size=60)
     times = step(host, [receiver, sender])
     assert times[0]["receive"] > SLACK
     assert had(times[0]) < had(times[1]) + 2 * SLACK
