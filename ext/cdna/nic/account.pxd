@@ -28,7 +28,7 @@ cdef enum:
     QUANTUM_NS = 4000           # the same, where they are worth time
     SLICE_NS = 12000            # of transmission, and of reception, in a round: no frame begins after that
     DUE_BYTES = 16384           # of frames between two time stamps, at most, and for each of them
-    FRAME_BYTES = 256
+    FRAME_BYTES = 1024          # 15 small ones: each may be a page fault of some microseconds
     SUSPECT_NS = 30000          # a charge so long may hide time of other threads
 
 

@@ -140,7 +140,7 @@ cdef inline bint deliver_at_senders_cost(nic_t *nic, context_t *context, const h
     cdef bint done = deliver_tagged(nic, context, header, piece, len, flags, NULL)
     if done and not told:
         context.signal_payer = nic.payer
-    nic.due -= <int32_t>(len + 4 * FRAME_BYTES)     # its lines are in no cache
+    nic.due -= <int32_t>(len + FRAME_BYTES)
     return done
 
 

@@ -44,6 +44,7 @@ from cdna.virtio cimport (
 cdef enum:
     TX_BATCH = 16               # buffers looked at before the first of them is sent
     LINE = 64
+    MIN_COUNTED = 64            # bytes of a rate that a buffer without a frame takes
     WALK_COST = 64              # bytes of its turn that a descriptor costs beside the frame's own
 
 cdef struct staged_t:           # a buffer of a batch
@@ -59,6 +60,8 @@ cdef inline int tx_invalid(nic_t *nic, context_t *context) noexcept nogil:
     context.stats.tx_drop_invalid += 1
     context.deficit -= <uint32_t>WALK_COST & nic.by_bytes
     nic.due -= FRAME_BYTES
+    if context.rate_limited:
+        context.tokens -= MIN_COUNTED
     return DONE
 
 
