@@ -15,9 +15,8 @@ cdef struct pump_t:
     nic_t *nic
     port_t *port                # room for one of each context
     uint32_t ports              # in use or free, in `port`
-    uint64_t slice              # cycles of a port's writes in a round
-    uint64_t slow_write         # cycles of a write
-    uint64_t allowed            # cycles by which slow writes may be slower together
+    uint64_t slow_write         # cycles that a write may take
+    uint64_t allowed            # cycles that the writes of a port may take beyond that, together
     # The second thread:
     uint32_t handed             # a futex: counts when frames were handed over
     uint32_t asleep             # 1: it waits for `handed` to change

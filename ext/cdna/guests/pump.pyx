@@ -24,10 +24,10 @@ from cdna.cpu cimport (
 from cdna.epoll cimport EPOLLET, EPOLLIN
 from cdna.guest_driver.queues cimport Queues, rx_ready
 from cdna.guests.slow_tap cimport (
-    ALLOWED_NS, SLOW_FOR, SLOW_WRITE_NS, WRITE_SLICE_NS, hand_over, handed_over, has_frame, judge, take_back,
-    turned_fast, write_next,
+    ALLOWED_NS, SLOW_FOR, SLOW_WRITE_NS, hand_over, handed_over, has_frame, judge, take_back, turned_fast,
+    write_next,
 )
-from cdna.guests.tap_port cimport MIN_BUFFER, from_tap, handed_t, port_t, to_tap
+from cdna.guests.tap_port cimport BUDGET, MIN_BUFFER, from_tap, handed_t, port_t, to_tap
 from cdna.nic.account cimport note_time, since_mark
 from cdna.nic.loop cimport SleepingLoop, driver_in_loop_t
 from cdna.nic.state cimport nic_t
@@ -65,16 +65,21 @@ cdef int to_nic(driver_in_loop_t *self) noexcept nogil:
 
 
 cdef inline int write_out(pump_t *pump, port_t *port) noexcept nogil:
-    """Writes what a port has received, and looks what that cost. Returns how many frames."""
+    """Writes what a port has received, and looks what that cost. Returns how many frames.
+
+    Nothing is left but of a port that is slow: the receive ring would run out of buffers.
+    """
     cdef nic_t *nic = pump.nic
-    cdef uint32_t writes = port.writes
+    cdef uint32_t writes
     cdef uint64_t spent
-    cdef int n
+    cdef int n = 0
     nic.other_cycles += since_mark(nic)
-    n = to_tap(port, nic.mark, pump.slice)
-    writes = port.writes - writes
-    spent = note_time(nic, &nic.context[port.driver.context].time.rx)
-    judge(port, nic.mark, spent, pump.slow_write * (writes if writes else 1), pump.allowed, pump.served)
+    while not port.slow and n < BUDGET and rx_ready(port.driver):
+        writes = port.writes
+        n += to_tap(port, nic.mark, pump.slow_write, pump.allowed)
+        writes = port.writes - writes
+        spent = note_time(nic, &nic.context[port.driver.context].time.rx)
+        judge(port, nic.mark, spent, pump.slow_write * (writes if writes else 1), pump.allowed, pump.served)
     return n
 
 
@@ -85,7 +90,7 @@ cdef int let_write(pump_t *pump, port_t *port) noexcept nogil:
     nic.other_cycles += since_mark(nic)
     n = take_back(port)
     if turned_fast(port, nic.mark):
-        return write_out(pump, port) if rx_ready(port.driver) else 0
+        return n + write_out(pump, port)
     if hand_over(port, nic.mark):
         n += 1
         add_u32(&pump.handed, 1)
@@ -196,7 +201,6 @@ cdef class Pump:
         self.c.driver.rescan = rescan
         self.c.driver.drives = drives
         self.c.nic = loop.nic.c
-        self.c.slice = <uint64_t>(WRITE_SLICE_NS * self.c.nic.cycles_per_ns)
         self.c.slow_write = <uint64_t>(SLOW_WRITE_NS * self.c.nic.cycles_per_ns)
         self.c.allowed = <uint64_t>(ALLOWED_NS * self.c.nic.cycles_per_ns)
         self.c.port = <port_t *>PyMem_Calloc(self.c.nic.contexts, sizeof(port_t))

@@ -21,7 +21,6 @@ from cdna.guests.tap_port cimport FRAGMENTS, handed_t, port_t, write_to_tap
 from cdna.uio cimport iovec
 
 cdef enum:
-    WRITE_SLICE_NS = 100_000    # of a port's writes in a round: none begins after that
     SLOW_WRITE_NS = 50_000      # of the thread's own time: a write that costs more is slow
     ALLOWED_NS = 500_000        # that writes may take beyond it before the port is: interrupts take time, too
     SLOW_FOR = 100              # times what a slow write took: becoming slow takes 1 % of the loop at most
@@ -34,9 +33,9 @@ cdef inline uint32_t handed_over(const port_t *port) noexcept nogil:
 
 cdef inline void judge(port_t *port, uint64_t now, uint64_t spent, uint64_t due, uint64_t allowed,
                        uint64_t served) noexcept nogil:
-    """Looks at `spent` cycles of writes that may take `due`: whether the second thread is to write from now on.
+    """Looks at `spent` cycles of writes that may take `due`: the second thread writes from now on, or not.
 
-    served: the second thread's own clock.
+    served: that thread's own clock.
     """
     if spent <= due:
         port.excess -= due - spent if due - spent < port.excess else port.excess

@@ -133,25 +133,25 @@ cdef inline bint joined(port_t *port, gro_t *gro, uint8_t *data, uint32_t len,
     return gro_join(gro, data, len, buffer)
 
 
-cdef inline int to_tap(port_t *port, uint64_t begun, uint64_t limit) noexcept nogil:
+cdef inline int to_tap(port_t *port, uint64_t begun, uint64_t a_write, uint64_t allowed) noexcept nogil:
     """Frames that the NIC has delivered, to the guest's stack. Returns how many.
 
-    No write begins `limit` cycles after `begun`: the frames that are left wait for the next round.
+    Stops after the write that is `allowed` cycles late, where each may take `a_write` from `begun` on.
     """
     cdef driver_t *d = port.driver
     cdef gro_t gro
     cdef iovec part[FRAGMENTS]
     cdef uint32_t buffer[FRAGMENTS]
-    cdef uint32_t ready = rx_ready(d), parts = 0, written = port.writes, i
+    cdef uint32_t ready = rx_ready(d), parts = 0, before = port.writes, written = before, i
     cdef bint joins = port.joins and load_u32(&port.gro)
     cdef completion_t completion
     cdef uint8_t *data
     cdef int n = 0
     gro.n = 0
     while ready and n < BUDGET:
-        if port.writes != written:
+        if port.writes != written and parts == 0:
             written = port.writes
-            if parts == 0 and cycles() - begun >= limit:
+            if cycles() - begun >= allowed + a_write * (written - before):
                 break
         ready -= 1
         buffer[parts] = rx_take(d, &completion)
