@@ -91,6 +91,8 @@ class Lab(Closing):
             self._shared = Shared(self.machine, loop, pump, announces=wire.live)
             if loop is not None:
                 undo.callback(loop.close)
+            if pump is not None:
+                undo.callback(pump.close)
             undo.callback(self._shared.close)
             undo.callback(self._remove_all)
             for guest in plan.guests:

@@ -39,8 +39,10 @@ cdef inline uint64_t of_this_thread(nic_t *nic, uint64_t spent) noexcept nogil:
     nic.own_ns = own
     nic.own_mark = nic.mark
     stolen = passed - had if had < passed else 0
+    if stolen > spent:
+        stolen = spent
     nic.stolen += stolen
-    return spent - stolen if stolen < spent else 0
+    return spent - stolen
 
 
 cdef inline uint64_t since_mark(nic_t *nic) noexcept nogil:
@@ -79,6 +81,13 @@ cdef inline void charge(nic_t *nic, context_t *context, uint64_t *account) noexc
             set_bit(nic.debtors, context.index)
 
 
+cdef inline uint64_t note_time(nic_t *nic, uint64_t *account) noexcept nogil:
+    """Adds the time since the mark to an account, and takes it from no turn. Returns the cycles."""
+    cdef uint64_t spent = since_mark(nic)
+    account[0] += spent
+    return spent
+
+
 cdef inline void charge_standstill(nic_t *nic, int64_t index, uint64_t spent) noexcept nogil:
     """Charges a time in which the engine stood still, and still does. Below 0: to nobody."""
     cdef context_t *context
@@ -113,12 +122,17 @@ cdef inline bint in_debt(const nic_t *nic, const context_t *context) noexcept no
     return nic.timed and context.deficit < -<int64_t>nic.suspect
 
 
+cdef inline void look_at_clocks(nic_t *nic) noexcept nogil:
+    """Accounts go on from now: the thread begins, or has slept, which is no time that others took from it."""
+    nic.mark = nic.own_mark = cycles()
+    nic.own_ns = thread_ns()
+
+
 cdef inline void begin_time(nic_t *nic) noexcept nogil:
     """Turns are worth time from now on: called in the thread that runs the engine."""
     nic.timed = 1
     nic.by_bytes = 0
-    nic.mark = nic.own_mark = cycles()
-    nic.own_ns = thread_ns()
+    look_at_clocks(nic)
     nic.round_weight = nic.round_charged = 0
 
 

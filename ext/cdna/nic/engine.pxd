@@ -3,6 +3,7 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from cdna.cpu cimport load_u32, sched_yield, store_u32, swap_u32
+from cdna.nic.account cimport look_at_clocks
 from cdna.nic.state cimport nic_t
 
 # One round: doorbells, then up to `budget` frames each way, then interrupts. Returns frames moved.
@@ -16,6 +17,7 @@ cdef inline void paused_until_resumed(nic_t *nic) noexcept nogil:
     while load_u32(&nic.pause) and not load_u32(&nic.stop):
         sched_yield()
     swap_u32(&nic.paused, 0)            # orders it before the next look at `pause`
+    look_at_clocks(nic)
 
 
 cdef inline bint stood_still(nic_t *nic) noexcept nogil:
