@@ -42,7 +42,7 @@ CONTEXT = {
 }
 CORE = ("core_seconds", "Time of the NIC's core, in seconds, by what for.")
 WORST_ROUND = ("worst_round_seconds", "Of the round of the engine that took most time.")
-WORST_STANDSTILL = ("worst_standstill_seconds", "Of the longest time that the engine stood still for control.")
+WORST_STANDSTILL = ("worst_standstill_seconds", "The longest time that the engine stood still for control.")
 DROPPED = ("cdna_context_dropped_frames", "Frames dropped, by reason.")
 NIC = {
     "rounds": "Rounds of the engine.",

@@ -1,6 +1,6 @@
 """Turns that are worth time: by the engine's own accounts, each context has its share, whatever it does.
 
-The engine is stepped, and what it says of its time is compared with itself: how long it took is another matter.
+The engine is stepped, and what it says of its time is compared with itself, and with no other clock.
 """
 
 import pytest

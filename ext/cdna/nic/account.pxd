@@ -7,8 +7,8 @@ the mark. So whoever does something for another first charges what went before:
     mark  |----------------------------|------------------------------|--------------------->
                       charge(sender's tx) ^       charge(receiver's rx) ^
 
-A time stamp costs a quarter of a small frame, so the fast way of a frame takes none. It is taken at the end of a
-turn, after some bytes and frames, and around what may be slow, which asks for it by `nic.due`. A sender pays for what its
+A time stamp costs a quarter of a small frame, so the fast way of a frame takes none. It is taken at the end
+of a turn, after some bytes and frames (`nic.due`), and around what may be slow. A sender pays for what its
 frames cause at receivers, a receiver for what its own rings cost beyond a buffer of one piece.
 
 Time that the kernel gave to other threads is nobody's: a charge that is long enough to hide such is compared

@@ -66,7 +66,7 @@ cdef class EngineThread:
                 call()
 
     def afterwards(self, call):
-        """Has `call` called when the engine goes on: for what takes long. It stands still now (`quiesced`)."""
+        """Has `call` called when the engine goes on, which stands still now: for what takes long."""
         self._afterwards.append(call)
 
     # --- running ------------------------------------------------------------------------------------------
@@ -74,7 +74,7 @@ cdef class EngineThread:
     def poll(self, int rounds=1, int budget=64, bint timed=False) -> int:
         """Runs rounds of the engine here, in the caller's thread. Returns frames moved.
 
-        timed: turns are worth time, as where the engine runs on its own; otherwise bytes, which no clock changes.
+        timed: turns are worth time, as where the engine runs on its own; otherwise bytes, as no clock changes.
         """
         if self._thread is not None:
             raise ConfigError("the NIC runs in its own thread: stop it before polling it from here")

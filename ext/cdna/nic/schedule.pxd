@@ -22,8 +22,8 @@ from cdna.nic.virtio.tx cimport virtio_turn
 from cdna.nic.wire_queue cimport flush_wire
 
 cdef enum:
-    TURN_FRAMES = 128           # of a turn that is worth time, at weight 1: cheap frames leave some of a round to others
-    FLUSH_FRAMES = 8            # for the wire at the end of a turn, that are handed over in it: at its sender's cost
+    TURN_FRAMES = 128           # of a turn that is worth time, at weight 1: cheap frames leave others a part
+    FLUSH_FRAMES = 8            # for the wire, that a turn hands over at its end: its sender pays for that
 
 
 cdef inline int turn(nic_t *nic, context_t *context, int budget, bint *stuck) noexcept nogil:

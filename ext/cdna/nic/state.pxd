@@ -71,7 +71,7 @@ cdef struct nic_t:
     context_t *payer            # whose turn it is; NULL: the wire's
     uint32_t timed              # 1: turns are worth time; 0: bytes, in a NIC that is stepped
     uint32_t by_bytes           # a mask for the same: 0, or all bits
-    int32_t due                 # bytes, and FRAME_BYTES a frame, until time is charged; 0 or less: before the next
+    int32_t due                 # bytes, and FRAME_BYTES a frame, until time is charged
     uint32_t over               # 1: this slice of the round begins no other frame
     uint64_t slice              # cycle count at its beginning
     uint64_t quantum            # cycles of a turn at weight 1

@@ -214,7 +214,8 @@ cdef inline uint32_t flood(nic_t *nic, const context_t *sender, const header_t *
     while unlikely(nic.flood.left):               # a segment of the frame before
         nic.over = 0
         go_on_flooding(nic)
-    return flood_from(nic, 0, may_want(nic, 0, multicast), sender, header, piece, len, flags, multicast, matched)
+    return flood_from(nic, 0, may_want(nic, 0, multicast), sender, header, piece, len, flags, multicast,
+                      matched)
 
 
 cdef inline uint32_t deliver_local(nic_t *nic, const context_t *sender, const header_t *header,

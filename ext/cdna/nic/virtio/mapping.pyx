@@ -219,8 +219,8 @@ def _check(regions):
 cdef class GuestMapping:
     """The memory table of one guest.
 
-    The engine stands still where the table changes. To map and to unmap takes as long as a guest makes it: files
-    are mapped before (`mapped`), and what leaves the table is unmapped after (`unmap_left`).
+    The engine stands still where the table changes. To map and to unmap takes as long as a guest makes it:
+    files are mapped before (`mapped`), and what leaves the table is unmapped after (`unmap_left`).
 
     Descriptors stay the caller's; it may close them afterwards. Errors: ConfigError, and nothing has changed.
     """
