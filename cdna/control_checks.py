@@ -32,6 +32,7 @@ class Control(Enum):
     CHECK_SETTING_MAC = auto()  # a MAC address that a guest chooses is one that the policy names
     # cdna/vmm/vhost_user/guest.py: frontends
     CHECK_FRONTEND_USER = auto()  # a frontend's user is the server's own, root, or one that was named
+    CHECK_REFUSED_CLOSING = auto()  # few sockets of users that may not attach are still being closed
     CHECK_FRONTEND_CLOSING = auto()  # few descriptors of frontends before are still being closed
     CHECK_FRONTEND_FDS_CLOSING = auto()  # also when more come with a message
     # cdna/vmm/vhost_user/connection.py: messages of frontends
@@ -64,6 +65,7 @@ class Control(Enum):
     CHECK_CHANNEL = auto()  # a channel for requests of ours is a Unix stream socket
     # cdna/vmm/vhost_user/inflight.py: inflight areas
     CHECK_INFLIGHT_SHAPE = auto()  # an area is for queues that there can be
+    CHECK_INFLIGHT_AREAS = auto()  # a guest asks for few areas at once, and for one a minute later on
     # cdna/vmm/vhost_user/rings.py: rings
     CHECK_QUEUE_NUMBER = auto()  # there is such a queue
     CHECK_QUEUE_RUNNING = auto()  # size and base do not change while it runs
@@ -102,6 +104,9 @@ class Control(Enum):
     CHECK_REGION_WRAPS = auto()  # a region has bytes, and its addresses do not wrap around
     CHECK_REGION_GUEST = auto()  # its guest addresses are in no other region
     CHECK_REGION_USER = auto()  # nor its user addresses
+    # cdna/vmm/vhost_user/lent.py: how much of them is mapped
+    CHECK_LENT_OWN = auto()  # a guest with memory= maps at most that
+    CHECK_LENT_SHARED = auto()  # and the others together no more than the server can pay for
     # cdna/lab/control.py: clients of the control socket
     CHECK_CLIENT_USER = auto()  # a client's user is the lab's, or root
     CHECK_CLIENT_SESSIONS = auto()  # no more than SESSIONS are open

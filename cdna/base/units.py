@@ -51,6 +51,14 @@ def parse_mebibytes(text: str) -> int | None:
     return int(found[1]) * _MEBIBYTES[found[2].upper()] if found else None
 
 
+def size_text(size: int) -> str:
+    """Bytes in the largest unit of which they are a whole number: 512M, 4G."""
+    for unit, mebibytes in reversed(_MEBIBYTES.items()):
+        if size and size % (mebibytes * MIB) == 0:
+            return f"{size // (mebibytes * MIB)}{unit}"
+    return str(size)
+
+
 def is_mac(text: object) -> TypeGuard[str]:
     """Whether this is the text of a MAC address, as `parse_mac` takes it."""
     return isinstance(text, str) and _MAC.fullmatch(text) is not None

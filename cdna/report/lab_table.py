@@ -6,7 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from cdna.base.shown import printable
-from cdna.base.units import rate_text
+from cdna.base.units import rate_text, size_text
 from cdna.lab.kinds import DEFAULT, state_of
 from cdna.lab.rates import Traffic
 from cdna.report.style import Column, Style
@@ -164,6 +164,8 @@ def _value(name: str, value: object, style: Style) -> str:
         return "on" if value else "off"
     if value is None or (name == "rate" and not value):
         return style.dash
+    if name == "memory" and isinstance(value, int):
+        return size_text(value)
     if name == "rate" and isinstance(value, int | float):
         return rate_text(value)
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -109,6 +109,7 @@ CALLS: tuple[Call, ...] = (
     # --- files: which ones is Landlock's to say -----------------------------------------------------------
     Call("openat"),
     Call("newfstatat"),
+    Call("fstatfs"),
     Call("fstat", unseen="what C libraries before glibc 2.33 ask, and other ones"),
     Call("readlink"),
     Call("readlinkat", instead_of="readlink"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cdna.base.units import MAX_RATE, is_mac, parse_mac, parse_mebibytes, parse_rate, rate_text
+from cdna.base.units import MAX_RATE, is_mac, parse_mac, parse_mebibytes, parse_rate, rate_text, size_text
 from cdna.errors import ConfigError
 from cdna.nic.wires import make_wire
 from cdna.settings import SETTINGS, ContextSettings
@@ -45,6 +45,13 @@ def test_one_limit_for_rates() -> None:
 )
 def test_sizes(text: str, mebibytes: int | None) -> None:
     assert parse_mebibytes(text) == mebibytes
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(4 << 30, "4G"), (512 << 20, "512M"), (2 << 40, "2T"), (4096, "4096")]
+)
+def test_sizes_as_text(size: int, text: str) -> None:
+    assert size_text(size) == text
 
 
 def test_addresses() -> None:

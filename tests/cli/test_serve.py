@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import stat
@@ -211,8 +212,26 @@ class TestControl:
         refused = server.ctl("set", "a", "protection=none")
         assert refused.stderr == (
             "cdna ctl: setting 'protection': a guest that runs can change "
-            "vlan, weight, rate, anti_spoof, promiscuous\n"
+            "vlan, weight, rate, anti_spoof, promiscuous, memory\n"
         )
+
+    def test_memory(self, server: Serve, tmp_path: Path) -> None:
+        """What a frontend may lend: refused, shown, and given."""
+        assert server.ctl("set", "bob", "memory=4M").returncode == 0
+        with pytest.raises(ConnectionError):
+            attach(tmp_path / "b.sock")
+        assert re.search("^ *memory +4M$", server.ctl("show", "bob").stdout, re.MULTILINE)
+        wait_for(lambda: listed(server)["bob"]["memory_refused"] == 1)
+        assert "this guest maps up to 4194304 (memory=)" in listed(server)["bob"]["last_error"]
+        assert 'cdna_context_memory_refused{context="bob"} 1' in server.ctl("metrics").stdout
+        assert server.ctl("set", "bob", "memory=1G").returncode == 0
+        with attach(tmp_path / "a.sock") as alice, attach(tmp_path / "b.sock") as bob:
+            talk(alice, bob)
+            assert listed(server)["bob"]["mapped"] == 8 << 20
+            refused = server.ctl("set", "bob", "memory=1M")
+            assert "the guest maps 8388608 bytes now" in refused.stderr
+        assert server.ctl("set", "bob", "memory=0").returncode == 0
+        assert listed(server)["bob"]["memory"] is None
 
     def test_a_guest_that_breaks_a_rule_is_stopped_and_reset(self, server: Serve, tmp_path: Path) -> None:
         with attach(tmp_path / "a.sock") as alice, attach(tmp_path / "b.sock") as bob:
@@ -339,6 +358,9 @@ def test_kinds_share_one_nic(path: Path, tmp_path: Path) -> None:
         (["--context", "vhost-user:/tmp/x.sock,queues=9"], "queues 9: give a whole number from 1 to 8"),
         (["--context", "vhost-user:/tmp/x.sock,mode=both"], "mode both: give one of server, client"),
         (["--context", "vhost-user:/tmp/x.sock,packed=yes"], "packed yes: give one of on, off"),
+        (["--context", "vhost-user:/tmp/x.sock,memory=5T"], "memory 5T: give a size such as 512M or 4G"),
+        (["--context", "vhost-user:/tmp/x.sock,memory=512"], "memory 512: give a size such as 512M or 4G"),
+        (["--context", "namespace:x,memory=1G"], "unknown setting 'memory'; a namespace guest has"),
         (
             ["--context", "vhost-user:/tmp/x.sock,features=-rss,-gro"],
             "features: '-gro': give -NAME or +NAME of any_layout, csum, ctrl_guest_offloads",

@@ -21,7 +21,7 @@ def plan(text: str, defaults: dict[str, tuple[str, object]] | None = None) -> Gu
 def test_all_of_a_vhost_user_context(tmp_path: Path) -> None:
     text = (
         f"vhost-user:{tmp_path}/vm1.sock,mac=02:00:00:00:00:0A,vlan=trunk,rate=1.5G,weight=7,queues=4,"
-        "mtu=9000,mode=client,packed=off,features=-guest_csum,+RSS,anti_spoof=off,promiscuous=on,user=root,"
+        "mtu=9000,mode=client,packed=off,features=-guest_csum,+RSS,anti_spoof=off,promiscuous=on,user=root,memory=4G,"
         "features=-mtu,user=65534"
     )
     assert plan(text) == VhostUserPlan(
@@ -36,6 +36,7 @@ def test_all_of_a_vhost_user_context(tmp_path: Path) -> None:
         client=True,
         queues=4,
         packed=False,
+        memory=4 << 30,
         features=("-guest_csum", "+rss", "-mtu"),
         promiscuous=True,
         users=(0, 65534),

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from cdna.abi import ContextState
+from cdna.base.cgroup import MemoryGroup
 from cdna.errors import ConfigError
 from cdna.lab.kinds import CONTEXT, GuestPlan
 from cdna.settings import SETTINGS, ContextSettings
@@ -43,13 +44,18 @@ class Shared:
     _vhost: VhostUserServer | None = None
     _closers: ThreadPoolExecutor | None = None
 
+    def __post_init__(self) -> None:
+        self.group = MemoryGroup()  # now: a sandbox may forbid it later
+
     @property
     def vhost(self) -> VhostUserServer:
         """The thread that serves vhost-user sockets; there is one as soon as somebody needs it."""
         if self._vhost is None:
-            from cdna.vmm.vhost_user import VhostUserServer
+            from cdna.vmm.vhost_user import Allowance, VhostUserServer
 
-            self._vhost = VhostUserServer(self.machine.vmm)
+            group, machine = self.group, self.machine.memory.size
+            allowance = Allowance(group.limit, lambda: group.own() + machine, group.others)
+            self._vhost = VhostUserServer(self.machine.vmm, allowance=allowance)
         return self._vhost
 
     @contextlib.contextmanager
@@ -75,6 +81,7 @@ class Shared:
         if self._vhost is not None:
             self._vhost.close()
             self._vhost = None
+        self.group.close()
 
 
 class Member(ABC, Generic[Plan]):

@@ -1,10 +1,20 @@
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 MAX_MAPPED: int
 MAX_MAPPED_BY_ALL: int
 
-Mapped = tuple[int, int, int, int]
+class Mapping(NamedTuple):
+    file: tuple[int, int]
+    length: int
+    size: int
+    huge: bool
+
+class Account(Protocol):
+    def take(self, what: str, mapping: Mapping, held: int) -> None: ...
+    def give(self, mapping: Mapping) -> None: ...
+
+Mapped = tuple[int, int, int, int, Mapping | None]
 
 class Region(NamedTuple):
     guest_addr: int
@@ -14,6 +24,9 @@ class Region(NamedTuple):
     offset: int
 
 class GuestMapping:
+    def __init__(self, lent: Account | None = None) -> None: ...
+    @property
+    def held(self) -> int: ...
     def mapped(self, regions: Iterable[Region]) -> list[tuple[Region, Mapped]]: ...
     def replace(self, regions: Iterable[tuple[Region, Mapped]]) -> None: ...
     def mapped_beside(self, region: Region) -> tuple[Region, Mapped]: ...

@@ -17,6 +17,7 @@ This package is control only. What moves frames is the engine, out of the guest'
 
 from cdna.protocol.features import OFFERED, OFFERED_PROTOCOL, SUPPORTED
 from cdna.vmm.vhost_user.guest import VhostUserGuest
+from cdna.vmm.vhost_user.lent import Allowance
 from cdna.vmm.vhost_user.server import VhostUserServer
 
-__all__ = ["OFFERED", "OFFERED_PROTOCOL", "SUPPORTED", "VhostUserGuest", "VhostUserServer"]
+__all__ = ["Allowance", "OFFERED", "OFFERED_PROTOCOL", "SUPPORTED", "VhostUserGuest", "VhostUserServer"]

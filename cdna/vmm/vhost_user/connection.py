@@ -57,6 +57,11 @@ class Connection:
         request, _, size = HEADER.unpack(self._head)
         return f"{name_of(request)}: {len(self._payload)} of {size} bytes of its payload"
 
+    @property
+    def descriptors(self) -> int:
+        """How many are held: of the socket, and those that came with a message that is not whole yet."""
+        return 1 + len(self._fds)
+
     def receive(self, now: float) -> Message | None:
         """The next message, None if it is not whole yet. Raises Gone, ProtocolError, OSError."""
         if len(self._head) < HEADER.size:

@@ -36,6 +36,11 @@ class Discard:
         self._waiting = 0
 
     @property
+    def waiting(self) -> int:
+        """How many are in closing."""
+        return self._waiting
+
+    @property
     def is_full(self) -> bool:
         """Whether so many are in closing that no more should be taken."""
         return self._waiting >= WAITING

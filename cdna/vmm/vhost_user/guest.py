@@ -31,11 +31,13 @@ from cdna.vmm.vhost_user.connection import Connection
 from cdna.vmm.vhost_user.control import ControlRing
 from cdna.vmm.vhost_user.descriptors import Discard
 from cdna.vmm.vhost_user.endpoint import Connecting, Listening
+from cdna.vmm.vhost_user.inflight import Areas
 from cdna.vmm.vhost_user.net_config import net_config
 
 if TYPE_CHECKING:
     from cdna.nic.virtio.device import VirtioDevice
     from cdna.vmm.domain import Context
+    from cdna.vmm.vhost_user.lent import Lent
     from cdna.vmm.vhost_user.server import VhostUserServer
 
 log = logs.logger("cdna.vhost_user")
@@ -52,6 +54,7 @@ class VhostUserGuest:
         server: VhostUserServer,
         context: Context,
         device: VirtioDevice,
+        lent: Lent,
         endpoint: Listening | Connecting,
         *,
         pairs: int,
@@ -66,6 +69,7 @@ class VhostUserGuest:
         self.path = endpoint.path
         self.context = context
         self.device = device
+        self.lent = lent
         self.pairs = pairs
         self.mtu = mtu
         self.features = features  # offered
@@ -74,6 +78,8 @@ class VhostUserGuest:
         self.link_up = True
         self.last_error: str | None = None
         self.discard = Discard()
+        self._refusals = Discard()  # sockets of users that may not attach
+        self.areas = Areas()
         self._endpoint = endpoint
         self._uids = uids
         self._stall = stall
@@ -100,6 +106,12 @@ class VhostUserGuest:
                 "link": self.link_up,
                 "pairs": self.pairs,
                 "mtu": self.mtu,
+                "memory": self.lent.most or None,
+                "mapped": self.device.memory.held,
+                "memory_refused": self.lent.refused,
+                "inflight_areas": self.areas.made,
+                "descriptors": self._descriptors(),
+                "closing": self.discard.waiting + self._refusals.waiting,
                 "last_error": self.last_error,
                 "offered": names(self.features, Feature),
                 "peer": None,
@@ -119,6 +131,12 @@ class VhostUserGuest:
                     net = self.control.net
                     told["control"] = {"commands": net.commands, "refused": net.refused}
             return told
+
+    def _descriptors(self) -> int:
+        """How many of the frontend's the server holds now."""
+        backend = self._backend
+        rings = self.device.descriptors + (self.control.descriptors if self.control is not None else 0)
+        return rings + (backend.descriptors + backend.connection.descriptors if backend is not None else 0)
 
     def _state(self) -> str:
         if self.context.state == ContextState.CONTEXT_FAULTED:
@@ -156,6 +174,11 @@ class VhostUserGuest:
                 self._end(logging.INFO, "the link is down")
                 self._endpoint.close()
         self.server.wake()
+
+    def set_memory(self, most: int | None) -> None:
+        """Sets how many bytes the guest may lend; None: it shares. ConfigError: it maps more by now."""
+        with self.server.lock:
+            self.lent.limit(most or 0, self.device.memory.held)
 
     def _announce(self) -> None:
         """Tells where the guest is, by RARP, and has it say so itself at the next look at its link."""
@@ -256,6 +279,14 @@ class VhostUserGuest:
         if self._backend is not None and self._backend.connection.has_hung_up():
             self._turn(now)  # what the one before sent before it went; who has come goes on waiting
             return
+        if broken(Control.CHECK_REFUSED_CLOSING, self._refusals.is_full):
+            log.warning(
+                "guest %r: no frontend accepted for now: those refused before do not close", self.name
+            )
+            self._endpoint.due = now + ACCEPT_AGAIN
+            if self._endpoint.fd is not None:
+                self.server.unwatch(self._endpoint.fd)
+            return
         begun = self.server.time.cost()
         admitted = self._take(now)
         spent = self.server.time.cost() - begun
@@ -291,7 +322,7 @@ class VhostUserGuest:
         who = f"process {connection.pid}, user {connection.uid}"
         if broken(Control.CHECK_FRONTEND_USER, not may_connect(connection.uid, self._uids)):
             log.warning("guest %r: %s refused: this user may not attach here", self.name, who)
-            connection.close()
+            self._refusals.close_socket(sock)  # what is left in it is not this guest's
             return False
         if broken(Control.CHECK_FRONTEND_CLOSING, self.discard.is_full):
             log.warning(

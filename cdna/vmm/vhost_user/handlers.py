@@ -93,6 +93,11 @@ class Handlers:
         self._log = (-1, 0, 0)  # the dirty log: descriptor, bytes, offset
         self._channel: socket.socket | None = None  # for requests of ours
 
+    @property
+    def descriptors(self) -> int:
+        """How many are held beside those of the rings: of the log, and of the channel."""
+        return (self._log[0] >= 0) + (self._channel is not None)
+
     def has(self, feature: ProtocolFeature) -> bool:
         return bool(self.protocol >> feature & 1)
 
@@ -280,6 +285,7 @@ class Handlers:
     def get_inflight_fd(self, message: Message) -> Reply:
         wanted = messages.Inflight(*INFLIGHT.unpack_from(message.payload))
         inflight.check_shape(wanted.queues, wanted.queue_size, self.rings.queues)
+        self.guest.areas.take(self.guest.server.clock())
         size = inflight.area_size(wanted.queues, wanted.queue_size, bool(self.rings.features & PACKED))
         payload = INFLIGHT.pack(size, 0, wanted.queues, wanted.queue_size)
         return Reply(payload.ljust(len(message.payload), b"\0"), (inflight.make_area(size),))

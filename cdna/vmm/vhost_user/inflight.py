@@ -18,6 +18,33 @@ from cdna.virtio import VirtioLimits
 LINE = 64
 SPLIT_ENTRY = 16  # bytes; of the head, too
 PACKED_ENTRY = 32
+AREAS = 64  # at once; a frontend asks for one when it attaches
+AREA_EVERY = 60.0  # seconds
+
+
+class Areas:
+    """Counts the areas that were made for one guest, over all of its connections.
+
+    The frontend gets each as a memory file, whose inode the server pays for as long as the frontend keeps it,
+    and the server does not hear when it is closed. So there is one more a minute, and AREAS after a pause.
+    """
+
+    def __init__(self) -> None:
+        self.made = 0
+        self._left = float(AREAS)
+        self._counted = 0.0
+
+    def take(self, now: float) -> None:
+        """Counts one more. ConfigError: there are too many. now: seconds."""
+        self._left = min(AREAS, self._left + (now - self._counted) / AREA_EVERY)
+        self._counted = now
+        if broken(Control.CHECK_INFLIGHT_AREAS, self._left < 1):
+            raise ConfigError(
+                f"{AREAS} inflight areas were asked for, and this is one more; there is one every "
+                f"{AREA_EVERY:.0f} seconds"
+            )
+        self._left -= 1
+        self.made += 1
 
 
 def area_size(queues: int, queue_size: int, packed: bool) -> int:

@@ -22,12 +22,14 @@ from cdna.base.loop import Clock, Loop
 from cdna.base.units import MIN_MTU
 from cdna.errors import ConfigError, whole
 from cdna.nic.virtio.device import VirtioDevice
+from cdna.nic.virtio.mapping import MAX_MAPPED
 from cdna.protocol.features import OFFERED, OFFERED_PROTOCOL, PAIRS, check_offer
 from cdna.protocol.vhost_user import ProtocolFeature
 from cdna.settings import ContextSettings
 from cdna.virtio import VirtioLimits
 from cdna.vmm.vhost_user.endpoint import Connecting, Listening
 from cdna.vmm.vhost_user.guest import VhostUserGuest
+from cdna.vmm.vhost_user.lent import Allowance, Lent
 
 if TYPE_CHECKING:
     from cdna.vmm.hypervisor import Hypervisor
@@ -36,6 +38,7 @@ log = logs.logger("cdna.vhost_user")
 
 STALL = 5.0  # seconds that a message may take from its first byte to its last
 GUEST_MEMORY = 4096  # bytes: the VMM gives such a guest one page that it never sees; its memory is its own
+NO_LIMIT = 1 << 60  # bytes
 MAX_OFFERED_MTU = 65535  # bytes: what the field of the device's configuration holds
 
 
@@ -43,6 +46,7 @@ class VhostUserServer(Loop):
     """Serves virtual machines and DPDK programs, a socket each, until `close`.
 
     control_share: of the time, that the requests of all guests may take. clock, cost: those of `SharedTime`.
+    allowance: what guests without a limit of their own may have mapped together; None: without end.
     """
 
     def __init__(
@@ -50,12 +54,14 @@ class VhostUserServer(Loop):
         vmm: Hypervisor,
         *,
         control_share: float = SHARE,
+        allowance: Allowance | None = None,
         clock: Clock = time.monotonic,
         cost: Clock = time.thread_time,
     ) -> None:
         super().__init__("cdna-vhost-user", log, clock)
         self.vmm = vmm
         self.time = SharedTime(control_share, clock=clock, cost=cost)
+        self.allowance = allowance or Allowance(NO_LIMIT)
         self.refused = self.time.bucket()  # what frontends that are not admitted have taken
         self._guests: list[VhostUserGuest] = []
         self.begin()
@@ -74,6 +80,7 @@ class VhostUserServer(Loop):
         client: bool = False,
         pairs: int = VirtioLimits.VIRTIO_MAX_PAIRS,
         mtu: int = 1500,
+        memory: int | None = None,
         features: int = OFFERED,
         protocol: int = OFFERED_PROTOCOL,
         uids: Iterable[int] = (),
@@ -83,8 +90,10 @@ class VhostUserServer(Loop):
         """A guest with a context of its own, for the frontend that attaches at `path`.
 
         client: connects to a frontend that listens there, and again when it has gone. pairs: of queues.
-        mtu: the largest that a frontend may set, bytes. features, protocol: what is offered, of what this NIC
-        can do. uids: users that may attach beside this one and root. stall: seconds that a message may take.
+        mtu: the largest that a frontend may set, bytes. memory: bytes that it may lend, in memory table, log
+        and inflight area; None: it shares what the server can pay for (`Allowance`). features, protocol: what
+        is offered, of what this NIC can do. uids: users that may attach beside this one and root. stall:
+        seconds that a message may take.
         ConfigError, ResourceError: it cannot be, and nothing is left behind.
         """
         settings = settings or ContextSettings(protection="table")
@@ -94,6 +103,7 @@ class VhostUserServer(Loop):
             )
         pairs = whole(f"guest {name!r}: pairs", pairs, 1, VirtioLimits.VIRTIO_MAX_PAIRS)
         mtu = whole(f"guest {name!r}: mtu", mtu, MIN_MTU, MAX_OFFERED_MTU)
+        memory = whole(f"guest {name!r}: memory", memory or 0, 0, MAX_MAPPED)
         check_offer(features, protocol)
         if pairs == 1:
             features &= ~PAIRS
@@ -107,12 +117,14 @@ class VhostUserServer(Loop):
                 domain = self.vmm.create_guest(name, GUEST_MEMORY)
                 undo.callback(self.vmm.destroy_guest, domain)
                 context = self.vmm.assign(domain, settings, index=context_index)
-                device = VirtioDevice(self.vmm.nic, context.index, pairs=pairs)
+                lent = Lent(self.allowance, memory)
+                device = VirtioDevice(self.vmm.nic, context.index, pairs=pairs, lent=lent)
                 undo.callback(device.close)
                 guest = VhostUserGuest(
                     self,
                     context,
                     device,
+                    lent,
                     endpoint,
                     pairs=pairs,
                     mtu=mtu,

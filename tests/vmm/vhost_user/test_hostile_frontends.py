@@ -13,10 +13,19 @@ import pytest
 from cdna.abi import ContextState
 from cdna.guest_driver.vhost_frontend import ALL_PACKED, SPLIT
 from cdna.guest_driver.vrings import Buffer, PackedRing
-from cdna.protocol.vhost_user import SINGLE_REGION, TABLE_HEAD, Inflight, Request
+from cdna.protocol.vhost_user import (
+    HEADER,
+    INFLIGHT,
+    SINGLE_REGION,
+    TABLE_HEAD,
+    VERSION,
+    Inflight,
+    Request,
+)
+from cdna.vmm.vhost_user.inflight import AREA_EVERY, AREAS
 from tests.support.frames import OUTSIDE, frame
 from tests.support.inflight import set_inflight
-from tests.support.vhost_host import check_traffic, mac, refused, until
+from tests.support.vhost_host import VhostHost, check_traffic, mac, refused, until
 
 HUGE = 2 << 20  # bytes of a huge page
 TIB = 1 << 40
@@ -293,3 +302,83 @@ def test_a_frame_of_many_segments_takes_turns(host):
     host.step(20)
     assert not one.context.stats()["tx_drop_invalid"]
     assert one.context.stats()["tx_frames"] == 1000
+
+
+# --- what the server makes ----------------------------------------------------------------------------------
+
+
+def areas(frontend, count):
+    """Asks for so many inflight areas. Returns how many came."""
+    for made in range(count):
+        try:
+            frontend.send(Request.GET_INFLIGHT_FD, INFLIGHT.pack(0, 0, 1, 2))
+            _, _, (fd,) = frontend.reply()
+        except ConnectionError:
+            return made
+        os.close(fd)
+    return count
+
+
+def test_inflight_areas_are_counted_over_connections(tmp_path, caplog, monkeypatch):
+    """A frontend may keep each of them, and the server pays for what the kernel knows of them."""
+    monkeypatch.setattr("cdna.logs.LINES", 10_000)
+    now = [1000.0]
+    host = VhostHost(tmp_path, clock=lambda: now[0], control_share=1.0, cost=lambda: 0.0)
+    guest = host.add()
+    asked = 0
+    while asked < AREAS:
+        frontend = host.connect(guest)
+        frontend.negotiate(SPLIT)
+        assert areas(frontend, AREAS // 4) == AREAS // 4
+        asked += AREAS // 4
+        host.detach(guest, frontend)
+    frontend = host.connect(guest)
+    frontend.negotiate(SPLIT)
+    assert areas(frontend, 1) == 0
+    assert "64 inflight areas were asked for, and this is one more" in host.lines()[-1]
+    now[0] += AREA_EVERY
+    until(lambda: not guest.connected)
+    frontend = host.connect(guest)
+    frontend.negotiate(SPLIT)
+    assert areas(frontend, 2) == 1
+    assert guest.describe()["inflight_areas"] == AREAS + 1
+    host.clear()
+    host.close()
+
+
+def test_descriptors_are_counted(host, guest, frontend):
+    """Of the connection, the rings, the log, the channel, and of a message that is not whole yet."""
+    frontend.negotiate(SPLIT)
+    frontend.sync()
+    assert guest.describe()["descriptors"] == 1
+    frontend.set_log(frontend.memory.fd, 4096)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        frontend.send(Request.SET_BACKEND_REQ_FD, b"", [theirs.fileno()])
+    for number in range(3):
+        fd = os.eventfd(0, os.EFD_CLOEXEC)
+        frontend.file((Request.SET_VRING_KICK, Request.SET_VRING_CALL, Request.SET_VRING_ERR)[number], 0, fd)
+        os.close(fd)
+    frontend.sync()
+    assert guest.describe()["descriptors"] == 6
+    frontend.send_raw(HEADER.pack(Request.SET_MEM_TABLE, VERSION, 64)[:4], [frontend.memory.fd] * 3)
+    until(lambda: guest.describe()["descriptors"] == 9)
+
+
+def test_sockets_of_users_that_may_not_are_closed_in_bounds(host, guest, lingering, monkeypatch):
+    """What they sent does not close; that is neither this guest's, nor without end."""
+    monkeypatch.setattr("cdna.vmm.vhost_user.descriptors.WAITING", 1)
+    who = [12345]
+    monkeypatch.setattr("cdna.vmm.vhost_user.connection.peer", lambda sock: (4711, who[0]))
+    with host.server.lock:  # it is sent before the server looks
+        stranger = host.connect(guest)
+        stranger.send(Request.SET_LOG_FD, b"", [lingering.fileno()])
+        lingering.close()
+    until(lambda: guest.describe()["closing"] == 1)
+    second = host.connect(guest)
+    until(
+        lambda: host.lines()[-1].endswith("no frontend accepted for now: those refused before do not close")
+    )
+    who[0] = os.getuid()
+    assert not guest.discard.is_full
+    second.close()

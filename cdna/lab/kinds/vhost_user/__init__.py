@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cdna.base import readers
+from cdna.base.units import MIB, parse_mebibytes
 from cdna.errors import ConfigError
 from cdna.extend.permits import Capability, Permits
 from cdna.extend.setting import Setting
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from cdna.lab.kinds.vhost_user.member import VhostUserMember
 
 MAX_QUEUES = 8  # pairs
+MAX_MEMORY = 4 << 20  # MiB
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class VhostUserPlan(GuestPlan):
     client: bool = False
     queues: int = 1  # pairs
     packed: bool = True  # whether packed rings are offered
+    memory: int | None = None  # bytes that its frontend may lend; None: it shares what the server can pay for
     features: tuple[str, ...] = ()  # virtio features withheld (-rss) and added (+rss)
     users: tuple[int, ...] = ()  # who may attach beside this process's user and root
 
@@ -65,6 +68,16 @@ def _client(where: str, value: object) -> bool:
     return readers.one_of(where, value, ("server", "client")) == "client"
 
 
+def _memory(where: str, value: object) -> int | None:
+    """Bytes, of a text such as 512M or 4G; 0: what the server can pay for, shared."""
+    if value in ("0", 0) and not isinstance(value, bool):
+        return None
+    mebibytes = parse_mebibytes(value) if isinstance(value, str) else None
+    if mebibytes is None or mebibytes > MAX_MEMORY:
+        raise readers.bad(where, value, "give a size such as 512M or 4G, at most 4T, or 0 to share")
+    return mebibytes * MIB
+
+
 def _features(where: str, value: object) -> tuple[str, ...]:
     """Virtio features to withhold (-rss) and to add (+rss)."""
     from cdna.protocol.features import offer  # compiled modules, which plans do without otherwise
@@ -92,6 +105,7 @@ KIND = GuestKind(
         Setting("queues", _queues),
         MTU,
         Setting("packed", readers.switch),
+        Setting("memory", _memory, live=True),
         Setting("features", _features, several=True),
         Setting("user", values.users, field="users", several=True, local=_uids),
     ),
@@ -100,7 +114,11 @@ KIND = GuestKind(
     # Its socket and connection, three of each ring, those of a memory table while it is taken over.
     descriptors=160,
     permits=lambda: Permits(modules=("cdna.lab.kinds.vhost_user.member", "cdna.vmm.vhost_user")),
-    gauges={"connected": "Whether a frontend is connected."},
+    gauges={
+        "connected": "Whether a frontend is connected.",
+        "mapped": "Bytes of its memory files that the server maps.",
+        "memory_refused": "Mappings of its memory files that were refused, as they were too much.",
+    },
     state=_state,
     checks={"programs": (kvm, qemu, testpmd)},
 )

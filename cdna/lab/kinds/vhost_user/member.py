@@ -25,6 +25,7 @@ class VhostUserMember(Member[VhostUserPlan]):
             client=plan.client,
             pairs=plan.queues,
             mtu=plan.mtu,
+            memory=plan.memory,
             features=offered(plan),
             uids=plan.users,
         )
@@ -46,6 +47,9 @@ class VhostUserMember(Member[VhostUserPlan]):
             "peer": told["peer"],
             "frontend": told["state"],
             "last_error": told["last_error"],
+            "memory": self.plan.memory,
+            "mapped": told["mapped"],
+            "memory_refused": told["memory_refused"],
         }
 
     def detail(self) -> dict[str, Any]:
@@ -56,7 +60,21 @@ class VhostUserMember(Member[VhostUserPlan]):
             "features": told["features"],
             "protocol_features": told["protocol_features"],
             "rings": told["queues"],
+            "descriptors": told["descriptors"],
+            "closing": told["closing"],
+            "inflight_areas": told["inflight_areas"],
         }
+
+    def change(self, plan: VhostUserPlan, given: set[str]) -> None:
+        if "memory" not in given:
+            return super().change(plan, given)
+        before = self.plan.memory
+        self.guest.set_memory(plan.memory)
+        try:
+            super().change(plan, given)
+        except Exception:
+            self.guest.set_memory(before)
+            raise
 
     def set_link(self, up: bool) -> None:
         self.guest.set_link(up)

@@ -33,8 +33,8 @@ from cdna.nic.virtio.queue cimport (
     use, used_ring, virtqueue_t,
 )
 from cdna.nic.virtio.queue_setup cimport (
-    forget_ring, locate, locate_ring, located, position, recover_packed, ring_info, set_ring_addresses,
-    set_ring_base, set_ring_features, set_ring_size,
+    forget_ring, locate, locate_ring, located, position, recover_packed, ring_descriptors, ring_info,
+    set_ring_addresses, set_ring_base, set_ring_features, set_ring_size,
 )
 
 from cdna.nic.event_fd import event_descriptor, exchanged, signal_descriptor
@@ -105,6 +105,11 @@ cdef class ControlQueue:
 
     def set_base(self, queue, base):
         set_ring_base(&self.q, queue, base)
+
+    @property
+    def descriptors(self) -> int:
+        """How many of the frontend's it has."""
+        return ring_descriptors(&self.q)
 
     @property
     def kick_fd(self) -> int:

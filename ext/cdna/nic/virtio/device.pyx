@@ -35,8 +35,8 @@ from cdna.nic.virtio.inflight cimport inflight_bytes, place_inflight, resume
 from cdna.nic.virtio.mapping cimport GuestMapping
 from cdna.nic.virtio.queue cimport virtio_t, virtqueue_t
 from cdna.nic.virtio.queue_setup cimport (
-    forget_ring, locate, locate_ring, located, position, ring_info, set_ring_addresses, set_ring_base,
-    set_ring_size,
+    forget_ring, locate, locate_ring, located, position, ring_descriptors, ring_info, set_ring_addresses,
+    set_ring_base, set_ring_size,
 )
 from cdna.nic.wire_queue cimport flush_wire
 from cdna.virtio cimport VIRTIO_MAX_PAIRS, VIRTIO_MAX_RING
@@ -54,7 +54,8 @@ cdef class VirtioDevice:
     """The device side of the context `index`, which the VMM has assigned with the protection "table".
 
     pairs: how many receive and transmit queues it can have. Queue 2i is receiveq(i + 1), 2i + 1 is
-    transmitq(i + 1) (5.1.2). Errors of every method: ConfigError, and nothing has changed.
+    transmitq(i + 1) (5.1.2). lent: see `GuestMapping`.
+    Errors of every method: ConfigError, and nothing has changed.
     """
 
     cdef virtio_t *c
@@ -74,12 +75,12 @@ cdef class VirtioDevice:
             raise MemoryError
         self.closed = True
 
-    def __init__(self, Nic nic, index, *, pairs=1):
+    def __init__(self, Nic nic, index, *, pairs=1, lent=None):
         cdef context_t *context = nic._context(index)
         self.nic = nic
         self.index = index
         self.pairs = whole("queue pairs", pairs, 1, VIRTIO_MAX_PAIRS)
-        self.memory = GuestMapping()
+        self.memory = GuestMapping(lent)
         cdef virtio_t *v = self.c
         v.pairs = pairs
         receive_on(v, pairs)
@@ -364,6 +365,14 @@ cdef class VirtioDevice:
             self.nic.c.payer = context
             forward_flat(self.nic.c, context, frame, 60, 0, NULL)
             flush_wire(self.nic.c)
+
+    @property
+    def descriptors(self) -> int:
+        """How many of the frontend's its rings have."""
+        cdef int number = 0
+        for i in range(2 * self.pairs):
+            number += ring_descriptors(&self.c.queue[i])
+        return number
 
     def info(self, queue) -> dict:
         """State of a ring, and how many buffers it has used and interrupts it has sent."""

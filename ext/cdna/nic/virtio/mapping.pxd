@@ -6,8 +6,9 @@ from cdna.nic.virtio.memory cimport guest_memory_t
 
 cdef class GuestMapping:
     cdef guest_memory_t *c
-    cdef list _maps             # by region: address of its first byte, address and length of the mapping
+    cdef list _maps             # by region, as `_map` returns them
     cdef list _left             # mappings that the table has no more
+    cdef object _lent           # what counts them, or None
     cdef object _log
     cdef object _inflight
     cdef _place(self, uint32_t which, mapped)

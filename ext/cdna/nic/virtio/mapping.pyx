@@ -44,6 +44,14 @@ cdef extern from "<signal.h>" nogil:
         SA_SIGINFO
         SA_ONSTACK
 
+cdef extern from "<sys/vfs.h>" nogil:
+    struct statfs_t "statfs":
+        long f_type
+    int fstatfs(int fd, statfs_t *found)
+
+cdef enum:
+    HUGETLBFS_MAGIC = 0x958458f6        # linux/magic.h
+
 cdef enum:
     LOG = VIRTIO_MAX_REGIONS            # in `guest_memory_t.mapping`
     INFLIGHT = LOG + 1
@@ -53,6 +61,15 @@ cdef enum:
 # of the 2**47 that a process has are left to other guests, and to the NIC itself.
 MAX_MAPPED = 1 << 42
 MAX_MAPPED_BY_ALL = 1 << 46
+
+
+class Mapping(NamedTuple):
+    """A part of a memory file that is mapped: length, bytes of it, and size, of its file, in whole pages."""
+
+    file: tuple[int, int]       # device and inode
+    length: int
+    size: int
+    huge: bool                  # of a hugetlbfs
 
 
 class Region(NamedTuple):
@@ -114,8 +131,14 @@ cdef _handle_sigbus():
 _mapped = 0                             # bytes, of all guests
 
 
+cdef bint _is_huge(int fd) noexcept:
+    """Whether a memory file lies in a hugetlbfs. A page of a tmpfs may be as large."""
+    cdef statfs_t found
+    return fstatfs(fd, &found) == 0 and found.f_type == HUGETLBFS_MAGIC
+
+
 def _size_of(int fd, str what):
-    """(bytes, bytes of a page) of a memory file. ConfigError: it is none.
+    """(bytes, bytes of a page, device and inode) of a memory file. ConfigError: it is none.
 
     Only memory files have seals; who asks for them asks no file system, which might make the NIC wait.
     """
@@ -129,20 +152,20 @@ def _size_of(int fd, str what):
                 f"{what}: no memory file; give a memfd, or a file in a tmpfs or hugetlbfs") from None
     found = os.fstat(fd)
     block = max(found.st_blksize, 4096)         # of a hugetlbfs: a huge page
-    return found.st_size, block if block & (block - 1) == 0 else 4096
+    return found.st_size, block if block & (block - 1) == 0 else 4096, (found.st_dev, found.st_ino)
 
 
-cdef _map(int fd, uint64_t size, uint64_t offset, str what, held):
-    """(address of the first byte, address and length of the mapping, bytes of the guards around it).
+cdef _map(int fd, uint64_t size, uint64_t offset, str what, held, lent):
+    """(address of the first byte, address and length of the mapping, bytes of its guards, `Mapping` or None).
 
     ConfigError: it cannot be mapped.
 
-    held: bytes that its guest has mapped already.
+    held: bytes that its guest has mapped beside it. lent: what counts them, or None.
     """
     global _mapped
     cdef uint64_t block, start, length
     cdef void *base
-    end, block = _size_of(fd, what)
+    end, block, file = _size_of(fd, what)
     if broken(Control.CHECK_FILE_END, size == 0 or offset > end or size > end - offset):
         raise ConfigError(f"{what}: {size} bytes from {offset} in a file of {end}")
     if broken(Control.CHECK_FILE_PAGE, offset & 4095):
@@ -153,15 +176,21 @@ cdef _map(int fd, uint64_t size, uint64_t offset, str what, held):
             or broken(Control.CHECK_MAPPED_BY_ALL, _mapped + length > MAX_MAPPED_BY_ALL)):
         raise ConfigError(f"{what}: {size} bytes more; a guest maps up to {MAX_MAPPED >> 40} TiB, all guests "
                           f"{MAX_MAPPED_BY_ALL >> 40}")
+    account = None
+    if lent is not None:
+        account = Mapping(file, length, end + block - 1 & ~(block - 1), _is_huge(fd))
+        lent.take(what, account, held)
     base = _reserve(length, block)
     if base == NULL or mmap(base, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED, fd,
                             start) == MAP_FAILED:
         reason = os.strerror(errno)
         if base != NULL:
             munmap(<uint8_t *>base - block, length + 2 * block)
+        if lent is not None:
+            lent.give(account)
         raise ConfigError(f"{what}: cannot be mapped: {reason}")
     _mapped += length
-    return <uintptr_t>base + (offset - start), <uintptr_t>base, length, block
+    return <uintptr_t>base + (offset - start), <uintptr_t>base, length, block, account
 
 
 cdef void *_reserve(uint64_t length, uint64_t block) noexcept:
@@ -178,11 +207,13 @@ cdef void *_reserve(uint64_t length, uint64_t block) noexcept:
     return <void *><uintptr_t>(start + block)
 
 
-cdef _unmap(tuple mapped):
+cdef _unmap(tuple mapped, lent):
     global _mapped
-    _, base, length, guard = mapped
+    _, base, length, guard, account = mapped
     munmap(<void *><uintptr_t>(base - guard), <size_t>(length + 2 * guard))
     _mapped -= length
+    if lent is not None:
+        lent.give(account)
 
 
 def _length(mapped) -> int:
@@ -223,15 +254,17 @@ cdef class GuestMapping:
     files are mapped before (`mapped`), and what leaves the table is unmapped after (`unmap_left`).
 
     Descriptors stay the caller's; it may close them afterwards. Errors: ConfigError, and nothing has changed.
+    lent: what counts the bytes that are mapped (`cdna.vmm.vhost_user.lent`), None: nothing does.
     """
 
-    def __cinit__(self):
+    def __cinit__(self, lent=None):
         global _tables
         self.c = <guest_memory_t *>calloc(1, sizeof(guest_memory_t))
         if self.c == NULL:
             raise MemoryError
         self._maps = []
         self._left = []
+        self._lent = lent
         self.c.next = _tables
         _tables = self.c
         _handle_sigbus()
@@ -244,12 +277,12 @@ cdef class GuestMapping:
         held = _length(self._log) + _length(self._inflight)
         try:
             for i, region in enumerate(regions):
-                mapped = _map(region.fd, region.size, region.offset, f"memory region {i}", held)
+                mapped = _map(region.fd, region.size, region.offset, f"memory region {i}", held, self._lent)
                 maps.append(mapped)
                 held += _length(mapped)
         except ConfigError:
             for mapped in maps:
-                _unmap(mapped)
+                _unmap(mapped, self._lent)
             raise
         return list(zip(regions, maps))
 
@@ -289,14 +322,15 @@ cdef class GuestMapping:
             entry.base = <uint8_t *><uintptr_t>mapped[1]
             entry.size = mapped[2]
 
-    def _held(self):
-        """Bytes that are mapped."""
+    @property
+    def held(self) -> int:
+        """Bytes that are mapped: of the table, the log and the inflight area."""
         return sum(map(_length, [*self._maps, self._log, self._inflight]))
 
     def mapped_beside(self, region):
         """One more region mapped, for `add`. The engine may run."""
         _check([*(Region(*known, -1, 0) for known in self.regions()), region])
-        return region, _map(region.fd, region.size, region.offset, "memory region", self._held())
+        return region, _map(region.fd, region.size, region.offset, "memory region", self.held, self._lent)
 
     def add(self, region):
         """The table has this mapped region, too."""
@@ -326,7 +360,9 @@ cdef class GuestMapping:
 
     def set_log(self, int fd, uint64_t size, uint64_t offset):
         """Maps the dirty log: a bit for each 4 KiB of guest addresses; fd -1: there is none any more."""
-        mapped = _map(fd, size, offset, "dirty log", self._held()) if fd >= 0 else None
+        mapped = None
+        if fd >= 0:
+            mapped = _map(fd, size, offset, "dirty log", self.held - _length(self._log), self._lent)
         self.c.log = NULL
         self.c.log_size = 0
         self._place(LOG, mapped)
@@ -338,7 +374,10 @@ cdef class GuestMapping:
 
     cdef uint8_t *map_inflight(self, int fd, uint64_t size, uint64_t offset) except? NULL:
         """Maps the inflight area; fd -1: there is none any more."""
-        mapped = _map(fd, size, offset, "inflight area", self._held()) if fd >= 0 else None
+        mapped = None
+        if fd >= 0:
+            held = self.held - _length(self._inflight)
+            mapped = _map(fd, size, offset, "inflight area", held, self._lent)
         self.c.inflight = NULL
         self.c.inflight_size = 0
         self._place(INFLIGHT, mapped)
@@ -361,7 +400,7 @@ cdef class GuestMapping:
     def unmap_left(self):
         """Unmaps what the table has no more. The engine may run."""
         while self._left:
-            _unmap(self._left.pop())
+            _unmap(self._left.pop(), self._lent)
 
     def close(self):
         """The table is empty from now on, with `unmap_left` to be called. Closing twice is harmless."""
@@ -380,5 +419,5 @@ cdef class GuestMapping:
             link[0] = self.c.next
         for mapped in (*self._maps, *self._left, self._log, self._inflight):
             if mapped is not None:
-                _unmap(mapped)
+                _unmap(mapped, self._lent)
         free(self.c)

@@ -94,6 +94,11 @@ cdef inline void recover_packed(virtqueue_t *q) noexcept nogil:
         left -= 1
 
 
+cdef inline int ring_descriptors(const virtqueue_t *q) noexcept:
+    """How many of the frontend's descriptors a ring has."""
+    return (q.kick_fd >= 0) + (q.call_fd >= 0) + (q.err_fd >= 0)
+
+
 # What a frontend says of a ring (ext/cdna/nic/virtio/queue_setup.pyx); ConfigError. `queue`
 # is the number that it has for it. The engine does not serve it meanwhile.
 cdef forget_ring(virtqueue_t *q)
