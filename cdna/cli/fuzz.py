@@ -15,7 +15,7 @@ from cdna.cli import arguments, output
 from cdna.cli.exits import DONE, Interrupted
 from cdna.cli.live import Live
 from cdna.errors import BadSetting, CdnaError
-from cdna.fuzz.campaigns import ATTACK, CAMPAIGNS
+from cdna.fuzz.campaigns import ATTACK, CAMPAIGNS, DEFAULT
 from cdna.fuzz.plan import FuzzPlan
 from cdna.interrupts import Ends
 
@@ -38,7 +38,10 @@ def fuzz(
         _Text, typer.Option(metavar="N", help="End after so many descriptors, e.g. 1e9, if that is earlier.")
     ] = None,
     campaign: Annotated[
-        _Text, typer.Option(metavar="NAME,...", help=f"Some of {', '.join(CAMPAIGNS)}. Default: all.")
+        _Text,
+        typer.Option(
+            metavar="NAME,...", help=f"Some of {', '.join(CAMPAIGNS)}. Default: {', '.join(DEFAULT)}."
+        ),
     ] = None,
     jobs: Annotated[
         _Text, typer.Option(metavar="N", help="Worker processes. Default: one for each core.")
@@ -195,7 +198,7 @@ def _descriptors(text: str | None) -> int:
 
 def _campaigns(text: str | None, attack: str | None) -> tuple[str, ...]:
     if attack is None:
-        return tuple(CAMPAIGNS) if text is None else arguments.words(text)
+        return DEFAULT if text is None else arguments.words(text)
     if text is not None:
         raise BadSetting("campaign", text, "an attack of your own is the only campaign; leave it out")
     return (ATTACK,)

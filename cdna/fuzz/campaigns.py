@@ -11,11 +11,15 @@ from cdna.fuzz.campaign import Campaign
 
 @dataclass(frozen=True)
 class Entry:
-    """where: "module:class". weight: its share of a core's time. what: a few words for users."""
+    """where: "module:class". weight: its share of a core's time. what: a few words for users.
+
+    asked: it runs only where it is asked for by name.
+    """
 
     where: str
     weight: int
     what: str
+    asked: bool = False
 
 
 CAMPAIGNS = {
@@ -25,7 +29,9 @@ CAMPAIGNS = {
     "model": Entry("cdna.fuzz.against_model:ModelCampaign", 1, "the engine against its reference model"),
     "process": Entry("cdna.fuzz.process:ProcessCampaign", 1, "hostile guests in other processes"),
     "messages": Entry("cdna.fuzz.messages:MessagesCampaign", 1, "vhost-user messages with descriptors"),
+    "time": Entry("cdna.fuzz.slow:TimeCampaign", 1, "guests that slow a neighbour down", asked=True),
 }
+DEFAULT = tuple(name for name, entry in CAMPAIGNS.items() if not entry.asked)
 ATTACK = "attack"  # a class of the user's own, from a file
 _OWN = "cdna.fuzz.attack:AttackCampaign"
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from cdna.base.units import MAX_SECONDS
 from cdna.errors import BadSetting
-from cdna.fuzz.campaigns import ATTACK, CAMPAIGNS
+from cdna.fuzz.campaigns import ATTACK, CAMPAIGNS, DEFAULT
 
 MAX_JOBS = 1024
 SLICE = 1.0  # seconds, at most
@@ -29,7 +29,7 @@ class FuzzPlan:
     seconds: float = 60.0
     seed: int = 1
     descriptors: int = 0
-    campaigns: tuple[str, ...] = tuple(CAMPAIGNS)
+    campaigns: tuple[str, ...] = DEFAULT
     jobs: int = 1
     attack: str | None = None
 

@@ -6,7 +6,7 @@ import pytest
 
 from cdna.errors import BadSetting, ConfigError
 from cdna.fuzz.campaign import Tally
-from cdna.fuzz.campaigns import CAMPAIGNS, campaign_class
+from cdna.fuzz.campaigns import CAMPAIGNS, DEFAULT, campaign_class
 from cdna.fuzz.journal import JournalFile, last_case
 from cdna.fuzz.plan import FuzzPlan
 
@@ -15,14 +15,20 @@ def test_each_campaign_gets_its_share() -> None:
     plan = FuzzPlan(jobs=3)
     for worker in range(3):
         slices = [name for name, _ in islice(plan.slices(worker), 1300)]
-        whole = sum(entry.weight for entry in CAMPAIGNS.values())
-        for name, entry in CAMPAIGNS.items():
-            assert slices.count(name) == pytest.approx(1300 * entry.weight / whole, rel=0.05)
+        whole = sum(CAMPAIGNS[name].weight for name in DEFAULT)
+        for name in DEFAULT:
+            assert slices.count(name) == pytest.approx(1300 * CAMPAIGNS[name].weight / whole, rel=0.05)
+        assert set(slices) == set(DEFAULT)
+
+
+def test_what_depends_on_the_machine_runs_only_when_it_is_asked_for() -> None:
+    assert set(CAMPAIGNS) - set(DEFAULT) == {"time"}
+    assert {name for name, _ in islice(FuzzPlan(campaigns=("time",)).slices(0), 10)} == {"time"}
 
 
 def test_a_round_fits_into_half_the_time() -> None:
     plan = FuzzPlan(seconds=10)
-    rounds = sum(entry.weight for entry in CAMPAIGNS.values())
+    rounds = sum(CAMPAIGNS[name].weight for name in DEFAULT)
     assert rounds * plan.slice_seconds <= 5.01
     assert FuzzPlan(seconds=1e6).slice_seconds == 1
 
