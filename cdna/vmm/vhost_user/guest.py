@@ -20,15 +20,16 @@ from typing import TYPE_CHECKING, Any
 from cdna import logs
 from cdna.abi import ContextState
 from cdna.base.control_time import Rest
+from cdna.base.listener import ACCEPT_AGAIN
 from cdna.base.sockets import may_connect
 from cdna.base.units import parse_mac
 from cdna.control_checks import Control, broken
-from cdna.protocol.features import CTRL_VQ, PROTOCOL_FEATURES, names
-from cdna.protocol.vhost_user import Gone, Message, ProtocolError, ProtocolFeature
-from cdna.virtio import Feature
+from cdna.protocol.features import CTRL_VQ, PROTOCOL_FEATURES
+from cdna.protocol.vhost_user import Gone, Message, ProtocolError
 from cdna.vmm.vhost_user.backend import Backend
 from cdna.vmm.vhost_user.connection import Connection
 from cdna.vmm.vhost_user.control import ControlRing
+from cdna.vmm.vhost_user.description import describe
 from cdna.vmm.vhost_user.descriptors import Discard
 from cdna.vmm.vhost_user.endpoint import Connecting, Listening
 from cdna.vmm.vhost_user.inflight import Areas
@@ -97,53 +98,8 @@ class VhostUserGuest:
     def describe(self) -> dict[str, Any]:
         """State, frontend, features by name, queues, and the last thing that went wrong."""
         with self.server.lock:
-            backend = self._backend
-            told: dict[str, Any] = {
-                "name": self.name,
-                "path": self.path,
-                "mode": self._endpoint.mode,
-                "state": self._state(),
-                "link": self.link_up,
-                "pairs": self.pairs,
-                "mtu": self.mtu,
-                "memory": self.lent.most or None,
-                "mapped": self.device.memory.held,
-                "memory_refused": self.lent.refused,
-                "inflight_areas": self.areas.made,
-                "descriptors": self._descriptors(),
-                "closing": self.discard.waiting + self._refusals.waiting,
-                "last_error": self.last_error,
-                "offered": names(self.features, Feature),
-                "peer": None,
-                "uid": None,
-                "features": [],
-                "protocol_features": [],
-                "queues": [],
-                "control": None,
-            }
-            if backend is not None:
-                told["peer"] = backend.connection.pid
-                told["uid"] = backend.connection.uid
-                told["features"] = names(backend.rings.features, Feature)
-                told["protocol_features"] = names(backend.protocol, ProtocolFeature)
-                told["queues"] = [self.device.info(queue) for queue in range(self.device.queues)]
-                if self.control is not None and self.control.ready:
-                    net = self.control.net
-                    told["control"] = {"commands": net.commands, "refused": net.refused}
-            return told
-
-    def _descriptors(self) -> int:
-        """How many of the frontend's the server holds now."""
-        backend = self._backend
-        rings = self.device.descriptors + (self.control.descriptors if self.control is not None else 0)
-        return rings + (backend.descriptors + backend.connection.descriptors if backend is not None else 0)
-
-    def _state(self) -> str:
-        if self.context.state == ContextState.CONTEXT_FAULTED:
-            return "faulted"
-        if self._backend is not None:
-            return "running" if self._backend.rings.any_running else "connected"
-        return "waiting" if self.link_up else "link down"
+            closing = self.discard.waiting + self._refusals.waiting
+            return describe(self, self._backend, self._endpoint.mode, closing)
 
     def config_space(self) -> bytes:
         mac = parse_mac(self.context.mac)
@@ -283,9 +239,7 @@ class VhostUserGuest:
             log.warning(
                 "guest %r: no frontend accepted for now: those refused before do not close", self.name
             )
-            self._endpoint.due = now + ACCEPT_AGAIN
-            if self._endpoint.fd is not None:
-                self.server.unwatch(self._endpoint.fd)
+            self._endpoint.wait(now + ACCEPT_AGAIN)
             return
         begun = self.server.time.cost()
         admitted = self._take(now)
