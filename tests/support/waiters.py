@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-WAITERS = 4000  # some 300 microseconds of a write: several times what counts as slow
+WAITERS = 4000  # some 300 microseconds of a write: three times what counts as slow
 
 
 @contextlib.contextmanager

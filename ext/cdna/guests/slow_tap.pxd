@@ -21,8 +21,8 @@ from cdna.guests.tap_port cimport FRAGMENTS, handed_t, port_t, write_to_tap
 from cdna.uio cimport iovec
 
 cdef enum:
-    SLOW_WRITE_NS = 50_000      # of the thread's own time: a write that costs more is slow
-    ALLOWED_NS = 500_000        # that writes may take beyond it before the port is: interrupts take time, too
+    SLOW_WRITE_NS = 100_000     # of the thread's own time: a write that costs more is slow
+    ALLOWED_NS = 2_000_000      # that writes may take beyond it before the port is: interrupts take time, too
     SLOW_FOR = 100              # times what a slow write took: becoming slow takes 1 % of the loop at most
 
 
