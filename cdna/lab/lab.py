@@ -236,13 +236,15 @@ class Lab(Closing):
         with self._lock:
             self._check_open()
             member = self.member(name)
-            allowed = kind_of(member.plan).live
+            kind = kind_of(member.plan)
+            allowed = kind.live
             for key in settings:
                 if key not in allowed:
                     raise ConfigError(
                         f"setting {key!r:.80}: a guest that runs can change {', '.join(allowed)}"
                     )
-            wanted = guest_plan(where, {"name": member.plan.name, **settings}, {}, ())
+            known = {"kind": kind.name, kind.target: getattr(member.plan, kind.target)}
+            wanted = guest_plan(where, {**known, "name": member.plan.name, **settings}, {}, ())
             plan: GuestPlan = replace(member.plan, **{key: getattr(wanted, key) for key in settings})
             member.change(plan, set(settings))
             return plan

@@ -290,6 +290,8 @@ MISSED_BY: dict[str, str] = {
     "CHECK_SETTING_LIST": "tests/vmm/test_policy.py::test_what_may_not_be_asked_for[numbers for groups]",
     "CHECK_SETTING_MAC": "tests/vmm/test_server.py::test_a_guest_that_asks_for_the_gateways_address",
     "CHECK_FRONTEND_USER": "tests/vmm/vhost_user/test_connections.py::test_a_user_that_may_not",
+    "CHECK_REFUSED_CLOSING": "tests/vmm/vhost_user/test_hostile_frontends.py::"
+    "test_sockets_of_users_that_may_not_are_closed_in_bounds",
     "CHECK_FRONTEND_CLOSING": "tests/vmm/vhost_user/test_hostile_frontends.py::"
     "test_descriptors_that_do_not_close_have_a_bound",
     "CHECK_FRONTEND_FDS_CLOSING": "tests/vmm/vhost_user/test_hostile_frontends.py::"
@@ -339,6 +341,8 @@ MISSED_BY: dict[str, str] = {
     "CHECK_CHANNEL": "tests/vmm/vhost_user/test_hostile_frontends.py::test_a_channel_that_is_no_unix_stream",
     "CHECK_INFLIGHT_SHAPE": "tests/vmm/vhost_user/test_bad_messages.py::"
     "test_the_connection_ends_and_the_next_is_served[inflight of long queues]",
+    "CHECK_INFLIGHT_AREAS": "tests/vmm/vhost_user/test_hostile_frontends.py::"
+    "test_inflight_areas_are_counted_over_connections",
     "CHECK_QUEUE_NUMBER": "tests/vmm/vhost_user/test_bad_messages.py::"
     "test_the_connection_ends_and_the_next_is_served[base of no queue]",
     "CHECK_QUEUE_RUNNING": "tests/vmm/vhost_user/test_bad_messages.py::"
@@ -388,6 +392,8 @@ MISSED_BY: dict[str, str] = {
     "CHECK_MAPPED": "tests/vmm/vhost_user/test_hostile_frontends.py::test_addresses_are_left_for_others",
     "CHECK_MAPPED_BY_ALL": "tests/vmm/vhost_user/test_hostile_frontends.py::"
     "test_all_guests_together_leave_addresses",
+    "CHECK_LENT_OWN": "tests/vmm/vhost_user/test_lent.py::test_a_limit_of_its_own_lifts_it",
+    "CHECK_LENT_SHARED": "tests/vmm/vhost_user/test_lent.py::test_guests_share",
     "CHECK_REGIONS_MANY": "tests/vmm/vhost_user/test_hostile_frontends.py::test_regions_that_are_many",
     "CHECK_REGION_WRAPS": "tests/vmm/vhost_user/test_bad_messages.py::"
     "test_the_connection_ends_and_the_next_is_served[guest addresses that wrap]",

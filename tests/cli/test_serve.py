@@ -1,5 +1,6 @@
 """`cdna serve` as a user runs it: frontends that attach and talk, changes, faults, signals, what is left."""
 
+import contextlib
 import json
 import os
 import re
@@ -16,7 +17,7 @@ import pytest
 
 from cdna.base.units import parse_mac
 from cdna.guest_driver.vhost_frontend import ALL_PACKED, AttachedGuest, Frontend, attach
-from cdna.guest_driver.vrings import Buffer
+from cdna.guest_driver.vrings import Buffer, GuestMemory
 from cdna.protocol.features import names
 from cdna.protocol.vhost_user import HEADER, VERSION, Request
 from cdna.virtio import Feature
@@ -47,6 +48,40 @@ def contexts(tmp_path: Path) -> list[str]:
 def server(path: Path, contexts: list[str]) -> Iterator[Serve]:
     with Serve(path, *contexts) as server:
         yield server
+
+
+@pytest.fixture
+def small_cgroup() -> Iterator[Path]:
+    """A memory cgroup of 512 MiB, of whichever version this machine has."""
+    mounted = Path("/sys/fs/cgroup")
+    version_1 = (mounted / "memory").is_dir()
+    folder = (mounted / "memory" if version_1 else mounted) / f"cdna-test-{os.getpid()}"
+    try:
+        folder.mkdir()
+    except OSError as error:
+        pytest.skip(f"no cgroup can be made here: {error}")
+    try:
+        (folder / ("memory.limit_in_bytes" if version_1 else "memory.max")).write_text(str(512 << 20))
+        yield folder
+    except OSError as error:
+        pytest.skip(f"no memory cgroup: {error}")
+    finally:
+        wait_for(lambda: not (folder / "cgroup.procs").read_text())
+        folder.rmdir()
+
+
+def test_a_guest_of_holes_does_not_end_a_server_in_a_small_cgroup(
+    path: Path, contexts: list[str], tmp_path: Path, small_cgroup: Path
+) -> None:
+    """Its file has no pages, and the NIC's reads would make them, on the server's account."""
+    with Serve(path, *contexts, cgroup=small_cgroup) as server:
+        with contextlib.closing(GuestMemory(1 << 30)) as memory, pytest.raises(ConnectionError):
+            attach(tmp_path / "a.sock", memory=memory)
+        wait_for(lambda: listed(server)["a"]["memory_refused"] == 1)
+        assert "bytes more; the server can pay for" in listed(server)["a"]["last_error"]
+        with attach(tmp_path / "a.sock") as alice, attach(tmp_path / "b.sock") as bob:
+            talk(alice, bob)
+        assert server.process.poll() is None
 
 
 def listed(server: Serve) -> dict[str, dict[str, Any]]:

@@ -87,15 +87,24 @@ class Up:
 
     command = "up"
 
-    def __init__(self, path: Path, *argv: str, unprivileged: bool = False) -> None:
+    def __init__(
+        self, path: Path, *argv: str, unprivileged: bool = False, cgroup: Path | None = None
+    ) -> None:
         self.path = path
         self.unprivileged = unprivileged
+
+        def prepare() -> None:
+            if cgroup is not None:
+                (cgroup / "cgroup.procs").write_text(str(os.getpid()))
+            if unprivileged:
+                drop_capabilities()
+
         self.process = subprocess.Popen(
             [*CDNA, self.command, "--socket", str(path), *argv],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=drop_capabilities if unprivileged else None,
+            preexec_fn=prepare if unprivileged or cgroup is not None else None,
         )
         assert self.process.stdout is not None
         ready, _, _ = select.select([self.process.stdout], [], [], DEADLINE)

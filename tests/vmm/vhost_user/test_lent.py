@@ -24,7 +24,7 @@ HUGE = 2 * MIB
 
 def allowance(most: int, others: list[int] | None = None) -> Allowance:
     """Of so many bytes; others: one number, of what the cgroup holds."""
-    limit = -(-most * RESERVE // (RESERVE - 1))
+    limit = most * RESERVE // (RESERVE - 1)
     return Allowance(limit, others=lambda: others[0] if others else 0)
 
 
