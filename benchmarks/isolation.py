@@ -1,208 +1,134 @@
-"""What an attacker takes of a neighbour's time: an honest guest's frames beside each attack over half of those alone.
+"""What attackers take of their neighbours' time: an honest guest beside each attack, in turns with it alone.
 
-    python benchmarks/isolation.py [--seconds S] [--attackers N] [--only ATTACK,...] [--json FILE]
+    python benchmarks/isolation.py [--attackers N] [--contexts N] [--only ATTACK,...] [--json FILE] [...]
+    python benchmarks/isolation.py --served [--only ATTACK,...]     # in real time, at sockets
 
-The engine is stepped here, with turns that are worth time, and only its own time is counted: what a guest does on
-its own core costs nobody. The honest guest always has frames of 1514 bytes for the wire. `share` is its frames a
-second of the engine over those that it has alone, times the number of guests: 1.0 is its fair share. `worst` is the
-longest round.
+share of its part   the honest guest's frames of 1514 B over those that it has alone, times the number of
+                    guests that want to send: 1.0 is its fair share; median and middle half of the turns
+with rate=1M        its frames over those that it has alone, where each attacker has a rate of 1 Mbit/s
+round trip          of 64 B between two other guests: the 99th percentile
+worst round         the longest one, of the turn that was disturbed least
+
+By itself it steps the engine in this process, with turns that are worth time, and only the engine's time
+counts: a round trip is so many rounds, and what a guest does on a core of its own costs nobody. With
+--served, guests of this process use the sockets of `cdna serve`, for those attacks that need no more.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from functools import partial
 
-import numpy as np
+from isolationlab import attacks, measure
+from isolationlab.attacks import ATTACKS, SERVED
+from isolationlab.served import ServedStage
+from isolationlab.stage import Stage
+from netlab.program import exit_status, parse_turns, turns_parser
 
-from cdna import ContextSettings, Machine
-from cdna.guest_driver.vhost_frontend import SPLIT, AttachedGuest, attach
-from cdna.guest_driver.vrings import Buffer, GuestMemory, SplitRing
-from cdna.nic.null_wire import NullWire
-from cdna.protocol.features import SUPPORTED
-from cdna.virtio import Feature
-from cdna.vmm.vhost_user import VhostUserServer
+from cdna.cli import output
+from cdna.compare.hostinfo import host_facts
+from cdna.report.summary import spread
 
-SIZE = 256  # descriptors of a ring
-HEADER = bytes(12)
-OUTSIDE = bytes.fromhex("02ff00000001")
-BROADCAST = b"\xff" * 6
-
-
-class Stage:
-    """A machine on a wire that takes everything, and guests at sockets."""
-
-    def __init__(self, folder: Path, contexts: int = 64) -> None:
-        self.folder = folder
-        self.machine = Machine(16 << 20, wire=NullWire(), contexts=contexts)
-        self.server = VhostUserServer(self.machine.vmm)
-        self.guests: list[Guest] = []
-
-    def add(self, memory: GuestMemory | None = None, wanted: int = SPLIT, size: int = SIZE) -> Guest:
-        number = len(self.guests)
-        mac = f"02:00:00:00:01:{number:02x}"
-        settings = ContextSettings(protection="table", mac=mac)
-        context = self.server.add(f"guest{number}", self.folder / f"{number}.sock", settings=settings, features=SUPPORTED)
-        guest = Guest(bytes.fromhex(mac.replace(":", "")), attach(context.path, wanted, memory=memory, size=size), context)
-        self.guests.append(guest)
-        return guest
-
-    def rate(self, seconds: float, honest: Guest) -> float:
-        """The honest guest's frames a second of the engine."""
-        nic = self.machine.nic
-        for _ in range(50):
-            self.step()
-        nic.reset_worst()
-        before, spent = honest.sent(), 0
-        while spent < seconds * 1e9:
-            spent += self.step()
-        return (honest.sent() - before) / (spent * 1e-9)
-
-    def step(self) -> int:
-        """Refills every ring, then one round. Returns the nanoseconds of the round."""
-        for guest in self.guests:
-            guest.refill()
-        begun = time.thread_time_ns()
-        self.machine.nic.poll(1, 64, timed=True)
-        return time.thread_time_ns() - begun
-
-    def close(self) -> None:
-        for guest in self.guests:
-            guest.attached.close()
-        self.server.close()
-        self.machine.close()
-
-
-class Guest:
-    """A guest whose driver makes every buffer available again as soon as it is used."""
-
-    def __init__(self, mac: bytes, attached: AttachedGuest, context) -> None:
-        self.mac = mac
-        self.attached = attached
-        self.context = context.context
-        self.memory: GuestMemory = attached.memory
-
-    @property
-    def tx(self) -> SplitRing:
-        return self.attached.tx[0]
-
-    @property
-    def rx(self) -> SplitRing:
-        return self.attached.rx[0]
-
-    def sends(self, frame: bytes) -> None:
-        """Every buffer of its transmit ring is this frame."""
-        addr = self.memory.alloc(len(HEADER) + len(frame))
-        self.memory.write(addr, HEADER + frame)
-        for _ in range(self.tx.size):
-            self.tx.add([Buffer(addr, len(HEADER) + len(frame))])
-
-    def refill(self) -> None:
-        for ring in (self.tx, self.rx):
-            if ring.chains:
-                ring.avail[1] = (int(ring.used[1]) + len(ring.chains)) & 0xFFFF
-
-    def sent(self) -> int:
-        return self.context.stats()["tx_frames"]
-
-
-def frame(to: bytes, source: bytes, size: int) -> bytes:
-    return (to + source + b"\x88\xb5").ljust(size, b"x")
-
-
-# --- attacks ----------------------------------------------------------------------------------------------
-
-
-def fair(stage: Stage) -> None:
-    """no attack: frames of 1514 bytes, as the honest guest's"""
-    guest = stage.add()
-    guest.sends(frame(OUTSIDE, guest.mac, 1514))
-
-
-def small(stage: Stage) -> None:
-    """frames of 14 bytes"""
-    guest = stage.add()
-    guest.sends(frame(OUTSIDE, guest.mac, 14))
-
-
-def broadcasts(stage: Stage) -> None:
-    """broadcasts of 14 bytes to 24 receivers"""
-    guest = stage.add()
-    guest.sends(frame(BROADCAST, guest.mac, 14))
-    while len(stage.guests) < 26:
-        stage.add()
-
-
-def chains(stage: Stage) -> None:
-    """receive chains of 256 pieces over 64 regions, for frames of its own"""
-    memory = GuestMemory(64 << 20, regions=8)
-    guest = stage.add(memory, size=512)
-    guest.sends(frame(guest.mac, guest.mac, 4000))
-    ring = guest.rx
-    ring.take()
-    addr = [memory.alloc(1 << 16, region=i % 8) for i in range(8)]
-    ring.avail[1] = ring.used[1]
-
-
-def dirty_log(stage: Stage) -> None:
-    """a dirty log, and receive descriptors of 1 GiB for frames of 14 bytes of its own"""
-    memory = GuestMemory(2 << 30)
-    guest = stage.add(memory, SPLIT | 1 << Feature.VHOST_F_LOG_ALL)
-    log = GuestMemory(16 << 20)
-    guest.attached.frontend.set_log(log.fd, 2 << 20)
-    guest.sends(frame(guest.mac, guest.mac, 60))
-    guest.rx.table["len"][:] = 1 << 30
-    guest.rx.table["addr"][:] = memory.alloc(1 << 30)
-
-
-ATTACKS: dict[str, Callable[[Stage], None]] = {
-    "fair": fair,
-    "small": small,
-    "broadcasts": broadcasts,
-    "dirty-log": dirty_log,
-}
-
-
-@contextlib.contextmanager
-def stage() -> Iterator[Stage]:
-    with tempfile.TemporaryDirectory(prefix="cdna-isolation") as folder:
-        made = Stage(Path(folder))
-        try:
-            yield made
-        finally:
-            made.close()
-
-
-def measure(attack: Callable[[Stage], None] | None, attackers: int, seconds: float) -> tuple[float, float]:
-    """(the honest guest's frames a second, the longest round in microseconds)"""
-    with stage() as made:
-        honest = made.add()
-        honest.sends(frame(OUTSIDE, honest.mac, 1514))
-        for _ in range(attackers if attack else 0):
-            attack(made)
-        rate = made.rate(seconds, honest)
-        return rate, made.machine.nic.core_time["worst_round"] / 1000
+MAX_ATTACKERS = 16
+TRIPS = 200
+SECONDS = 0.02  # of the engine's time, in a turn
+SERVED_SECONDS = 0.5
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=0.3, help="of the engine's time, for each attack")
-    parser.add_argument("--attackers", type=int, default=1)
-    parser.add_argument("--only", default=",".join(ATTACKS))
-    parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
-    alone, _ = measure(None, 0, given.seconds)
-    print(f"{'alone':12} {alone:12,.0f} frames/s")
-    for name in given.only.split(","):
-        rate, worst = measure(ATTACKS[name], given.attackers, given.seconds)
-        print(f"{name:12} {rate:12,.0f} frames/s  share {rate / alone * (1 + given.attackers):.2f}  worst round {worst:.1f} us")
+    given = arguments()
+    return exit_status(given.prog, lambda: run(given))
+
+
+def run(given: argparse.Namespace) -> int:
+    json_to = None if given.json is None else output.file_to_write("--json", given.json)
+    rows = served(given) if given.served else stepped(given)
+    where = "served, in real time" if given.served else f"{given.contexts} contexts, stepped"
+    title = f"An honest guest beside {count(given.attackers)}, {where}"
+    output.show(measure.table(rows, output.style(), title, None if given.served else given.contexts))
+    if json_to is not None:
+        facts = {
+            "host": host_facts(),
+            "attackers": given.attackers,
+            "contexts": given.contexts,
+            "served": given.served,
+            "attacks": [measure.as_json(row) for row in rows],
+        }
+        output.write_file("--json", json_to, json.dumps(facts, indent=2) + "\n")
     return 0
+
+
+def count(attackers: int) -> str:
+    return "one attacker" if attackers == 1 else f"{attackers} attackers"
+
+
+def arguments() -> argparse.Namespace:
+    in_real_time = "--served" in sys.argv  # it has other defaults
+    offered = SERVED if in_real_time else tuple(ATTACKS)
+    parser = turns_parser(__doc__, offered, seconds=SERVED_SECONDS if in_real_time else SECONDS, rounds=9)
+    add = parser.add_argument
+    add("--attackers", type=int, default=1, metavar="N", help="at a time")
+    add("--contexts", type=int, default=64, choices=(64, 256, 1024), help="of the NIC, when it is stepped")
+    add("--served", action="store_true", help="by cdna serve, in real time")
+    add("--trips", type=int, default=TRIPS, metavar="N", help="round trips of a turn")
+    given = parse_turns(parser, offered)
+    if not 1 <= given.attackers <= MAX_ATTACKERS:
+        parser.error(f"--attackers {given.attackers}: give 1 to {MAX_ATTACKERS}")
+    if given.trips < 1:
+        parser.error(f"--trips {given.trips}: give 1 or more")
+    return given
+
+
+# --- stepped ------------------------------------------------------------------------------------------------
+
+
+def stepped(given: argparse.Namespace) -> list[measure.Row]:
+    rows = []
+    for name in given.only:
+        rows.append(one_stepped(given, name))
+        report(given, rows[-1])
+    return rows
+
+
+def one_stepped(given: argparse.Namespace, name: str) -> measure.Row:
+    row = measure.row_of(name, ATTACKS[name], given.attackers)
+    contexts = max(given.contexts, attacks.CONTEXTS.get(name, 0))
+    mount = partial(Stage, contexts, ATTACKS[name], given.attackers)
+    take = partial(measure.stepped, seconds=given.seconds, trips=given.trips)
+    with mount() as beside, Stage(contexts, refilled=len(beside.refilled)) as alone:
+        row.alone, row.beside = measure.turns(alone, beside, given.rounds, take)
+        row.share = measure.share(row.alone, row.beside, 1 + given.attackers)
+        row.worst_standstill = beside.machine.nic.core_time["worst_standstill"] / 1e3
+        with mount(rate=measure.RATE) as limited:
+            take = partial(take, rate=measure.RATE)
+            row.limited = measure.share(*measure.turns(alone, limited, given.rounds, take), 1)
+    return row
+
+
+def report(given: argparse.Namespace, row: measure.Row) -> None:
+    assert row.share is not None
+    print(f"{given.prog}: {row.attack}: {spread(row.share, '-')} of its share", file=sys.stderr)
+
+
+# --- in real time -------------------------------------------------------------------------------------------
+
+
+def served(given: argparse.Namespace) -> list[measure.Row]:
+    rows = []
+    take = partial(measure.in_real_time, seconds=given.seconds, trips=given.trips)
+    for name in given.only:
+        row = measure.row_of(name, ATTACKS[name], given.attackers)
+        ports = 3 + given.attackers + attacks.RECEIVERS.get(name, 0)
+        for _ in range(given.rounds):  # one server at a time has the engine's core
+            for attack, found in ((None, row.alone), (ATTACKS[name], row.beside)):
+                with ServedStage(attack, given.attackers, ports) as stage:
+                    found.append(take(stage))
+        row.share = measure.share(row.alone, row.beside, 1 + given.attackers)
+        report(given, row)
+        rows.append(row)
+    return rows
 
 
 if __name__ == "__main__":
