@@ -20,17 +20,15 @@ import argparse
 import json
 import sys
 from functools import partial
-from typing import NoReturn
 
 from isolationlab import attacks, measure
 from isolationlab.attacks import ATTACKS, SERVED
 from isolationlab.served import ServedStage
 from isolationlab.stage import Stage
-from netlab.options import add_turns, parse_turns
+from netlab.program import exit_status, parse_turns, turns_parser
 
 from cdna.cli import output
 from cdna.compare.hostinfo import host_facts
-from cdna.errors import CdnaError
 from cdna.report.summary import spread
 
 MAX_ATTACKERS = 16
@@ -41,27 +39,24 @@ SERVED_SECONDS = 0.5
 
 def main() -> int:
     given = arguments()
-    try:
-        json_to = None if given.json is None else output.file_to_write("--json", given.json)
-        rows = served(given) if given.served else stepped(given)
-        style = output.style()
-        where = "served, in real time" if given.served else f"{given.contexts} contexts, stepped"
-        title = f"An honest guest beside {count(given.attackers)}, {where}"
-        output.show(measure.table(rows, style, title, None if given.served else given.contexts))
-        if json_to is not None:
-            facts = {
-                "host": host_facts(),
-                "attackers": given.attackers,
-                "contexts": given.contexts,
-                "served": given.served,
-                "attacks": [measure.as_json(row) for row in rows],
-            }
-            output.write_file("--json", json_to, json.dumps(facts, indent=2) + "\n")
-    except CdnaError as error:
-        print(f"{given.prog}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    return exit_status(given.prog, lambda: run(given))
+
+
+def run(given: argparse.Namespace) -> int:
+    json_to = None if given.json is None else output.file_to_write("--json", given.json)
+    rows = served(given) if given.served else stepped(given)
+    where = "served, in real time" if given.served else f"{given.contexts} contexts, stepped"
+    title = f"An honest guest beside {count(given.attackers)}, {where}"
+    output.show(measure.table(rows, output.style(), title, None if given.served else given.contexts))
+    if json_to is not None:
+        facts = {
+            "host": host_facts(),
+            "attackers": given.attackers,
+            "contexts": given.contexts,
+            "served": given.served,
+            "attacks": [measure.as_json(row) for row in rows],
+        }
+        output.write_file("--json", json_to, json.dumps(facts, indent=2) + "\n")
     return 0
 
 
@@ -69,23 +64,15 @@ def count(attackers: int) -> str:
     return "one attacker" if attackers == 1 else f"{attackers} attackers"
 
 
-class Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}\n")
-
-
 def arguments() -> argparse.Namespace:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    in_real_time = "--served" in sys.argv  # it has other defaults
+    offered = SERVED if in_real_time else tuple(ATTACKS)
+    parser = turns_parser(__doc__, offered, seconds=SERVED_SECONDS if in_real_time else SECONDS, rounds=9)
     add = parser.add_argument
     add("--attackers", type=int, default=1, metavar="N", help="at a time")
     add("--contexts", type=int, default=64, choices=(64, 256, 1024), help="of the NIC, when it is stepped")
     add("--served", action="store_true", help="by cdna serve, in real time")
     add("--trips", type=int, default=TRIPS, metavar="N", help="round trips of a turn")
-    early = argparse.Namespace(served=False)
-    if "--help" not in sys.argv and "-h" not in sys.argv:
-        early, _ = parser.parse_known_args()
-    offered = SERVED if early.served else tuple(ATTACKS)
-    add_turns(parser, offered, seconds=SERVED_SECONDS if early.served else SECONDS, rounds=9)
     given = parse_turns(parser, offered)
     if not 1 <= given.attackers <= MAX_ATTACKERS:
         parser.error(f"--attackers {given.attackers}: give 1 to {MAX_ATTACKERS}")

@@ -91,6 +91,7 @@ cdef inline uint64_t note_time(nic_t *nic, uint64_t *account) noexcept nogil:
 cdef inline void charge_standstill(nic_t *nic, int64_t index, uint64_t spent) noexcept nogil:
     """Charges a time in which the engine stood still, and still does. Below 0: to nobody."""
     cdef context_t *context
+    nic.round_end = cycles()
     if spent > nic.worst_standstill:
         nic.worst_standstill = spent
     if index < 0 or not load_u32(&nic.alive):
@@ -134,6 +135,7 @@ cdef inline void begin_time(nic_t *nic) noexcept nogil:
     nic.by_bytes = 0
     look_at_clocks(nic)
     nic.round_weight = nic.round_charged = 0
+    nic.round_end = cycles()
 
 
 cdef inline void count_bytes(nic_t *nic) noexcept nogil:

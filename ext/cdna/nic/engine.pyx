@@ -8,7 +8,7 @@ from cdna.nic.account cimport begin_time, count_bytes, since_mark
 from cdna.nic.doorbell cimport doorbells
 from cdna.nic.interrupt cimport interrupts
 from cdna.nic.receive cimport receive
-from cdna.nic.schedule cimport pay_off, transmit
+from cdna.nic.schedule cimport pay_for_idle, pay_off, transmit
 from cdna.nic.state cimport nic_t
 
 cdef enum:
@@ -21,6 +21,8 @@ cdef int engine_poll(nic_t *nic, int budget) noexcept nogil:
     cdef int n
     nic.now = nic.mark = now
     store_u64(&nic.epoch, nic.epoch + 1)
+    if nic.timed:
+        pay_for_idle(nic, now - nic.round_end)
     doorbells(nic)
     if nic.words > 1:                   # of few contexts it is worth no time stamp
         nic.other_cycles += since_mark(nic)
@@ -33,6 +35,7 @@ cdef int engine_poll(nic_t *nic, int budget) noexcept nogil:
         nic.worst_round = passed
     if nic.timed:
         pay_off(nic, passed)
+        nic.round_end = nic.mark
     store_u64(&nic.epoch, nic.epoch + 1)
     nic.rounds += 1
     nic.frames += n

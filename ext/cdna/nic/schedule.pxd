@@ -45,6 +45,22 @@ cdef inline int turn(nic_t *nic, context_t *context, int budget, bint *stuck) no
     return n
 
 
+cdef inline void pay_for_idle(nic_t *nic, uint64_t idle) noexcept nogil:
+    """The beginning of a round: time between two rounds, asleep for example, was wanted by nobody."""
+    cdef uint32_t word
+    cdef uint64_t bits
+    cdef context_t *context
+    for word in range(nic.words):
+        bits = nic.debtors[word]
+        while bits:
+            context = &nic.context[word * 64 + lowest_bit(bits)]
+            bits &= bits - 1
+            context.deficit += <int64_t>idle
+            if context.deficit >= 0:
+                context.deficit = 0
+                clear_bit(nic.debtors, context.index)
+
+
 cdef inline void pay_off(nic_t *nic, uint64_t passed) noexcept nogil:
     """The end of a round: contexts in debt that had no turn, nor wait for one, get their share of it.
 

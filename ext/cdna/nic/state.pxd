@@ -84,6 +84,7 @@ cdef struct nic_t:
     uint64_t *debtors           # contexts with a deficit below 0
     uint64_t round_weight       # of the contexts that were charged in this round
     uint64_t round_charged      # cycles, to all of them
+    uint64_t round_end          # cycle count when the last round, or standstill, ended
     uint64_t wire_cycles        # spent for frames from the wire
     uint64_t other_cycles       # doorbells, link, accounts
     uint64_t worst_round        # cycles
@@ -123,6 +124,4 @@ cdef struct nic_t:
     uint64_t epoch              # odd while a round is under way
     uint64_t rounds
     uint64_t frames
-    uint64_t idle_cycles
-    uint64_t busy_cycles
     uint32_t link               # of the wire, as the context pages show it
