@@ -100,6 +100,7 @@ class Control(Enum):
     CHECK_FILE_PAGE = auto()  # and begins with a page
     CHECK_MAPPED = auto()  # a guest maps at most MAX_MAPPED
     CHECK_MAPPED_BY_ALL = auto()  # and leaves addresses to the others
+    # cdna/nic/virtio/regions.py: memory tables
     CHECK_REGIONS_MANY = auto()  # it has at most VIRTIO_MAX_REGIONS
     CHECK_REGION_WRAPS = auto()  # a region has bytes, and its addresses do not wrap around
     CHECK_REGION_GUEST = auto()  # its guest addresses are in no other region

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import select
 import socket
 import struct
@@ -11,6 +12,7 @@ import pytest
 from cdna.protocol.vhost_user import CONFIG_HEAD, HEADER, INFLIGHT, LOG, U64, VERSION, Request
 from cdna.virtio import Feature
 from cdna.vmm.vhost_user.handlers import RULES
+from cdna.vmm.vhost_user.inflight import AREAS
 from tests.support.inflight import get_inflight
 from tests.support.remote_host import descriptors
 from tests.support.vhost_host import check_traffic, until
@@ -69,7 +71,7 @@ def test_areas_that_nobody_takes(scene):
         for _ in range(3000):
             scene.frontend.sock.send(request)
     until(lambda: not scene.offender.connected)
-    assert "replies are left unread" in scene.host.lines()[-1]
+    assert re.search("replies are left unread|inflight areas were asked for", scene.host.lines()[-1])
     scene.frontend.sock.close()
     until(lambda: len(descriptors()) <= before)
     scene.unharmed()
@@ -77,10 +79,13 @@ def test_areas_that_nobody_takes(scene):
 
 def test_areas_that_are_asked_for_again_and_again(scene, host):
     held = host.held()
-    for _ in range(200):
+    for _ in range(AREAS):
         _, fd = get_inflight(scene.frontend, 16, 32768)
         os.close(fd)
     host.settle(held)
+    scene.frontend.send(Request.GET_INFLIGHT_FD, INFLIGHT.pack(0, 0, 16, 32768))
+    assert scene.frontend.ended()
+    assert "inflight areas were asked for" in scene.host.lines()[-1]
     scene.unharmed()
 
 

@@ -1,27 +1,17 @@
 from collections.abc import Iterable
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+from cdna.nic.virtio.regions import Mapping as Mapping
+from cdna.nic.virtio.regions import Region as Region
 
 MAX_MAPPED: int
 MAX_MAPPED_BY_ALL: int
-
-class Mapping(NamedTuple):
-    file: tuple[int, int]
-    length: int
-    size: int
-    huge: bool
 
 class Account(Protocol):
     def take(self, what: str, mapping: Mapping, held: int) -> None: ...
     def give(self, mapping: Mapping) -> None: ...
 
 Mapped = tuple[int, int, int, int, Mapping | None]
-
-class Region(NamedTuple):
-    guest_addr: int
-    size: int
-    user_addr: int
-    fd: int
-    offset: int
 
 class GuestMapping:
     def __init__(self, lent: Account | None = None) -> None: ...

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from cdna.control_checks import Control, broken
 from cdna.errors import ConfigError
-from cdna.nic.virtio.mapping import Mapping
+from cdna.nic.virtio.regions import Mapping
 
 RESERVE = 16  # of the limit, this part is left to page tables, sockets, and what else the kernel charges
 MANY = 1024  # files that were mapped once; beyond that, only their sum is known

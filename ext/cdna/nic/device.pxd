@@ -20,8 +20,6 @@ cdef class Nic(EngineThread):
     cdef list _buffers
     cdef dict _io_tables
     cdef uint8_t *_buffer(self, size_t size) except NULL
-    cdef context_t *_context(self, uint32_t index) except NULL
-    cdef uint64_t _ns(self, uint64_t cycles) noexcept
     cdef _clear(self, context_t *context)
     cdef _set_rings(self, context_t *context, uint32_t tx_ring, uint32_t rx_ring, uint32_t seq_mask)
     cdef void _rebuild_mac_table(self) noexcept

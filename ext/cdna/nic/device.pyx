@@ -14,11 +14,11 @@ from cdna.abi cimport (
     CONTEXT_ASSIGNED, CONTEXT_FAULTED, CONTEXT_FREE, CONTEXT_RUNNING, MAX_CONTEXTS, MAX_FRAME, MAX_TSO_FRAME,
     PAGE_SIZE, PROTECTION_TABLE, VNET_HEADER, completion_t, context_page_t, desc_t,
 )
-from cdna.cpu cimport load_u32, swap_u32
+from cdna.cpu cimport load_u32
 from cdna.memory cimport Memory, SharedRegion
 from cdna.nic.account cimport QUANTUM_NS, SLICE_NS, SUSPECT_NS, count_bytes
 from cdna.nic.context cimport (
-    MEMORY_GUEST_TABLE, NO_LIMIT, RINGS_NATIVE, RINGS_NONE, RINGS_VIRTIO, VLAN_TRUNK, account_t, context_t,
+    MEMORY_GUEST_TABLE, NO_LIMIT, RINGS_NATIVE, RINGS_NONE, RINGS_VIRTIO, VLAN_TRUNK, context_t,
     memory_of, progress_t, ring_t, stats_t,
 )
 from cdna.nic.context_memory cimport ContextMemory
@@ -166,11 +166,6 @@ cdef class Nic(EngineThread):
         cdef SharedRegion region = SharedRegion(size)
         self._buffers.append(region)
         return region.base + (region.size - size & ~<size_t>63)
-
-    cdef context_t *_context(self, uint32_t index) except NULL:
-        if index >= <uint32_t>self.contexts:
-            raise ConfigError(f"context {index}: this NIC has contexts 0 to {self.contexts - 1}")
-        return &self.c.context[index]
 
     # --- contexts -----------------------------------------------------------------------------------------
 
@@ -371,45 +366,6 @@ cdef class Nic(EngineThread):
         values = np.frombuffer(bytes(raw), _STATS)[0]
         return {name: int(values[name]) for name in _STATS.names}
 
-    def time(self, uint32_t index) -> dict:
-        """Nanoseconds of the NIC's core that were spent for a context, by what for (account.pxd).
-
-        transmit, receive, signal, control; and worst_round, what it took of the round that it took most of.
-        None of a NIC that is stepped and not timed.
-        """
-        cdef const account_t *time = &self._context(index).time
-        return {"transmit": self._ns(time.tx), "receive": self._ns(time.rx), "signal": self._ns(time.signal),
-                "control": self._ns(time.control), "worst_round": self._ns(time.worst)}
-
-    @property
-    def core_time(self) -> dict:
-        """Nanoseconds of the NIC's core that are no context's: wire, other; and the longest that all waited.
-
-        worst_round, worst_standstill: of rounds, and of what was between them.
-        """
-        return {"wire": self._ns(self.c.wire_cycles), "other": self._ns(self.c.other_cycles),
-                "worst_round": self._ns(self.c.worst_round),
-                "worst_standstill": self._ns(self.c.worst_standstill)}
-
-    cdef uint64_t _ns(self, uint64_t cycles) noexcept:
-        return <uint64_t>(cycles / self.c.cycles_per_ns)
-
-    def reset_worst(self):
-        """Forgets the longest rounds and standstills up to now."""
-        cdef uint32_t i
-        self.c.worst_round = self.c.worst_standstill = 0
-        for i in range(self.c.contexts):
-            self.c.context[i].time.worst = self.c.context[i].time.in_round = 0
-
-    @property
-    def counters(self) -> dict:
-        """Of the NIC: rounds, frames moved, interrupts raised, faults, frames from the wire for nobody."""
-        return {"rounds": self.c.rounds, "frames": self.c.frames, "interrupts": self.c.irq_raised,
-                "faults": self.c.faults, "rx_drop_filter": self.c.rx_drop_filter,
-                "rx_drop_invalid": self.c.rx_drop_invalid,
-                "wire_tx_frames": self.c.wire.tx_frames, "wire_tx_bytes": self.c.wire.tx_bytes,
-                "wire_rx_frames": self.c.wire.rx_frames, "wire_rx_bytes": self.c.wire.rx_bytes}
-
     # --- what a guest maps --------------------------------------------------------------------------------
 
     def page_view(self, uint32_t index):
@@ -431,17 +387,6 @@ cdef class Nic(EngineThread):
         self._context(index)
         with self.quiesced(index):
             return self._pages.export(index, writable_rings)
-
-    # --- interrupts ---------------------------------------------------------------------------------------
-
-    def set_interrupt_fd(self, int fd):
-        """Event descriptor that the NIC writes when it raises an interrupt while the VMM sleeps; -1: none."""
-        self.c.irq.event_fd = fd
-
-    def arm_interrupt(self) -> bool:
-        """The VMM is about to sleep. False: an interrupt is pending already, do not."""
-        swap_u32(&self.c.irq.armed, 1)
-        return load_u32(&self.c.irq.producer) == self.c.irq.consumer
 
 
 cdef _ring_info(const ring_t *ring):

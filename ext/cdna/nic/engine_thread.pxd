@@ -1,5 +1,8 @@
 """The engine's thread, and its standing still, as Python controls them."""
 
+from libc.stdint cimport uint32_t, uint64_t
+
+from cdna.nic.context cimport context_t
 from cdna.nic.state cimport nic_t
 
 cdef class EngineThread:
@@ -9,3 +12,5 @@ cdef class EngineThread:
     cdef list _afterwards       # calls for when the engine goes on
     cdef void _pause(self) noexcept
     cdef _resume(self)
+    cdef context_t *_context(self, uint32_t index) except NULL
+    cdef uint64_t _ns(self, uint64_t spent) noexcept

@@ -9,10 +9,11 @@ import os
 import threading
 from contextlib import contextmanager
 
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from cdna.cpu cimport cycles, load_u32, sched_yield, store_u32, swap_u32
-from cdna.nic.account cimport begin_time, charge_standstill, count_bytes
+from cdna.nic.account cimport begin_time, count_bytes, note_standstill
+from cdna.nic.context cimport account_t, context_t
 from cdna.nic.engine cimport engine_poll, engine_run
 
 from cdna.errors import ConfigError
@@ -58,7 +59,7 @@ cdef class EngineThread:
                     yield
                 finally:
                     if outermost:
-                        charge_standstill(self.c, -1 if context is None else context, cycles() - begun)
+                        note_standstill(self.c, -1 if context is None else context, cycles() - begun)
                         self._resume()
                         calls, self._afterwards = self._afterwards, []
         finally:
@@ -74,7 +75,7 @@ cdef class EngineThread:
     def poll(self, int rounds=1, int budget=64, bint timed=False) -> int:
         """Runs rounds of the engine here, in the caller's thread. Returns frames moved.
 
-        timed: turns are worth time, as where the engine runs on its own; otherwise bytes, as no clock changes.
+        timed: turns are worth time, as where the engine runs on its own; else bytes.
         """
         if self._thread is not None:
             raise ConfigError("the NIC runs in its own thread: stop it before polling it from here")
@@ -84,6 +85,7 @@ cdef class EngineThread:
                 begin_time(self.c)
             elif self.c.timed and not timed:
                 count_bytes(self.c)
+            self.c.round_end = cycles()     # what was since the last round is the caller's time, not idle
             for _ in range(rounds):
                 n += engine_poll(self.c, budget)
         return n
@@ -145,3 +147,60 @@ cdef class EngineThread:
     def shares_core(self) -> bool:
         """Whether this machine has one core only, so that engine and guests give it to each other."""
         return bool(self.c.yields)
+
+    # --- what it counts -------------------------------------------------------------------------------------
+
+    cdef context_t *_context(self, uint32_t index) except NULL:
+        if index >= self.c.contexts:
+            raise ConfigError(f"context {index}: this NIC has contexts 0 to {self.c.contexts - 1}")
+        return &self.c.context[index]
+
+    def time(self, uint32_t index) -> dict:
+        """Nanoseconds of the NIC's core that were spent for a context, by what for (account.pxd).
+
+        transmit, receive, signal, control; and worst_round, what it took of the round that it took most of.
+        None of a NIC that is stepped and not timed.
+        """
+        cdef const account_t *time = &self._context(index).time
+        return {"transmit": self._ns(time.tx), "receive": self._ns(time.rx), "signal": self._ns(time.signal),
+                "control": self._ns(time.control), "worst_round": self._ns(time.worst)}
+
+    @property
+    def core_time(self) -> dict:
+        """Nanoseconds of the NIC's core that are no context's: wire, other; and the longest that all waited.
+
+        worst_round, worst_standstill: of rounds, and of what was between them.
+        """
+        return {"wire": self._ns(self.c.wire_cycles), "other": self._ns(self.c.other_cycles),
+                "worst_round": self._ns(self.c.worst_round),
+                "worst_standstill": self._ns(self.c.worst_standstill)}
+
+    cdef uint64_t _ns(self, uint64_t spent) noexcept:
+        return <uint64_t>(spent / self.c.cycles_per_ns)
+
+    def reset_worst(self):
+        """Forgets the longest rounds and standstills up to now."""
+        cdef uint32_t i
+        self.c.worst_round = self.c.worst_standstill = 0
+        for i in range(self.c.contexts):
+            self.c.context[i].time.worst = self.c.context[i].time.in_round = 0
+
+    @property
+    def counters(self) -> dict:
+        """Of the NIC: rounds, frames moved, interrupts raised, faults, frames from the wire for nobody."""
+        return {"rounds": self.c.rounds, "frames": self.c.frames, "interrupts": self.c.irq_raised,
+                "faults": self.c.faults, "rx_drop_filter": self.c.rx_drop_filter,
+                "rx_drop_invalid": self.c.rx_drop_invalid,
+                "wire_tx_frames": self.c.wire.tx_frames, "wire_tx_bytes": self.c.wire.tx_bytes,
+                "wire_rx_frames": self.c.wire.rx_frames, "wire_rx_bytes": self.c.wire.rx_bytes}
+
+    # --- interrupts ---------------------------------------------------------------------------------------
+
+    def set_interrupt_fd(self, int fd):
+        """Event descriptor that the NIC writes when it raises an interrupt while the VMM sleeps; -1: none."""
+        self.c.irq.event_fd = fd
+
+    def arm_interrupt(self) -> bool:
+        """The VMM is about to sleep. False: an interrupt is pending already, do not."""
+        swap_u32(&self.c.irq.armed, 1)
+        return load_u32(&self.c.irq.producer) == self.c.irq.consumer

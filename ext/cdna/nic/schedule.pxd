@@ -149,7 +149,7 @@ cdef inline int transmit(nic_t *nic, int budget, uint64_t now) noexcept nogil:
         n += sent
         if stuck and first_stuck == nic.contexts:
             first_stuck = at            # the others still reach each other; this one is first next time
-        if (n < budget and not nic.over) or sent == most or context.deficit <= 0:
+        if (n < budget and not nic.over) or (nic.timed and sent == most) or context.deficit <= 0:
             at += 1
         else:
             nic.tx_goes_on = 1          # in the next round

@@ -11,7 +11,7 @@ import pytest
 
 from cdna import ConfigError
 from cdna.guest_driver.vhost_frontend import SPLIT, Frontend
-from cdna.nic.virtio.mapping import Mapping
+from cdna.nic.virtio.regions import Mapping
 from cdna.protocol.vhost_user import SINGLE_REGION, TABLE_HEAD, Request
 from cdna.vmm.vhost_user import Allowance
 from cdna.vmm.vhost_user.lent import MANY, RESERVE, Lent

@@ -20,25 +20,21 @@ from cdna.abi cimport CONTEXT_FREE
 from cdna.checks cimport CHECK_INFLIGHT_SIZE, CHECK_OFFLOADS_ACCEPTED, broken
 from cdna.epoll cimport EPOLL_CTL_DEL, EPOLLET, EPOLLIN, epoll_ctl, watch
 from cdna.eventfd cimport signal_eventfd
-from cdna.cpu cimport cycles
-from cdna.nic.bits cimport clear_bit, set_bit
 from cdna.nic.context cimport MEMORY_GUEST_TABLE, RINGS_NONE, RINGS_VIRTIO, context_t
 from cdna.nic.device cimport Nic
 from cdna.nic.loop_events cimport KICK
-from cdna.nic.rate cimport has_tokens, refill_tokens
 from cdna.nic.offload.flow_hash cimport toeplitz_t
-from cdna.nic.switch cimport forward_flat
 from cdna.nic.virtio.device_setup cimport (
-    accept_features, has_feature, receive_on, select_rings, steer_by_hash,
+    accept_features, has_feature, held_descriptors, receive_on, select_rings, send_rarp, serve_rings,
+    steer_by_hash,
 )
 from cdna.nic.virtio.inflight cimport inflight_bytes, place_inflight, resume
 from cdna.nic.virtio.mapping cimport GuestMapping
 from cdna.nic.virtio.queue cimport virtio_t, virtqueue_t
 from cdna.nic.virtio.queue_setup cimport (
-    forget_ring, locate, locate_ring, located, position, ring_descriptors, ring_info, set_ring_addresses,
-    set_ring_base, set_ring_size,
+    forget_ring, locate, locate_ring, located, position, ring_info, set_ring_addresses, set_ring_base,
+    set_ring_size,
 )
-from cdna.nic.wire_queue cimport flush_wire
 from cdna.virtio cimport VIRTIO_MAX_PAIRS, VIRTIO_MAX_RING
 
 from cdna.errors import ConfigError, whole
@@ -333,12 +329,7 @@ cdef class VirtioDevice:
             if not context.present:
                 self.nic._forget_learned(self.index)
             self.nic._rebuild_mac_table()
-        if v.receiving or v.sending:
-            set_bit(self.nic.c.virtio, self.index)
-        else:
-            clear_bit(self.nic.c.virtio, self.index)
-            clear_bit(self.nic.c.virtio_used, self.index)
-            clear_bit(self.nic.c.tx_active, self.index)
+        serve_rings(self.nic.c, context)
 
     # --- the rest -----------------------------------------------------------------------------------------
 
@@ -348,31 +339,15 @@ cdef class VirtioDevice:
             self.c.link = bool(up)
 
     def announce(self, mac):
-        """Has every switch know where the guest is now: a broadcast of RARP in its name (RFC 903).
-
-        As any frame of the guest it is not sent while the link is down, nor past its rate.
-        """
-        cdef context_t *context
-        cdef bytes frame = (b"\xff" * 6 + mac + b"\x80\x35" + b"\x00\x01\x08\x00\x06\x04\x00\x03"
-                            + mac + bytes(4) + mac + bytes(4)).ljust(60, b"\0")
+        """Tells every switch where the guest is (RARP, RFC 903), within its rate, while its link is up."""
         with self.nic.quiesced(self.index):
-            context = self._context()
-            if context == NULL or not self.c.link:
-                return
-            refill_tokens(context, cycles())
-            if not has_tokens(context):
-                return
-            self.nic.c.payer = context
-            forward_flat(self.nic.c, context, frame, 60, 0, NULL)
-            flush_wire(self.nic.c)
+            if self._context() != NULL and self.c.link:
+                send_rarp(self.nic.c, self._context(), mac)
 
     @property
     def descriptors(self) -> int:
         """How many of the frontend's its rings have."""
-        cdef int number = 0
-        for i in range(2 * self.pairs):
-            number += ring_descriptors(&self.c.queue[i])
-        return number
+        return held_descriptors(self.c)
 
     def info(self, queue) -> dict:
         """State of a ring, and how many buffers it has used and interrupts it has sent."""

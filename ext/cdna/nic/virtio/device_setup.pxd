@@ -7,6 +7,9 @@ The engine stands still meanwhile.
 
 from libc.stdint cimport uint32_t, uint64_t
 
+from cdna.nic.bits cimport clear_bit, set_bit
+from cdna.nic.context cimport context_t
+from cdna.nic.state cimport nic_t
 from cdna.nic.virtio.queue cimport virtio_t, virtqueue_t
 
 
@@ -36,6 +39,20 @@ cdef inline void select_rings(virtio_t *v) noexcept nogil:
             v.receiving += 1
 
 
+cdef inline void serve_rings(nic_t *nic, const context_t *context) noexcept nogil:
+    """Has the engine look at a context's rings where some are listed."""
+    if context.virtio.receiving or context.virtio.sending:
+        set_bit(nic.virtio, context.index)
+        return
+    clear_bit(nic.virtio, context.index)
+    clear_bit(nic.virtio_used, context.index)
+    clear_bit(nic.tx_active, context.index)
+
+
 # What a driver asks of the device, checked (ext/cdna/nic/virtio/device_setup.pyx); ConfigError.
 cdef accept_features(virtio_t *v, uint64_t features)
 cdef steer_by_hash(virtio_t *v, types, key, table, unclassified)
+# Descriptors of the frontend's that its rings have.
+cdef int held_descriptors(const virtio_t *v) noexcept
+# A broadcast of RARP in the name of a context that may send (RFC 903), within its rate.
+cdef send_rarp(nic_t *nic, context_t *context, bytes mac)

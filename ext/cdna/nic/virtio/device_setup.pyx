@@ -1,12 +1,18 @@
-"""What a driver asks of the device as a whole, checked: features, receive-side scaling (virtio 1.2, 5.1)."""
+"""The device as a whole: what a driver asks of it, checked (virtio 1.2, 5.1), and what it says of itself."""
 # build: explored
 
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from cdna.checks cimport CHECK_FEATURES_MODERN, CHECK_FORMAT_STARTED, CHECK_RSS_KEY, CHECK_RSS_TABLE, broken
+from cdna.cpu cimport cycles
+from cdna.nic.context cimport context_t
 from cdna.nic.offload.flow_hash cimport RSS_KEY, toeplitz_init, toeplitz_t
+from cdna.nic.rate cimport has_tokens, refill_tokens
+from cdna.nic.state cimport nic_t
+from cdna.nic.switch cimport forward_flat
 from cdna.nic.virtio.queue cimport virtio_t, virtqueue_t
-from cdna.nic.virtio.queue_setup cimport set_ring_features
+from cdna.nic.virtio.queue_setup cimport ring_descriptors, set_ring_features
+from cdna.nic.wire_queue cimport flush_wire
 
 from cdna.errors import ConfigError, whole
 from cdna.virtio import Feature
@@ -45,3 +51,21 @@ cdef steer_by_hash(virtio_t *v, types, key, table, unclassified):
     v.rss.unclassified = unclassified
     v.rss.types = types
     v.active = v.pairs
+
+
+cdef int held_descriptors(const virtio_t *v) noexcept:
+    cdef int number = 0
+    cdef uint32_t i
+    for i in range(2 * v.pairs):
+        number += ring_descriptors(&v.queue[i])
+    return number
+
+
+cdef send_rarp(nic_t *nic, context_t *context, bytes mac):
+    cdef bytes frame = (b"\xff" * 6 + mac + b"\x80\x35" + b"\x00\x01\x08\x00\x06\x04\x00\x03"
+                        + mac + bytes(4) + mac + bytes(4)).ljust(60, b"\0")
+    refill_tokens(context, cycles())
+    if has_tokens(context):
+        nic.payer = context
+        forward_flat(nic, context, frame, 60, 0, NULL)
+        flush_wire(nic)

@@ -9,7 +9,6 @@ before.
 
 import fcntl
 import os
-from typing import NamedTuple
 
 cimport cython
 from libc.errno cimport EINVAL, errno
@@ -28,6 +27,7 @@ from cdna.virtio cimport VIRTIO_MAX_REGIONS
 
 from cdna.control_checks import Control, broken
 from cdna.errors import ConfigError
+from cdna.nic.virtio.regions import Mapping, Region, check_regions
 
 cdef extern from "<signal.h>" nogil:
     ctypedef struct siginfo_t:
@@ -61,25 +61,6 @@ cdef enum:
 # of the 2**47 that a process has are left to other guests, and to the NIC itself.
 MAX_MAPPED = 1 << 42
 MAX_MAPPED_BY_ALL = 1 << 46
-
-
-class Mapping(NamedTuple):
-    """A part of a memory file that is mapped: length, bytes of it, and size, of its file, in whole pages."""
-
-    file: tuple[int, int]       # device and inode
-    length: int
-    size: int
-    huge: bool                  # of a hugetlbfs
-
-
-class Region(NamedTuple):
-    """A part of a guest's memory: bytes, and addresses in bytes. `offset`: where it begins in the file."""
-
-    guest_addr: int
-    size: int
-    user_addr: int
-    fd: int
-    offset: int
 
 
 # --- files that shrink ------------------------------------------------------------------------------------
@@ -221,31 +202,6 @@ def _length(mapped) -> int:
     return mapped[2] if mapped is not None else 0
 
 
-cdef bint _overlap(uint64_t a, uint64_t a_size, uint64_t b, uint64_t b_size) noexcept:
-    return a - b < b_size or b - a < a_size
-
-
-def _check(regions):
-    """ConfigError: addresses that wrap around, or regions that overlap."""
-    if broken(Control.CHECK_REGIONS_MANY, len(regions) > VIRTIO_MAX_REGIONS):
-        raise ConfigError(f"{len(regions)} memory regions: give up to {<int>VIRTIO_MAX_REGIONS}")
-    for i, region in enumerate(regions):
-        for start in (region.guest_addr, region.user_addr):
-            fits = 0 < region.size <= (1 << 64) - 1 - start
-            if not fits and broken(Control.CHECK_REGION_WRAPS, True):
-                raise ConfigError(
-                    f"memory region {i}: {region.size} bytes at {start:#x} are none, or wrap around")
-        for other in regions[:i]:
-            if (_overlap(region.guest_addr, region.size, other.guest_addr, other.size)
-                    and broken(Control.CHECK_REGION_GUEST, True)):
-                raise ConfigError(
-                    f"memory region {i}: guest address {region.guest_addr:#x} is in another region")
-            if (_overlap(region.user_addr, region.size, other.user_addr, other.size)
-                    and broken(Control.CHECK_REGION_USER, True)):
-                raise ConfigError(
-                    f"memory region {i}: user address {region.user_addr:#x} is in another region")
-
-
 @cython.no_gc_clear             # `__dealloc__` has to find what is mapped
 cdef class GuestMapping:
     """The memory table of one guest.
@@ -272,7 +228,7 @@ cdef class GuestMapping:
     def mapped(self, regions) -> list:
         """These regions mapped, for `replace`. The engine may run."""
         regions = sorted(regions, key=lambda region: region.guest_addr)     # as the engine searches them
-        _check(regions)
+        check_regions(regions)
         maps = []
         held = _length(self._log) + _length(self._inflight)
         try:
@@ -329,7 +285,7 @@ cdef class GuestMapping:
 
     def mapped_beside(self, region):
         """One more region mapped, for `add`. The engine may run."""
-        _check([*(Region(*known, -1, 0) for known in self.regions()), region])
+        check_regions([*(Region(*known, -1, 0) for known in self.regions()), region])
         return region, _map(region.fd, region.size, region.offset, "memory region", self.held, self._lent)
 
     def add(self, region):
