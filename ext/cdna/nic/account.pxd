@@ -18,7 +18,7 @@ with the thread's own clock.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from cdna.cpu cimport cycles, load_u32, thread_ns, unlikely
-from cdna.nic.bits cimport set_bit
+from cdna.nic.bits cimport clear_bit, set_bit
 from cdna.nic.context cimport account_t, context_t
 from cdna.nic.state cimport nic_t
 
@@ -76,8 +76,20 @@ cdef inline void charge(nic_t *nic, context_t *context, uint64_t *account) noexc
         context.time.worst = context.time.in_round
     if nic.timed:
         context.deficit -= <int64_t>spent
+        if account != &context.time.tx:
+            context.owed += spent
         if context.deficit < 0:
             set_bit(nic.debtors, context.index)
+
+
+cdef inline void pay(nic_t *nic, context_t *context, int64_t worth) noexcept nogil:
+    """Gives a context time that it has not had to ask for. worth: cycles, not below 0."""
+    context.deficit += worth
+    context.owed = context.owed - <uint64_t>worth if context.owed > <uint64_t>worth else 0
+    if context.deficit >= 0:
+        context.deficit = 0
+        context.owed = 0
+        clear_bit(nic.debtors, context.index)
 
 
 cdef inline uint64_t note_time(nic_t *nic, uint64_t *account) noexcept nogil:
@@ -115,7 +127,7 @@ cdef inline int64_t quantum(const nic_t *nic, const context_t *context) noexcept
 
 cdef inline bint in_debt(const nic_t *nic, const context_t *context) noexcept nogil:
     """Whether a receiver's rings have cost so much that it gets nothing for now."""
-    return nic.timed and context.deficit < -<int64_t>nic.suspect
+    return nic.timed and context.owed > nic.suspect
 
 
 cdef inline void look_at_clocks(nic_t *nic) noexcept nogil:
@@ -140,5 +152,6 @@ cdef inline void count_bytes(nic_t *nic) noexcept nogil:
     nic.by_bytes = 0xFFFFFFFF
     for i in range(nic.contexts):
         nic.context[i].deficit = 0
+        nic.context[i].owed = 0
     for i in range(nic.words):
         nic.debtors[i] = 0

@@ -96,6 +96,7 @@ cdef struct context_t:
     uint32_t io_pages
     uint32_t weight
     int64_t deficit             # what is left of its turn: cycles, or bytes (schedule.pxd); below 0: a debt
+    uint64_t owed               # cycles of it that its own rings cost, beyond what it was given since
     account_t time
     context_t *signal_payer     # whose frame for many it is to be told of; NULL: it is its own affair
     double tokens               # bytes that the rate limit allows now

@@ -10,8 +10,8 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from cdna.abi cimport CONTEXT_FREE
 from cdna.cpu cimport lowest_bit, unlikely
-from cdna.nic.account cimport begin_slice, charge, charge_payer, quantum
-from cdna.nic.bits cimport clear_bit
+from cdna.nic.account cimport begin_slice, charge, charge_payer, pay, quantum
+from cdna.nic.bits cimport clear_bit, test_bit
 from cdna.nic.context cimport RINGS_VIRTIO, context_t
 from cdna.nic.native.tx cimport native_turn
 from cdna.nic.offload.perform cimport segment
@@ -29,9 +29,12 @@ cdef enum:
 cdef inline int turn(nic_t *nic, context_t *context, int budget, bint *stuck) noexcept nogil:
     """Gives a context its turn on its rings. Returns frames sent. `stuck`: the wire has no room."""
     cdef int n
-    context.time.turn = nic.rounds
+    cdef int64_t worth
     if context.deficit <= 0:
-        context.deficit += quantum(nic, context)
+        context.time.turn = nic.rounds
+        worth = quantum(nic, context)
+        context.deficit += worth
+        context.owed = context.owed - <uint64_t>worth if context.owed > <uint64_t>worth else 0
         if context.deficit <= 0:
             return 0
     nic.payer = context
@@ -55,38 +58,37 @@ cdef inline void pay_for_idle(nic_t *nic, uint64_t idle) noexcept nogil:
         while bits:
             context = &nic.context[word * 64 + lowest_bit(bits)]
             bits &= bits - 1
-            context.deficit += <int64_t>idle
-            if context.deficit >= 0:
-                context.deficit = 0
-                clear_bit(nic.debtors, context.index)
+            pay(nic, context, <int64_t>idle)
 
 
 cdef inline void pay_off(nic_t *nic, uint64_t passed) noexcept nogil:
-    """The end of a round: contexts in debt that had no turn, nor wait for one, get their share of it.
+    """The end of a round: contexts in debt that do not wait for a turn get their share of it.
 
     The share is by weight, of what contexts were charged, among those: who was alone pays nothing back. Where
-    nobody was charged, it is all that has passed.
+    nobody was charged, it is all that has passed. Who had a turn has a part of it already.
     """
     cdef uint32_t word
     cdef uint64_t bits, weight, shared = nic.round_charged if nic.round_weight else passed
+    cdef int64_t worth
     cdef context_t *context
     for word in range(nic.words):
-        bits = nic.debtors[word] & ~nic.tx_active[word]
+        bits = nic.debtors[word]
         while bits:
             context = &nic.context[word * 64 + lowest_bit(bits)]
             bits &= bits - 1
             if context.state == CONTEXT_FREE:
                 clear_bit(nic.debtors, context.index)
                 continue
-            if context.time.turn == nic.rounds:
-                continue
             weight = nic.round_weight
-            if context.time.round != nic.rounds:
+            if context.time.round != nic.rounds or weight == 0:     # 0: of the first round of all
                 weight += context.weight
-            context.deficit += <int64_t>(shared * context.weight // weight)
-            if context.deficit >= 0:
-                context.deficit = 0
-                clear_bit(nic.debtors, context.index)
+            worth = <int64_t>(shared * context.weight // weight)
+            if context.time.turn == nic.rounds:
+                worth -= quantum(nic, context)
+            elif test_bit(nic.tx_active, context.index):
+                continue
+            if worth > 0:
+                pay(nic, context, worth)
     nic.round_weight = nic.round_charged = 0
 
 
