@@ -406,6 +406,6 @@ cdef class SteppedBridge(XenBridge):
         }
 
     def pages(self) -> dict:
-        """Who owns the machine pages of this baseline: their sum never changes."""
+        """Counts the machine pages of this baseline by owner: their sum never changes."""
         owned = [pages_of(self.hypervisor, i) for i in range(1 + self.guests)]
         return {"heap": heap_pages(self.hypervisor), "driver_domain": owned[0], "guests": owned[1:]}
