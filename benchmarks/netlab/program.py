@@ -74,7 +74,7 @@ def compare(given: argparse.Namespace, loads: Loads, facts: Mapping[str, Any] | 
 
 
 def exit_status(prog: str, run: Callable[[], int]) -> int:
-    """What `run` returns; 2 after one line about an error, 130 after an interruption."""
+    """Calls `run`. Returns its exit status; 2 after one line about an error, 130 after an interruption."""
     try:
         return run()
     except CdnaError as error:

@@ -32,7 +32,7 @@ class Figure:
 
 @dataclass
 class Load:
-    """What was measured under one load: a figure of each contender, ratios to some of them, a sentence.
+    """The result of one load: a figure of each contender, ratios to some of them, a sentence.
 
     load: what --only calls it. ratios: of the first contender, by the other one.
     """
@@ -49,7 +49,7 @@ Loads = Generator[Load, None, None]
 
 
 def figures(found: Mapping[str, list[float]]) -> list[Figure]:
-    """Those that `take_turns` returns."""
+    """A figure of each contender from what `take_turns` returns."""
     return [Figure(contender, values) for contender, values in found.items()]
 
 

@@ -218,7 +218,7 @@ class SessionServer(Loop, Generic[S]):
         try:
             sock = self._listener.accept(now)
         except OSError as error:
-            self.log.warning("%s for now: %s", self._full, error)
+            self._tell_full(error)
             return None
         if sock is None:
             return None
@@ -236,7 +236,7 @@ class SessionServer(Loop, Generic[S]):
         except OSError as error:
             self.finish(session)
             self._listener.back_off(now)
-            self.log.warning("%s for now: %s", self._full, error)
+            self._tell_full(error)
             return None
         return session
 
@@ -260,6 +260,9 @@ class SessionServer(Loop, Generic[S]):
         for session in list(self.sessions.values()):
             self.finish(session)
         self._listener.close()
+
+    def _tell_full(self, error: OSError) -> None:
+        self.log.warning("%s for now: %s", self._full, error)
 
     def _go_on(self, how: Callable[[S, float], bool], session: S, now: float) -> None:
         try:

@@ -1,4 +1,4 @@
-"""What the VMM keeps of a domain: a guest with its pages, and the contexts that are assigned to it."""
+"""Domains as the VMM keeps them: a guest with its pages, and the contexts that are assigned to it."""
 
 from __future__ import annotations
 

@@ -217,7 +217,7 @@ def test_a_rest_moves_the_deadline(path: str) -> None:
         sock.send(b"one")
         assert sock.recv(100) == b"one"
         sock.send(b"two")
-        assert due(server) == [1001.0]  # what was overdrawn, by half of the time
+        assert due(server) == [1001.0]  # the debt, paid by half of the time
         server.now += 4
         server.wake()
         assert sock.recv(100) == b"two"

@@ -1,4 +1,4 @@
-"""What comparisons in turns share (`benchmarks/netlab/program.py`): options, tables, JSON, exit status."""
+"""The frame of comparisons in turns (`benchmarks/netlab/program.py`): options, tables, JSON, exit status."""
 
 import json
 import os

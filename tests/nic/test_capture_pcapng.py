@@ -108,7 +108,7 @@ def test_every_reason_has_its_comment(ring):
     for reason in CaptureReason:
         capture_frames(ring.nic, 0, OUT, reason, bytes(60))
         capture_frames(ring.nic, 0, IN, reason, bytes(60))
-    capture_frames(ring.nic, 0, IN, 200, bytes(60))  # of an engine that is newer than its reader
+    capture_frames(ring.nic, 0, IN, 200, bytes(60))  # a reason that only a newer engine gives
     writer = PcapngWriter()
     assert CaptureReader(ring.fd).transfer(writer) == 2 * len(CaptureReason) + 1
     packets = read_pcapng(bytes(writer.view())).packets

@@ -147,7 +147,7 @@ HEADER = struct.Struct("<IHBBIIQ")
 def test_a_damaged_ring_is_an_error_and_no_more(machine, field, value):
     ring = CaptureRing(machine.nic, size=1)
     reader = CaptureReader(ring.fd)
-    capture_frames(ring.nic, 0, OUT, SENT, bytes(60))  # which nobody wants yet
+    capture_frames(ring.nic, 0, OUT, SENT, bytes(60))  # no capture wants it yet
     ring.add(0, "a", MAC)
     assert reader.read() == []
     at = HEAD + reader.consumed % ring.size

@@ -52,7 +52,7 @@ class Listening:
             self._listener.wait(until)
 
     def attached(self) -> None:
-        """Whoever comes now is told that another is attached."""
+        """Goes on listening: a frontend that connects now is told that another is attached."""
 
     def detached(self, now: float) -> None:
         """The next one may have come already."""

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support.xen_parts import NetifRing
+from tests.support.xen_netif import NetifRing
 
 WRAP = 2**32
 
