@@ -72,7 +72,7 @@ def payloads(frames):
 
 
 @pytest.mark.parametrize("ip", [IP, IPv6])
-@pytest.mark.parametrize(("count", "size"), [(2, 1), (10, 18), (10, 1472)])
+@pytest.mark.parametrize(("count", "size"), [(2, 1), (10, 18), (6, 1472)])  # no more than a turn has for sure
 def test_datagrams_of_one_flow_are_joined(lab, ip, count, size):
     frames = datagrams(lab, count, size, ip)
     send(lab, frames)

@@ -41,6 +41,7 @@ cdef inline uint64_t of_this_thread(nic_t *nic, uint64_t spent) noexcept nogil:
     if stolen > spent:
         stolen = spent
     nic.stolen += stolen
+    nic.slice += stolen
     return spent - stolen
 
 
@@ -82,13 +83,20 @@ cdef inline void charge(nic_t *nic, context_t *context, uint64_t *account) noexc
             set_bit(nic.debtors, context.index)
 
 
-cdef inline void pay(nic_t *nic, context_t *context, int64_t worth) noexcept nogil:
-    """Gives a context time that it has not had to ask for. worth: cycles, not below 0."""
+cdef inline void give(context_t *context, int64_t worth) noexcept nogil:
+    """Gives a context time; what it owes for its own rings is never more than its debt. worth: not below 0."""
     context.deficit += worth
-    context.owed = context.owed - <uint64_t>worth if context.owed > <uint64_t>worth else 0
+    if context.deficit >= 0:
+        context.owed = 0
+    elif context.owed > <uint64_t>-context.deficit:
+        context.owed = <uint64_t>-context.deficit
+
+
+cdef inline void pay(nic_t *nic, context_t *context, int64_t worth) noexcept nogil:
+    """Gives time to a context in debt that had no turn; it keeps none for later. worth: not below 0."""
+    give(context, worth)
     if context.deficit >= 0:
         context.deficit = 0
-        context.owed = 0
         clear_bit(nic.debtors, context.index)
 
 

@@ -10,7 +10,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from cdna.abi cimport CONTEXT_FREE
 from cdna.cpu cimport lowest_bit, unlikely
-from cdna.nic.account cimport begin_slice, charge, charge_payer, pay, quantum
+from cdna.nic.account cimport begin_slice, charge, charge_payer, give, pay, quantum
 from cdna.nic.bits cimport clear_bit, test_bit
 from cdna.nic.context cimport RINGS_VIRTIO, context_t
 from cdna.nic.native.tx cimport native_turn
@@ -26,25 +26,44 @@ cdef enum:
     FLUSH_FRAMES = 8            # for the wire, that a turn hands over at its end: its sender pays for that
 
 
-cdef inline int turn(nic_t *nic, context_t *context, int budget, bint *stuck) noexcept nogil:
-    """Gives a context its turn on its rings. Returns frames sent. `stuck`: the wire has no room."""
-    cdef int n
-    cdef int64_t worth
-    if context.deficit <= 0:
-        context.time.turn = nic.rounds
-        worth = quantum(nic, context)
-        context.deficit += worth
-        context.owed = context.owed - <uint64_t>worth if context.owed > <uint64_t>worth else 0
-        if context.deficit <= 0:
-            return 0
+cdef inline bint is_alone(const nic_t *nic, const context_t *context) noexcept nogil:
+    """Whether no other context has something to send."""
+    cdef uint32_t word
+    cdef uint64_t others
+    for word in range(nic.words):
+        others = nic.tx_active[word]
+        if word == context.index >> 6:
+            others &= ~(<uint64_t>1 << (context.index & 63))
+        if others:
+            return False
+    return True
+
+
+cdef inline int turn(nic_t *nic, context_t *context, int budget, bint goes_on, bint *stuck) noexcept nogil:
+    """Gives a context its turn on its rings. Returns frames sent. `stuck`: the wire has no room.
+
+    goes_on: the turn is of a round before, and has what is left of it. Where turns are worth time, a turn that
+    ended for the number of its frames leaves the rest to the next, and who is alone has turns until the slice
+    is over: the frames of one round are joined at their receiver.
+    """
+    cdef int n = 0
+    cdef int64_t worth = quantum(nic, context)
     nic.payer = context
-    if context.rings == RINGS_VIRTIO:
-        n = virtio_turn(nic, context, budget, stuck)
-    else:
-        n = native_turn(nic, context, budget, stuck)
-    if nic.txq_tail - nic.txq_head >= FLUSH_FRAMES:
-        flush_wire(nic)
-    charge(nic, context, &context.time.tx)
+    if context.deficit <= 0 or (nic.timed and not goes_on and context.deficit <= worth):
+        context.time.turn = nic.rounds
+        give(context, worth)
+    while context.deficit > 0:
+        if context.rings == RINGS_VIRTIO:
+            n += virtio_turn(nic, context, budget - n, stuck)
+        else:
+            n += native_turn(nic, context, budget - n, stuck)
+        if nic.txq_tail - nic.txq_head >= FLUSH_FRAMES:
+            flush_wire(nic)
+        charge(nic, context, &context.time.tx)
+        if not nic.timed or nic.over or context.deficit > 0 or n == budget or \
+                not test_bit(nic.tx_active, context.index) or not is_alone(nic, context):
+            break
+        give(context, worth)
     return n
 
 
@@ -61,15 +80,31 @@ cdef inline void pay_for_idle(nic_t *nic, uint64_t idle) noexcept nogil:
             pay(nic, context, <int64_t>idle)
 
 
+cdef inline uint64_t waiting_weight(const nic_t *nic) noexcept nogil:
+    """Weights of the contexts that have something to send, and got no time in this round."""
+    cdef uint64_t bits, weight = 0
+    cdef uint32_t word
+    cdef const context_t *context
+    for word in range(nic.words):
+        bits = nic.tx_active[word]
+        while bits:
+            context = &nic.context[word * 64 + lowest_bit(bits)]
+            bits &= bits - 1
+            if context.time.round != nic.rounds:
+                weight += context.weight
+    return weight
+
+
 cdef inline void pay_off(nic_t *nic, uint64_t passed) noexcept nogil:
     """The end of a round: contexts in debt that do not wait for a turn get their share of it.
 
-    The share is by weight, of what contexts were charged, among those: who was alone pays nothing back. Where
-    nobody was charged, it is all that has passed. Who had a turn has a part of it already.
+    The share is by weight, of what contexts were charged, among those that were or wait: who was alone pays
+    nothing back. Where nobody was charged, it is all that has passed. A turn was worth a quantum, which is all
+    that those get who had one, except one that was alone.
     """
     cdef uint32_t word
     cdef uint64_t bits, weight, shared = nic.round_charged if nic.round_weight else passed
-    cdef int64_t worth
+    cdef int64_t worth, waiting = -1
     cdef context_t *context
     for word in range(nic.words):
         bits = nic.debtors[word]
@@ -79,14 +114,18 @@ cdef inline void pay_off(nic_t *nic, uint64_t passed) noexcept nogil:
             if context.state == CONTEXT_FREE:
                 clear_bit(nic.debtors, context.index)
                 continue
-            weight = nic.round_weight
+            if context.time.turn != nic.rounds and test_bit(nic.tx_active, context.index):
+                continue
+            if waiting < 0:
+                waiting = <int64_t>waiting_weight(nic)
+            weight = nic.round_weight + <uint64_t>waiting
             if context.time.round != nic.rounds or weight == 0:     # 0: of the first round of all
                 weight += context.weight
             worth = <int64_t>(shared * context.weight // weight)
             if context.time.turn == nic.rounds:
+                if weight != context.weight:
+                    continue
                 worth -= quantum(nic, context)
-            elif test_bit(nic.tx_active, context.index):
-                continue
             if worth > 0:
                 pay(nic, context, worth)
     nic.round_weight = nic.round_charged = 0
@@ -110,12 +149,13 @@ cdef inline uint32_t next_active(const nic_t *nic, uint32_t start) noexcept nogi
 cdef inline int transmit(nic_t *nic, int budget, uint64_t now) noexcept nogil:
     """Gives turns to the contexts that have something to send. Returns frames sent."""
     cdef uint32_t at = nic.tx_cursor, first_stuck = nic.contexts
-    cdef bint wrapped = False, stuck
+    cdef bint wrapped = False, goes_on = nic.tx_goes_on, stuck
     cdef int n = 0, left, sent
     cdef int64_t most
     cdef context_t *context
-    if nic.tx_goes_on and nic.context[at].deficit <= 0:     # its interrupts have cost it the rest
+    if goes_on and nic.context[at].deficit <= 0:        # its interrupts have cost it the rest
         at = nic.tx_cursor = at + 1 if at + 1 < nic.contexts else 0
+        goes_on = False
     nic.tx_goes_on = 0
     begin_slice(nic)
     flush_wire(nic)
@@ -136,6 +176,7 @@ cdef inline int transmit(nic_t *nic, int budget, uint64_t now) noexcept nogil:
         if wrapped and at >= nic.tx_cursor:
             break
         context = &nic.context[at]
+        goes_on = goes_on and at == nic.tx_cursor
         # Its next frame waits for the segments of this one, or until all have this one.
         if unlikely(context == nic.tso_context) or (nic.flood.left and context == nic.flood.sender):
             at += 1
@@ -147,7 +188,8 @@ cdef inline int transmit(nic_t *nic, int budget, uint64_t now) noexcept nogil:
         most = <int64_t>TURN_FRAMES * context.weight if nic.timed else budget
         if left > most:
             left = <int>most
-        sent = turn(nic, context, left, &stuck)
+        sent = turn(nic, context, left, goes_on, &stuck)
+        goes_on = False
         n += sent
         if stuck and first_stuck == nic.contexts:
             first_stuck = at            # the others still reach each other; this one is first next time
@@ -157,7 +199,7 @@ cdef inline int transmit(nic_t *nic, int budget, uint64_t now) noexcept nogil:
             nic.tx_goes_on = 1          # in the next round
     if first_stuck != nic.contexts:
         at = first_stuck
-        nic.tx_goes_on = 0
+        nic.tx_goes_on = 1
     nic.tx_cursor = at if at < nic.contexts else 0
     flush_wire(nic)
     return n
