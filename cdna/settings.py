@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # Single-use I/O pages are for buffers of up to 12 KiB (guest_driver/queues.pxd); a large segment needs 64.
 LAB_PROTECTIONS = tuple(mode for mode in units.PROTECTIONS if mode != "iommu:single-use")
+FRAMES_ADVICE = "give frames a second such as 100 or 2K, 0.001 to 1G, or 0 for no limit"
 TABLE = "table"  # the guest's own memory table: of virtio guests, see cdna.nic.virtio.device
 
 
@@ -61,6 +62,17 @@ def _parse_rate(value: object) -> object:
     if not value <= units.MAX_RATE:
         raise ConfigError(f"rate {value!r}: give up to {units.MAX_RATE:.0e} bits a second, or 0 for no limit")
     return value
+
+
+def _parse_frames(name: str) -> Callable[[object], float]:
+    def parse(value: object) -> float:
+        if isinstance(value, Real) and not isinstance(value, bool):
+            number = float(value)
+            if number == 0 or units.MIN_FRAMES <= number <= units.MAX_FRAMES:
+                return number
+        raise ConfigError(f"{name} {value!r}: {FRAMES_ADVICE}")
+
+    return parse
 
 
 def _parse_addresses(value: object) -> list[bytes]:
@@ -109,6 +121,15 @@ def _read_rate(where: str, value: object) -> float:
     return number
 
 
+def _read_frames(where: str, value: object) -> float:
+    """Frames a second, also as text with K, M or G; 0 for no limit."""
+    try:
+        number = units.parse_rate(value) if isinstance(value, str) else value
+        return _parse_frames(where)(number)
+    except (ConfigError, ValueError):
+        raise readers.bad(where, value, FRAMES_ADVICE) from None
+
+
 def _read_protection(where: str, value: object) -> str:
     if not isinstance(value, str) or value not in LAB_PROTECTIONS:
         raise readers.bad(where, value, f"give one of {', '.join(LAB_PROTECTIONS)}")
@@ -134,6 +155,8 @@ class Declared:
 
     mac: None gives it one of its own. vlan: 0 untagged frames only, 1 to 4094 an access port, "trunk" any.
     weight: its share when contexts compete. rate: bits a second that it may send, 0: no limit.
+    storm: broadcasts and multicasts a second that it may send; flood: of its frames to unknown destinations,
+    as many a second are given to promiscuous contexts, too. 0: no limit.
     mtu: bytes of a packet; longer ones are dropped both ways. None: as long as the NIC carries.
     anti_spoof: frames with another source address than the context's own are dropped; without, addresses
     behind the guest are learned, and frames for them go to it.
@@ -163,6 +186,30 @@ class Declared:
             shared=True,
         ),
         _parse_rate,
+    )
+    storm: float = _declared(
+        0,
+        Setting(
+            "storm",
+            _read_frames,
+            "FRAMES",
+            "Broadcasts and multicasts a second that a guest may send: 1K.",
+            live=True,
+            shared=True,
+        ),
+        _parse_frames("storm"),
+    )
+    flood: float = _declared(
+        0,
+        Setting(
+            "flood",
+            _read_frames,
+            "FRAMES",
+            "Frames to unknown destinations a second that promiscuous guests get: 1K.",
+            live=True,
+            shared=True,
+        ),
+        _parse_frames("flood"),
     )
     protection: str = _declared(
         "validated",
@@ -194,6 +241,8 @@ class Settings(TypedDict, total=False):
     rx_ring: int
     weight: int
     rate: float
+    storm: float
+    flood: float
     anti_spoof: bool
     promiscuous: bool
     all_multicast: bool

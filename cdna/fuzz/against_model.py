@@ -18,6 +18,7 @@ from cdna.fuzz.model import BROADCAST, PAGE, WORD, Model, ModelContext, ModelRin
 from cdna.fuzz.schedules import ScheduleCampaign
 from cdna.guests.hostile import EOP, PRODUCER, RX, TX, Desc, Hostile
 from cdna.machine import Machine
+from cdna.nic.options import STORM_BURST
 from cdna.nic.queue_wire import QueueWire
 from cdna.settings import Settings
 
@@ -34,6 +35,7 @@ TAGS = {
     "provider": b"\x88\xa8\x00\x00\x08\x00",
     "old provider": b"\x91\x00\x00\x00\x08\x00",
 }
+HARDLY_ANY = 1e-3  # frames a second: none that a schedule would see
 LENGTH = 50  # steps of a schedule
 
 # Frames are sent from and received into different pages: of four, the first two and the last two. What a
@@ -189,6 +191,13 @@ class EngineAgainstModel:
         """Takes a context away, whatever is outstanding, and gives it to the same guest anew."""
         if pair := self.pick(i):
             self.renew(pair)
+
+    @STEPS.step(i=GUESTS, what=OneOf("storm", "flood"), on=WHETHER)
+    def limits_frames(self, i: int, what: str, on: bool) -> None:
+        """What a context floods is limited from now on, to what passes at once, or not any more."""
+        if pair := self.pick(i):
+            pair.hostile.context.set(**{what: HARDLY_ANY if on else 0})
+            setattr(self._context(pair), what, STORM_BURST if on else None)
 
     def renew(self, pair: Pair) -> None:
         hostile, old = pair.hostile, self._context(pair)

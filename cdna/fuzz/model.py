@@ -72,6 +72,8 @@ class ModelContext:
     anti_spoof: bool = True
     promiscuous: bool = False
     all_multicast: bool = False
+    storm: int | None = None  # frames left of its storm limit, which no time refills here; None: it has none
+    flood: int | None = None
     io_pages: int = 0
     io_table: dict[int, int] = field(default_factory=dict)
     limbo: list[int] = field(default_factory=list)
@@ -429,13 +431,32 @@ class Model:
             return
         if not context.anti_spoof:
             self.learn(context, frame[6:12])
-        to_wire = frame[0] & 1 or self.receiver(frame[:6]) is None
-        delivered, matched = self.deliver_local(frame, context)
+        group = frame[0] & 1
+        if group and context.storm is not None:
+            if context.storm == 0:
+                context.stats["tx_drop_storm"] += 1
+                return
+            context.storm -= 1
+        to_wire = group or self.receiver(frame[:6]) is None
+        delivered, matched = 0, False
+        if self.floods(context, frame, bool(to_wire)):
+            delivered, matched = self.deliver_local(frame, context)
         if to_wire:
             self.wire_out.append(frame)
         else:
             context.stats["tx_local"] += delivered > 0
             context.stats["tx_drop_filter"] += not matched
+
+    def floods(self, context: ModelContext, frame: bytes, to_wire: bool) -> bool:
+        """Whether others than the wire get a frame; one to an unknown destination is in the flood limit."""
+        promiscuous = any(other.promiscuous for other in self.contexts if other is not None)
+        if frame[0] & 1 or not to_wire or not promiscuous or context.flood is None:
+            return True
+        if context.flood == 0:
+            context.stats["tx_unflooded"] += 1
+            return False
+        context.flood -= 1
+        return True
 
     def find(self, mac: bytes) -> ModelContext | None:
         return next((c for c in self.contexts if c is not None and c.mac == mac), None)

@@ -162,7 +162,7 @@ def _value(name: str, value: object, style: Style) -> str:
     """A value as an option takes it: on, off, 100M; a dash for none."""
     if isinstance(value, bool):
         return "on" if value else "off"
-    if value is None or (name == "rate" and not value):
+    if value is None or (name in ("rate", "storm", "flood") and not value):
         return style.dash
     if name == "memory" and isinstance(value, int):
         return size_text(value)

@@ -30,6 +30,8 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "rx_ring": int,
     "weight": int,
     "rate": (int, float),
+    "storm": (int, float),
+    "flood": (int, float),
     "anti_spoof": bool,
     "promiscuous": bool,
     "all_multicast": bool,

@@ -247,7 +247,7 @@ class TestControl:
         refused = server.ctl("set", "a", "protection=none")
         assert refused.stderr == (
             "cdna ctl: setting 'protection': a guest that runs can change "
-            "vlan, weight, rate, anti_spoof, promiscuous, memory\n"
+            "vlan, weight, rate, storm, flood, anti_spoof, promiscuous, memory\n"
         )
 
     def test_memory(self, server: Serve, tmp_path: Path) -> None:

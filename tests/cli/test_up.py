@@ -284,7 +284,7 @@ class TestCtl:
             (("set", "g1", "rate=fast"), "rate fast: give bits a second"),
             (
                 ("set", "g1", "colour=red"),
-                "can change vlan, weight, rate, anti_spoof, promiscuous, protection, gro",
+                "can change vlan, weight, rate, storm, flood, anti_spoof, promiscuous, protection, gro",
             ),
             (("add", "9"), "name 9: give 1 to 63 letters"),
             (("add", "x", "--address", "10.77.0.1"), "taken by g1"),

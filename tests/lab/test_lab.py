@@ -250,7 +250,8 @@ def test_a_change_that_cannot_be_changes_nothing(lab: Lab) -> None:
     with pytest.raises(ConfigError, match="vlan 9999"):
         lab.change("g1", {"rate": "1M", "vlan": "9999"})
     with pytest.raises(
-        ConfigError, match="can change vlan, weight, rate, anti_spoof, promiscuous, protection, gro"
+        ConfigError,
+        match="can change vlan, weight, rate, storm, flood, anti_spoof, promiscuous, protection, gro",
     ):
         lab.change("g1", {"mtu": "9000"})
     assert (lab.describe()[0]["rate"], lab.describe()[0]["vlan"]) == (0, 0)

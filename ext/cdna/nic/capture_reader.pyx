@@ -20,7 +20,8 @@ from cdna.nic.capture_ring cimport (
     CAPTURE_CONTEXTS, CAPTURE_HEAD, CAPTURE_HEADER, CAPTURE_IN, CAPTURE_INTERFACE, CAPTURE_NOT_DROPPED,
     CAPTURE_OUT, CAPTURE_PAD, CAPTURE_RX_DROP_LINK, CAPTURE_RX_DROP_MTU, CAPTURE_RX_DROP_NO_BUFFER,
     CAPTURE_RX_DROP_NO_DRIVER, CAPTURE_RX_DROP_STOPPED, CAPTURE_TX_DROP_FILTER, CAPTURE_TX_DROP_LINK,
-    CAPTURE_TX_DROP_MTU, CAPTURE_TX_DROP_SPOOF, CAPTURE_TX_DROP_VLAN, capture_page_t, interface_t, record_t,
+    CAPTURE_TX_DROP_MTU, CAPTURE_TX_DROP_SPOOF, CAPTURE_TX_DROP_STORM, CAPTURE_TX_DROP_VLAN, capture_page_t,
+    interface_t, record_t,
 )
 from cdna.nic.pcapng cimport EPB_INBOUND, EPB_OUTBOUND, PcapngWriter, put_packet
 
@@ -36,7 +37,7 @@ cdef enum _Look:                # what comes next in the ring
     DAMAGED = 5
 
 cdef enum:
-    REASONS = 12                # the last one stands for those that this reader does not know
+    REASONS = 13                # the last one stands for those that this reader does not know
 
 _DROPPED = {
     CAPTURE_TX_DROP_SPOOF: "tx_drop_spoof (source address not the context's own)",
@@ -44,6 +45,7 @@ _DROPPED = {
     CAPTURE_TX_DROP_LINK: "tx_drop_link (the wire was down)",
     CAPTURE_TX_DROP_FILTER: "tx_drop_filter (nobody to deliver to, and not for the wire)",
     CAPTURE_TX_DROP_MTU: "tx_drop_mtu (longer than the context's MTU)",
+    CAPTURE_TX_DROP_STORM: "tx_drop_storm (a broadcast or multicast beyond the context's storm limit)",
     CAPTURE_RX_DROP_MTU: "rx_drop_mtu (longer than the context's MTU)",
     CAPTURE_RX_DROP_LINK: "rx_drop_link (the guest's cable is out)",
     CAPTURE_RX_DROP_NO_DRIVER: "rx_drop_no_driver (no frontend, or no driver yet)",

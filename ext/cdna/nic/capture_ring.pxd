@@ -34,7 +34,7 @@ from cdna.cpu cimport cycles, load_u64, prefetch_write, realtime_ns, store_u64
 from cdna.nic.frame cimport gather, piece_t
 from cdna.nic.outcome cimport (
     RX_DROP_LINK, RX_DROP_MTU, RX_DROP_NO_BUFFER, RX_DROP_NO_DRIVER, RX_DROP_STOPPED, TX_DROP_FILTER,
-    TX_DROP_LINK, TX_DROP_MTU, TX_DROP_SPOOF, TX_DROP_VLAN,
+    TX_DROP_LINK, TX_DROP_MTU, TX_DROP_SPOOF, TX_DROP_STORM, TX_DROP_VLAN,
 )
 
 cdef enum:
@@ -63,6 +63,7 @@ cpdef enum CaptureReason:       # why a frame was dropped; the names are those o
     CAPTURE_RX_DROP_MTU = 8
     CAPTURE_RX_DROP_LINK = 9
     CAPTURE_RX_DROP_NO_DRIVER = 10
+    CAPTURE_TX_DROP_STORM = 11
 
 cdef packed struct capture_page_t:
     uint64_t producer           # written by the engine
@@ -169,6 +170,8 @@ cdef inline uint32_t capture_reason(int outcome) noexcept nogil:
         return CAPTURE_TX_DROP_FILTER
     if outcome == TX_DROP_MTU:
         return CAPTURE_TX_DROP_MTU
+    if outcome == TX_DROP_STORM:
+        return CAPTURE_TX_DROP_STORM
     if outcome == RX_DROP_NO_BUFFER:
         return CAPTURE_RX_DROP_NO_BUFFER
     if outcome == RX_DROP_NO_DRIVER:

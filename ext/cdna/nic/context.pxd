@@ -9,6 +9,10 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from cdna.abi cimport PROTECTION_IOMMU, PROTECTION_TABLE, completion_t, context_page_t, desc_t
 from cdna.nic.virtio.queue cimport virtio_t
 
+cdef enum:                      # `context_t.flood_limits`, bits
+    LIMIT_STORM = 1
+    LIMIT_FLOOD = 2
+
 cdef enum:
     VLAN_UNTAGGED = 0           # the context sends and receives untagged frames
     VLAN_TRUNK = 0xFFFF         # any tag, frames pass as they are
@@ -39,6 +43,8 @@ cdef packed struct stats_t:
     uint64_t tx_drop_filter     # nobody to deliver to, and not for the wire
     uint64_t tx_drop_invalid    # no frame, or an offload that cannot be; of guests that may send such
     uint64_t tx_drop_mtu        # longer than the context's MTU allows
+    uint64_t tx_drop_storm      # a broadcast or multicast beyond the context's storm limit
+    uint64_t tx_unflooded       # of tx_frames, those that promiscuous contexts did not get: the flood limit
     uint64_t tx_unlearned       # of tx_frames, those whose foreign source address was not learned
     uint64_t rx_drop_no_buffer  # no receive descriptor posted
     uint64_t rx_drop_no_driver  # a virtio guest without a receive queue: no frontend, or no driver yet
@@ -58,6 +64,13 @@ cdef struct ring_t:
     uint32_t seq                # number that the next descriptor must carry
     uint32_t seq_mask           # modulus - 1; the modulus is at least twice the ring
     completion_t *completion    # receive only
+
+# A token bucket of frames.
+cdef struct frame_bucket_t:
+    double frames               # that may pass now
+    double frames_per_cycle
+    double frames_max
+    uint64_t refilled_at        # cycle count
 
 # Cycles of the NIC's core that were spent for a context: see account.pxd.
 cdef struct account_t:
@@ -85,6 +98,7 @@ cdef struct context_t:
     uint8_t all_multicast
     uint8_t rate_limited
     uint8_t vnet_header         # frames start with a vnet_header_t, and may be large or lack a checksum
+    uint8_t flood_limits        # LIMIT_STORM, LIMIT_FLOOD: which buckets below hold
     uint8_t polled              # the owner maps no doorbell vector: the NIC looks at its page itself
     uint32_t takes              # Takes: what may be left to do in frames for it
     uint32_t present            # 1: a virtio guest that receives, so its address is known here
@@ -103,6 +117,8 @@ cdef struct context_t:
     double tokens_per_cycle
     double tokens_max
     uint64_t tokens_at          # cycle count of the last refill
+    frame_bucket_t storm        # broadcasts and multicasts that it sends
+    frame_bucket_t flood        # frames to unknown destinations that promiscuous contexts get
     # Interrupt moderation, per context, as ethtool -C sets it.
     uint32_t coalesce_frames    # descriptors completed before the context is reported, or
     uint64_t coalesce_cycles    # cycles since the first one that was not

@@ -44,9 +44,9 @@ LEARN_AGE = 300.0           # seconds, as IEEE 802.1Q, 8.8.3 recommends
 LEARN_HOLD = 10.0           # seconds
 _STATS = np.dtype([(name, "u8") for name in (
     "tx_frames", "tx_bytes", "rx_frames", "rx_bytes", "tx_local", "tx_drop_spoof", "tx_drop_vlan",
-    "tx_drop_link", "tx_drop_filter", "tx_drop_invalid", "tx_drop_mtu", "tx_unlearned", "rx_drop_no_buffer",
-    "rx_drop_no_driver", "rx_drop_link", "rx_drop_mtu", "rx_drop_stopped", "rx_own_source", "interrupts",
-    "doorbells", "faults")])
+    "tx_drop_link", "tx_drop_filter", "tx_drop_invalid", "tx_drop_mtu", "tx_drop_storm", "tx_unflooded",
+    "tx_unlearned", "rx_drop_no_buffer", "rx_drop_no_driver", "rx_drop_link", "rx_drop_mtu",
+    "rx_drop_stopped", "rx_own_source", "interrupts", "doorbells", "faults")])
 assert _STATS.itemsize == sizeof(stats_t)
 
 

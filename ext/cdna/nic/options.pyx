@@ -9,7 +9,9 @@ from libc.stdint cimport uint32_t, uint64_t
 from cdna.abi cimport MAX_TSO_FRAME
 from cdna.cpu cimport cycles
 from cdna.nic.bits cimport clear_bit, set_bit
-from cdna.nic.context cimport MEMORY_GUEST_TABLE, MULTICAST_FILTERS, NO_LIMIT, context_t
+from cdna.nic.context cimport (
+    LIMIT_FLOOD, LIMIT_STORM, MEMORY_GUEST_TABLE, MULTICAST_FILTERS, NO_LIMIT, context_t, frame_bucket_t,
+)
 from cdna.nic.device cimport Nic
 from cdna.nic.wire cimport cycles_per_second
 
@@ -17,10 +19,13 @@ from cdna.base.units import MAX_MTU, MAX_VLAN, MAX_WEIGHT, MIN_MTU, TRUNK, VLAN_
 from cdna.errors import ConfigError
 from cdna.nic.limits import check_coalesce, check_takes
 
-__all__ = ["MAX_MULTICAST", "OPTIONS"]
+__all__ = ["MAX_MULTICAST", "OPTIONS", "STORM_BURST"]
 
 cdef enum:
     ETHERNET_HEADER = 14
+
+STORM_BURST = 8             # frames at once, at least
+STORM_BURST_S = 0.1         # seconds' worth of them
 
 MAX_MULTICAST = <int>MULTICAST_FILTERS      # exact addresses of one context
 
@@ -108,6 +113,29 @@ def rate(Nic nic, uint32_t index, value):
     context.tokens_at = cycles()
 
 
+cdef _limit_frames(context_t *context, int which, frame_bucket_t *bucket, value):
+    """Frames a second; 0: no limit. The bucket is full at first, and holds what passes at once."""
+    context.flood_limits &= ~which
+    if value:
+        context.flood_limits |= which
+        bucket.frames_per_cycle = value / cycles_per_second()
+        bucket.frames_max = max(value * STORM_BURST_S, STORM_BURST)
+        bucket.frames = bucket.frames_max
+        bucket.refilled_at = cycles()
+
+
+def storm(Nic nic, uint32_t index, value):
+    """Broadcasts and multicasts a second that the guest may send; 0: no limit."""
+    cdef context_t *context = &nic.c.context[index]
+    _limit_frames(context, LIMIT_STORM, &context.storm, value)
+
+
+def flood(Nic nic, uint32_t index, value):
+    """Frames to unknown destinations a second that promiscuous contexts get, too; 0: no limit."""
+    cdef context_t *context = &nic.c.context[index]
+    _limit_frames(context, LIMIT_FLOOD, &context.flood, value)
+
+
 def takes(Nic nic, uint32_t index, value):
     """What may be left to do in frames for a context with virtio-net headers, a sum of `abi.Takes`."""
     nic.c.context[index].takes = check_takes(value, nic.c.context[index].vnet_header)
@@ -124,5 +152,7 @@ OPTIONS = {
     "mtu": mtu,
     "coalesce": coalesce,
     "rate": rate,
+    "storm": storm,
+    "flood": flood,
     "takes": takes,
 }

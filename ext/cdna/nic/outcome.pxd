@@ -21,3 +21,4 @@ cdef enum:
     RX_DROP_LINK = 10
     RX_DROP_MTU = 11
     RX_DROP_STOPPED = 12
+    TX_DROP_STORM = 13

@@ -14,7 +14,9 @@ from cdna.cpu cimport lowest_bit, unlikely
 from cdna.nic.account cimport FRAME_BYTES, charge, charge_payer, in_debt
 from cdna.nic.bits cimport test_bit
 from cdna.nic.capture_ring cimport CAPTURE_IN, CAPTURE_OUT, capture
-from cdna.nic.context cimport RINGS_VIRTIO, VLAN_TRUNK, context_t
+from cdna.nic.context cimport (
+    LIMIT_FLOOD, LIMIT_STORM, RINGS_VIRTIO, VLAN_TRUNK, context_t, frame_bucket_t,
+)
 from cdna.nic.demux cimport (
     ETHERTYPE_VLAN, MULTICAST_BIT, TAG_LENGTH, VID_MASK, admits, header_t, parse_header, wants_multicast,
 )
@@ -24,7 +26,7 @@ from cdna.nic.native.rx cimport fill, fill_vnet
 from cdna.nic.offload.vnet cimport exceeds_mtu
 from cdna.nic.outcome cimport (
     DONE, RX_DROP_LINK, RX_DROP_MTU, RX_DROP_NO_BUFFER, RX_DROP_NO_DRIVER, RX_DROP_STOPPED, TX_DROP_FILTER,
-    TX_DROP_LINK, TX_DROP_MTU, TX_DROP_SPOOF, TX_DROP_VLAN, WAIT,
+    TX_DROP_LINK, TX_DROP_MTU, TX_DROP_SPOOF, TX_DROP_STORM, TX_DROP_VLAN, WAIT,
 )
 from cdna.nic.state cimport nic_t
 from cdna.nic.virtio.rx cimport fill_virtio
@@ -269,6 +271,19 @@ cdef inline int tx_drop(context_t *context, header_t *header, const piece_t *pie
     return DONE
 
 
+cdef inline bint may_pass(frame_bucket_t *bucket, uint64_t now) noexcept nogil:
+    """Takes a frame out of a bucket; False: there is none in it. now: cycle count."""
+    if now > bucket.refilled_at:        # an announcement may come before the next round
+        bucket.frames += (now - bucket.refilled_at) * bucket.frames_per_cycle
+        if bucket.frames > bucket.frames_max:
+            bucket.frames = bucket.frames_max
+        bucket.refilled_at = now
+    if bucket.frames < 1:
+        return False
+    bucket.frames -= 1
+    return True
+
+
 cdef inline void set_priority_vlan(const header_t *header, const piece_t *piece) noexcept nogil:
     """Puts the access port's VLAN into a priority tag, which keeps its priority (IEEE 802.1Q, 6.9.1).
 
@@ -284,15 +299,23 @@ cdef inline int route(nic_t *nic, context_t *context, const header_t *header, co
     """Sends a frame that may be sent: DONE, WAIT or why it was dropped (TX_DROP_)."""
     cdef bint matched = False
     cdef uint32_t delivered = 0
-    cdef bint wire = header.destination & MULTICAST_BIT or find_receiver(nic, header) == NULL
+    cdef bint group = header.destination & MULTICAST_BIT != 0
+    cdef bint wire = group or find_receiver(nic, header) == NULL
     if wire and not wire_has_room(nic):
         return WAIT
-    if unlikely(nic.flood.left) and (header.destination & MULTICAST_BIT or nic.n_promiscuous):
+    if unlikely(nic.flood.left) and (group or nic.n_promiscuous):
         return WAIT
+    if unlikely(group) and context.flood_limits & LIMIT_STORM and not may_pass(&context.storm, nic.now):
+        context.stats.tx_drop_storm += 1
+        return TX_DROP_STORM
     if header.priority and header.vid:
         set_priority_vlan(header, piece)
-    if not wire or nic.n_promiscuous or header.destination & MULTICAST_BIT:
-        delivered = deliver_local(nic, context, header, piece, len, flags, offload, &matched)
+    if not wire or nic.n_promiscuous or group:
+        if unlikely(wire and not group and context.flood_limits & LIMIT_FLOOD != 0) and not may_pass(
+                &context.flood, nic.now):
+            context.stats.tx_unflooded += 1     # it goes to the wire alone
+        else:
+            delivered = deliver_local(nic, context, header, piece, len, flags, offload, &matched)
     if wire:
         if nic.wire.link:
             send_pieces(nic, header, piece, n, len, offload)
@@ -310,6 +333,8 @@ cdef inline int route(nic_t *nic, context_t *context, const header_t *header, co
 cdef inline bint surely_sent(nic_t *nic, const context_t *context, const header_t *header) noexcept nogil:
     """Whether `route` neither drops a frame nor puts it off: a capture shows it before what arrives."""
     cdef context_t *to = find_receiver(nic, header)
+    if header.destination & MULTICAST_BIT and context.flood_limits & LIMIT_STORM:
+        return False
     if header.destination & MULTICAST_BIT or to == NULL:
         return nic.wire.link and wire_has_room(nic)
     return not is_behind(to, context, header)
