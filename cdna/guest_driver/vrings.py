@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import select
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -153,12 +154,11 @@ class Vring:
         except BlockingIOError:
             return 0
 
-    def failed(self) -> bool:
-        """Whether the device has signalled an error."""
-        try:
-            return os.eventfd_read(self.err_fd) > 0
-        except BlockingIOError:
-            return False
+    def failed(self, timeout: float = 0.0) -> bool:
+        """Whether the device has signalled an error, or does within so many seconds."""
+        poll = select.poll()
+        poll.register(self.err_fd, select.POLLIN)
+        return bool(poll.poll(1000 * timeout)) and os.eventfd_read(self.err_fd) > 0
 
     def room(self) -> int:
         """Descriptors that are free."""

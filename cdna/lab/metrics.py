@@ -50,6 +50,7 @@ NIC = {
     "interrupts": "Physical interrupts.",
     "faults": "Contexts stopped.",
     "rx_drop_filter": "Frames of the wire for nobody.",
+    "slow_signals": "Interrupts of virtio guests that took long, and that a second thread sent.",
     "rx_drop_invalid": "Frames of the wire that are none.",
 }
 

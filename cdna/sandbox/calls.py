@@ -78,6 +78,7 @@ CALLS: tuple[Call, ...] = (
     Call("ppoll", instead_of="poll"),
     Call("io_setup"),
     Call("io_submit"),
+    Call("io_destroy"),
     # --- sockets ------------------------------------------------------------------------------------------
     Call("socket", (one_of(0, ("AF_UNIX", socket.AF_UNIX)),)),
     Call("socketpair", (one_of(0, ("AF_UNIX", socket.AF_UNIX)),)),

@@ -2,6 +2,7 @@
 #ifndef CDNA_CPU_H
 #define CDNA_CPU_H
 
+#include <limits.h>
 #include <stdint.h>
 #include <string.h>
 #include <sched.h>
@@ -131,6 +132,6 @@ static inline void null_system_call(void) { syscall(SYS_getppid); }
 static inline void futex_wait(volatile uint32_t *word, uint32_t while_it_is) {
     syscall(SYS_futex, word, FUTEX_WAIT, while_it_is, NULL, NULL, 0);
 }
-static inline void futex_wake(volatile uint32_t *word) { syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0); }
+static inline void futex_wake(volatile uint32_t *word) { syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0); }
 
 #endif

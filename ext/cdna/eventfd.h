@@ -7,7 +7,7 @@
  * A socket is none to io_submit(2). It is sent the eight bytes that an eventfd would be written; MSG_DONTWAIT and
  * MSG_NOSIGNAL hold for this call, whatever the frontend does to the open file and to its own end.
  *
- * Each module that calls this has a context of its own; calls of one module come one at a time.
+ * Calls with one context come one at a time.
  */
 
 #ifndef CDNA_EVENTFD_H
@@ -25,50 +25,67 @@ struct cdna_aio_ring {              /* what an aio_context_t points to: the begi
     unsigned id, nr, head, tail;
 };
 
-static struct {
+typedef struct {
     aio_context_t context;          /* 0: none */
     int asked;                      /* 1: for a context, which there may not be */
-} cdna_aio;
+} signal_context_t;
 
-/* A child has none of its parent's contexts. */
-static inline void cdna_aio_forget(void)
+static inline void signal_context_open(signal_context_t *signals)
 {
-    cdna_aio.context = 0;
-    cdna_aio.asked = 0;
+    signals->asked = 1;
+    if (syscall(SYS_io_setup, 64, &signals->context) < 0)
+        signals->context = 0;
 }
 
-static inline void cdna_aio_setup(void)
+static inline void signal_context_close(signal_context_t *signals)
 {
-    static int once;
-
-    cdna_aio.asked = 1;
-    if (syscall(SYS_io_setup, 64, &cdna_aio.context) < 0)
-        cdna_aio.context = 0;
-    if (!once)
-        pthread_atfork(NULL, NULL, cdna_aio_forget);
-    once = 1;
+    if (signals->context)
+        syscall(SYS_io_destroy, signals->context);
+    signals->context = 0;
+    signals->asked = 0;
 }
 
 /* Adds 1 to an eventfd, or sends 1 to a socket; returns at once whatever is there already. */
-static inline void signal_eventfd(int fd)
+static inline void signal_eventfd_by(signal_context_t *signals, int fd)
 {
     static const uint64_t one = 1;
     struct iocb nothing = {0}, *list = &nothing;
     struct cdna_aio_ring *ring;
 
-    if (!cdna_aio.asked)
-        cdna_aio_setup();
     nothing.aio_lio_opcode = IOCB_CMD_PREAD;    /* of no bytes, which is done at once, though in vain */
     nothing.aio_fildes = fd;
     nothing.aio_flags = IOCB_FLAG_RESFD;
     nothing.aio_resfd = fd;
-    if (!cdna_aio.context || syscall(SYS_io_submit, cdna_aio.context, 1, &list) != 1) {
+    if (!signals->context || syscall(SYS_io_submit, signals->context, 1, &list) != 1) {
         if (send(fd, &one, 8, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 && errno == ENOTSOCK && write(fd, &one, 8) < 0)
             return;                 /* it is full: its reader is told already */
         return;
     }
-    ring = (struct cdna_aio_ring *)cdna_aio.context;    /* whose entries say nothing more */
+    ring = (struct cdna_aio_ring *)signals->context;    /* whose entries say nothing more */
     __atomic_store_n(&ring->head, __atomic_load_n(&ring->tail, __ATOMIC_ACQUIRE), __ATOMIC_RELEASE);
+}
+
+/* The one of the engine and of control, of each module that calls `signal_eventfd`. */
+static signal_context_t cdna_signals;
+
+/* A child has none of its parent's contexts. */
+static inline void cdna_signals_forget(void)
+{
+    cdna_signals.context = 0;
+    cdna_signals.asked = 0;
+}
+
+static inline void signal_eventfd(int fd)
+{
+    static int once;
+
+    if (!cdna_signals.asked) {
+        signal_context_open(&cdna_signals);
+        if (!once)
+            pthread_atfork(NULL, NULL, cdna_signals_forget);
+        once = 1;
+    }
+    signal_eventfd_by(&cdna_signals, fd);
 }
 
 #endif

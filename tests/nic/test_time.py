@@ -81,7 +81,9 @@ def test_a_broadcast_is_at_its_senders_cost(host):
         receiver.attached.tx[0].chains.clear()  # they only receive
     first = step(host, [loud, quiet, *receivers], rounds=300)  # what these had to send themselves is gone
     times = step(host, [loud, quiet, *receivers])
-    times = [{what: ns - past[what] for what, ns in time.items()} for time, past in zip(times, first, strict=True)]
+    times = [
+        {what: ns - past[what] for what, ns in time.items()} for time, past in zip(times, first, strict=True)
+    ]
     assert had(times[0]) == pytest.approx(had(times[1]), abs=2 * SLACK)
     assert max(time["signal"] + time["receive"] for time in times[2:]) < SLACK
 

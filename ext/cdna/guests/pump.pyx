@@ -24,12 +24,12 @@ from cdna.cpu cimport (
 from cdna.epoll cimport EPOLLET, EPOLLIN
 from cdna.guest_driver.queues cimport Queues, rx_ready
 from cdna.guests.slow_tap cimport (
-    ALLOWED_NS, SLOW_FOR, SLOW_WRITE_NS, hand_over, handed_over, has_frame, judge, take_back, turned_fast,
-    write_next,
+    ALLOWED_NS, SLOW_WRITE_NS, hand_over, handed_over, has_frame, judge, take_back, turned_fast, write_next,
 )
 from cdna.guests.tap_port cimport BUDGET, MIN_BUFFER, from_tap, handed_t, port_t, to_tap
 from cdna.nic.account cimport note_time, since_mark
 from cdna.nic.loop cimport SleepingLoop, driver_in_loop_t
+from cdna.nic.slow cimport SLOW_FOR
 from cdna.nic.state cimport nic_t
 
 from cdna.errors import ConfigError

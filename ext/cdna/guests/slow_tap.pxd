@@ -18,12 +18,12 @@ from cdna.abi cimport COMPLETION_F_EOP, completion_t
 from cdna.cpu cimport load_u32, load_u64, store_u32, store_u64
 from cdna.guest_driver.queues cimport driver_t, give_free, rx_ready, rx_refill, rx_take
 from cdna.guests.tap_port cimport FRAGMENTS, handed_t, port_t, write_to_tap
+from cdna.nic.slow cimport SLOW_FOR, goes_beyond
 from cdna.uio cimport iovec
 
 cdef enum:
     SLOW_WRITE_NS = 100_000     # of the thread's own time: a write that costs more is slow
     ALLOWED_NS = 2_000_000      # that writes may take beyond it before the port is: interrupts take time, too
-    SLOW_FOR = 100              # times what a slow write took: becoming slow takes 1 % of the loop at most
 
 
 cdef inline uint32_t handed_over(const port_t *port) noexcept nogil:
@@ -37,11 +37,7 @@ cdef inline void judge(port_t *port, uint64_t now, uint64_t spent, uint64_t due,
 
     served: that thread's own clock.
     """
-    if spent <= due:
-        port.excess -= due - spent if due - spent < port.excess else port.excess
-        return
-    port.excess += spent - due
-    if port.excess < allowed:
+    if not goes_beyond(&port.excess, spent, due, allowed):
         return
     port.served = served
     store_u64(&port.slow_until, now + SLOW_FOR * port.excess)

@@ -63,8 +63,8 @@ cdef inline void begin_slice(nic_t *nic) noexcept nogil:
     nic.over = 0
 
 
-cdef inline void charge(nic_t *nic, context_t *context, uint64_t *account) noexcept nogil:
-    """Charges the time since the mark to a context; `account`: what for."""
+cdef inline uint64_t charge(nic_t *nic, context_t *context, uint64_t *account) noexcept nogil:
+    """Charges the time since the mark to a context; `account`: what for. Returns the cycles."""
     cdef uint64_t spent = since_mark(nic)
     account[0] += spent
     if context.time.round != nic.rounds:
@@ -81,10 +81,11 @@ cdef inline void charge(nic_t *nic, context_t *context, uint64_t *account) noexc
             context.owed += spent
         if context.deficit < 0:
             set_bit(nic.debtors, context.index)
+    return spent
 
 
 cdef inline void give(context_t *context, int64_t worth) noexcept nogil:
-    """Gives a context time; what it owes for its own rings is never more than its debt. worth: not below 0."""
+    """Gives a context time; what it owes for its own rings is at most its debt. worth: not below 0."""
     context.deficit += worth
     if context.deficit >= 0:
         context.owed = 0

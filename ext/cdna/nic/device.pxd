@@ -14,6 +14,7 @@ cdef class Nic(EngineThread):
     cdef readonly int contexts
     cdef readonly int max_ring
     cdef readonly tuple moderation      # (descriptors, microseconds) of a context that sets none
+    cdef object signaller               # Signaller of slow signals, or None before the first virtio device
     cdef SharedRegion _state
     cdef ContextMemory _pages
     cdef SharedRegion _learned

@@ -187,8 +187,12 @@ cdef class EngineThread:
 
     @property
     def counters(self) -> dict:
-        """Of the NIC: rounds, frames moved, interrupts raised, faults, frames from the wire for nobody."""
+        """Of the NIC: rounds, frames moved, interrupts raised, faults, frames from the wire for nobody.
+
+        slow_signals: to virtio guests, those that a second thread sent, as they took long.
+        """
         return {"rounds": self.c.rounds, "frames": self.c.frames, "interrupts": self.c.irq_raised,
+                "slow_signals": self.c.signaller.signals if self.c.signaller != NULL else 0,
                 "faults": self.c.faults, "rx_drop_filter": self.c.rx_drop_filter,
                 "rx_drop_invalid": self.c.rx_drop_invalid,
                 "wire_tx_frames": self.c.wire.tx_frames, "wire_tx_bytes": self.c.wire.tx_bytes,

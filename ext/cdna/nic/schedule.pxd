@@ -42,7 +42,7 @@ cdef inline bint is_alone(const nic_t *nic, const context_t *context) noexcept n
 cdef inline int turn(nic_t *nic, context_t *context, int budget, bint goes_on, bint *stuck) noexcept nogil:
     """Gives a context its turn on its rings. Returns frames sent. `stuck`: the wire has no room.
 
-    goes_on: the turn is of a round before, and has what is left of it. Where turns are worth time, a turn that
+    goes_on: the turn is of a round before, and has what is left of it. Where turns are worth time, one that
     ended for the number of its frames leaves the rest to the next, and who is alone has turns until the slice
     is over: the frames of one round are joined at their receiver.
     """
@@ -99,8 +99,8 @@ cdef inline void pay_off(nic_t *nic, uint64_t passed) noexcept nogil:
     """The end of a round: contexts in debt that do not wait for a turn get their share of it.
 
     The share is by weight, of what contexts were charged, among those that were or wait: who was alone pays
-    nothing back. Where nobody was charged, it is all that has passed. A turn was worth a quantum, which is all
-    that those get who had one, except one that was alone.
+    nothing back. Where nobody was charged, it is all that has passed. A turn was worth a quantum: who had one
+    gets no more, except one that was alone.
     """
     cdef uint32_t word
     cdef uint64_t bits, weight, shared = nic.round_charged if nic.round_weight else passed

@@ -13,6 +13,7 @@ from cdna.nic.frame cimport BURST, frame_t
 from cdna.nic.irq_ring cimport irq_ring_t
 from cdna.nic.mac_table cimport learned_t, mac_entry_t
 from cdna.nic.offload.fragment_id cimport fragment_ids_t
+from cdna.nic.virtio.slow_signals cimport signaller_t
 from cdna.nic.wire_contract cimport wire_t
 
 cdef enum:
@@ -111,6 +112,7 @@ cdef struct nic_t:
     fragment_ids_t fragment_ids     # of the IPv6 fragments that this NIC makes
     uint64_t rx_drop_filter     # frames from the wire for no context
     uint64_t rx_drop_invalid    # frames from the wire of an impossible length, tag or offload
+    signaller_t *signaller      # of slow signals, or NULL before the first virtio device
     capture_ring_t *capture     # where copies of frames go, or NULL
     uint64_t faults             # contexts stopped since the start
     # control plane: see engine.pxd

@@ -92,7 +92,9 @@ class Host(Closing):
         self.machine = Machine(16 << 20, wire="null", contexts=8)
         self.native_path = os.fspath(folder / "native")
         # Each life costs the server some milliseconds, and there is one after the other.
-        self.native = self.machine.serve(self.native_path, protections=PROTECTIONS, control_share=1.0)
+        self.native = self.machine.serve(
+            self.native_path, protections=PROTECTIONS, macs=[NATIVE.hex(":")], control_share=1.0
+        )
         self.server = VhostUserServer(self.machine.vmm, control_share=1.0)
         settings = ContextSettings(protection="table", mac=FRONTEND.hex(":"))
         self.guest = self.server.add("frontend", folder / "frontend", settings=settings)

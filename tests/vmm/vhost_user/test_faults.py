@@ -11,6 +11,7 @@ from cdna.abi import ContextState, Fault
 from cdna.guest_driver.vhost_frontend import SPLIT, AttachedGuest
 from cdna.guest_driver.vrings import Buffer, SplitRing
 from cdna.vmm.vhost_user import VhostUserGuest
+from tests.support.lab import DEADLINE
 from tests.support.frames import frame
 from tests.support.vhost_host import VhostHost, check_traffic, incoming, mac
 
@@ -157,7 +158,7 @@ def test_the_offender_stops_and_nobody_else_loses_a_frame(
     assert offender.context.state == ContextState.CONTEXT_FAULTED
     assert offender.context.fault is not None
     assert offender.context.fault.reason == fault
-    assert bad.tx[0].failed()
+    assert bad.tx[0].failed(DEADLINE)
     assert fault.name in "".join(host.lines())
     assert honest.context.state == ContextState.CONTEXT_RUNNING
     _begin_anew(host, offender, honest, good)

@@ -12,6 +12,7 @@ from cdna.abi import ContextState, Fault
 from cdna.guest_driver.vhost_frontend import ALL_PACKED, SPLIT, attach
 from cdna.guest_driver.vrings import Buffer
 from cdna.virtio import Feature
+from tests.support.lab import DEADLINE
 from tests.support.frames import frame
 from tests.support.inflight import get_inflight, set_inflight
 from tests.support.vhost_host import VhostHost, check_traffic, incoming, less, outgoing, until
@@ -227,7 +228,7 @@ def test_a_fault_stops_its_own_context(host, guest, faulted):
     host.machine.vmm.handle_interrupts()
     assert guest.context.state == ContextState.CONTEXT_FAULTED
     assert guest.describe()["state"] == "faulted"
-    assert faulted.tx[0].failed()
+    assert faulted.tx[0].failed(DEADLINE)
     assert host.machine.vmm.faults[-1].reason == Fault.FAULT_MEMORY
     assert guest.connected
     faulted.send(outgoing(guest))

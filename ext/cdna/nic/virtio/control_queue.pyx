@@ -29,7 +29,7 @@ from cdna.nic.virtio.mapping cimport GuestMapping
 from cdna.nic.virtio.memory cimport guest_memory_t, log_bytes
 from cdna.nic.virtio.notify cimport stop_guest
 from cdna.nic.virtio.queue cimport (
-    BEYOND_RING, ask_for_kicks, call, has_available, packed_available, publish_used, split_available, take,
+    BEYOND_RING, ask_for_kicks, calls, has_available, packed_available, publish_used, split_available, take,
     use, used_ring, virtqueue_t,
 )
 from cdna.nic.virtio.queue_setup cimport (
@@ -249,7 +249,8 @@ cdef class ControlQueue:
         take(q, self.slots)
         use(q, self.id, 1, self.slots)
         publish_used(memory, q)
-        call(q, cycles())
+        if calls(q, cycles()):
+            self._interrupt(q.call_fd)
 
     # --- faults -------------------------------------------------------------------------------------------
 

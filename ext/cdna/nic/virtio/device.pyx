@@ -11,15 +11,12 @@ of one ring, and of all of them, is in `queue_setup.pxd` and `device_setup.pxd`.
 """
 # build: explored
 
-import os
-
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 from cdna.abi cimport CONTEXT_FREE
 from cdna.checks cimport CHECK_INFLIGHT_SIZE, CHECK_OFFLOADS_ACCEPTED, broken
 from cdna.epoll cimport EPOLL_CTL_DEL, EPOLLET, EPOLLIN, epoll_ctl, watch
-from cdna.eventfd cimport signal_eventfd
 from cdna.nic.context cimport MEMORY_GUEST_TABLE, RINGS_NONE, RINGS_VIRTIO, context_t
 from cdna.nic.device cimport Nic
 from cdna.nic.loop_events cimport KICK
@@ -35,6 +32,8 @@ from cdna.nic.virtio.queue_setup cimport (
     forget_ring, locate, locate_ring, located, position, ring_info, set_ring_addresses, set_ring_base,
     set_ring_size,
 )
+from cdna.nic.virtio.signaller cimport Signaller, signal_later, signaller_of
+from cdna.nic.virtio.slow_signals cimport ERRORS
 from cdna.virtio cimport VIRTIO_MAX_PAIRS, VIRTIO_MAX_RING
 
 from cdna.errors import ConfigError, whole
@@ -60,6 +59,7 @@ cdef class VirtioDevice:
     cdef readonly int index
     cdef readonly int pairs
     cdef bint closed
+    cdef Signaller _signals
     cdef object _inflight       # (queues, queue size) of the inflight area, or None
 
     def __cinit__(self):
@@ -84,6 +84,7 @@ cdef class VirtioDevice:
         v.link = 1
         for i in range(2 * pairs):
             self._forget(i)
+        self._signals = signaller_of(nic)
         with nic.quiesced(index):
             if context.memory != MEMORY_GUEST_TABLE or context.state == CONTEXT_FREE:
                 raise ConfigError(f"context {index} for a virtio guest: assign it with protection 'table'")
@@ -93,6 +94,7 @@ cdef class VirtioDevice:
             context.rings = RINGS_VIRTIO
             self.closed = False
             self._accept(0)
+            nic.afterwards(self._signals.enter)
 
     cdef virtqueue_t *_queue(self, queue) except NULL:
         if self.closed:
@@ -233,9 +235,10 @@ cdef class VirtioDevice:
         if fd >= 0:
             signal_descriptor(fd, f"call descriptor of queue {queue}")
         with self.nic.quiesced(self.index):
-            q.call_fd = exchanged(q.call_fd, fd)
+            self._signals.forget(self.nic, self.index, queue, q.call_fd)
+            q.call_fd = fd
             if q.ready:
-                self._interrupt(q)      # what was used before is told of again
+                signal_later(self.nic, q.call_fd)  # what was used before is told of again
 
     def set_err(self, queue, fd):
         """The descriptor by which the frontend is told that its context was stopped; taken over. -1: none."""
@@ -243,11 +246,8 @@ cdef class VirtioDevice:
         if fd >= 0:
             signal_descriptor(fd, f"error descriptor of queue {queue}")
         with self.nic.quiesced(self.index):
-            q.err_fd = exchanged(q.err_fd, fd)
-
-    cdef void _interrupt(self, virtqueue_t *q) noexcept:
-        if q.call_fd >= 0:
-            signal_eventfd(q.call_fd)
+            self._signals.forget(self.nic, self.index, <int>ERRORS + queue, q.err_fd)
+            q.err_fd = fd
 
     cdef _watch(self, virtqueue_t *q):
         if q.started and q.kick_fd >= 0 and self.nic.c.epoll_fd >= 0:
@@ -266,7 +266,7 @@ cdef class VirtioDevice:
             locate_ring(self.c.memory, q, queue)
             self._place_inflight(queue)
             resume(q)
-            self._interrupt(q)          # what was used before, and perhaps not told
+            signal_later(self.nic, q.call_fd)   # what was used and perhaps not told
             q.started = 1
             self._watch(q)
             self._refresh()
@@ -281,7 +281,7 @@ cdef class VirtioDevice:
                     q.inflight.version = 0      # the base that is returned holds from now on
                 self._unwatch(q)
                 if q.unsignalled:       # moderation held it back
-                    self._interrupt(q)
+                    signal_later(self.nic, q.call_fd)
                 self._refresh()
                 if not any(self.c.queue[i].started for i in range(2 * self.pairs)):
                     self._revive()
@@ -370,9 +370,9 @@ cdef class VirtioDevice:
         cdef virtqueue_t *q = &self.c.queue[queue]
         if self.memory is not None and not self.closed:
             self._unwatch(q)
-            for fd in (q.kick_fd, q.call_fd, q.err_fd):
-                if fd >= 0:
-                    os.close(fd)
+            exchanged(q.kick_fd, -1)
+            self._signals.forget(self.nic, self.index, queue, q.call_fd)
+            self._signals.forget(self.nic, self.index, <int>ERRORS + queue, q.err_fd)
         forget_ring(q)
 
     cdef _revive(self):
@@ -391,6 +391,7 @@ cdef class VirtioDevice:
                 self._context().rings = RINGS_NONE
                 self._context().virtio = NULL
             self.memory.close()
+            self.nic.afterwards(self._signals.leave)
             self.nic.afterwards(self.memory.unmap_left)
 
     def __dealloc__(self):

@@ -17,8 +17,9 @@ from cdna.nic.context cimport context_t
 from cdna.nic.serving cimport stop_context
 from cdna.nic.state cimport nic_t
 from cdna.nic.virtio.queue cimport (
-    ask_for_kicks, call, has_available, prefetch_available, publish_used, virtio_t, virtqueue_t,
+    ask_for_kicks, calls, has_available, prefetch_available, publish_used, virtio_t, virtqueue_t,
 )
+from cdna.nic.virtio.slow_signals cimport ERRORS, hand_over, has_slow_signals, judge_signals
 
 
 cdef inline void stop_guest(nic_t *nic, context_t *context, const virtqueue_t *q, uint32_t ring,
@@ -29,13 +30,14 @@ cdef inline void stop_guest(nic_t *nic, context_t *context, const virtqueue_t *q
     stop_context(nic, context, fault, ring, q.last_avail, 0, found)
 
 
-cdef inline void tell_fault(virtio_t *v) noexcept nogil:
-    """Writes the error descriptors of a guest whose context was stopped."""
+cdef inline void tell_fault(nic_t *nic, const context_t *context) noexcept nogil:
+    """Has the error descriptors of a guest signalled whose context was stopped: any may be slow."""
+    cdef virtio_t *v = context.virtio
     cdef uint32_t i
     v.told = 1
     for i in range(2 * v.pairs):
         if v.queue[i].err_fd >= 0:
-            signal_eventfd(v.queue[i].err_fd)
+            hand_over(nic.signaller, context.index, ERRORS + i, v.queue[i].err_fd)
 
 
 cdef inline bint tx_available(virtio_t *v) noexcept nogil:
@@ -56,7 +58,7 @@ cdef inline void look_at(nic_t *nic, context_t *context) noexcept nogil:
         stop_context(nic, context, FAULT_MEMORY_GONE, 0, 0, 0, 0)
     if context.state == CONTEXT_FAULTED:
         if not context.virtio.told:
-            tell_fault(context.virtio)
+            tell_fault(nic, context)
     elif tx_available(context.virtio):
         set_bit(nic.tx_active, context.index)
 
@@ -72,26 +74,38 @@ cdef inline void look_at_rings(nic_t *nic) noexcept nogil:
             bits &= bits - 1
 
 
-cdef inline bint signal_queue(context_t *context, virtqueue_t *q, uint64_t now) noexcept nogil:
+cdef inline void signal(nic_t *nic, context_t *context, uint32_t queue) noexcept nogil:
+    """Sends a used buffer notification, or has the second thread send it."""
+    cdef int fd = context.virtio.queue[queue].call_fd
+    context.stats.interrupts += 1
+    if unlikely(has_slow_signals(nic.signaller, context.index, nic.now)):
+        hand_over(nic.signaller, context.index, queue, fd)
+    else:
+        signal_eventfd(fd)
+
+
+cdef inline bint signal_queue(nic_t *nic, context_t *context, uint32_t queue, uint64_t now) noexcept nogil:
     """Publishes what a queue has used, and interrupts. Returns whether moderation holds an interrupt back."""
+    cdef virtqueue_t *q = &context.virtio.queue[queue]
     publish_used(context.virtio.memory, q)
     if q.unsignalled == 0:
         return False
     if q.unsignalled < context.coalesce_frames and now - q.signalled_at < context.coalesce_cycles:
         return True
-    context.stats.interrupts += call(q, now)
+    if calls(q, now):
+        signal(nic, context, queue)
     return False
 
 
-cdef inline bint signal_used(context_t *context, uint64_t now) noexcept nogil:
+cdef inline bint signal_used(nic_t *nic, context_t *context, uint64_t now) noexcept nogil:
     """As `signal_queue`, of all queues."""
     cdef virtio_t *v = context.virtio
     cdef uint32_t i
     cdef bint held = False
     for i in range(v.receiving):
-        held |= signal_queue(context, &v.queue[v.receiveq[i]], now)
+        held |= signal_queue(nic, context, v.receiveq[i], now)
     for i in range(v.sending):
-        held |= signal_queue(context, &v.queue[v.transmitq[i]], now)
+        held |= signal_queue(nic, context, v.transmitq[i], now)
     return held
 
 
@@ -102,6 +116,7 @@ cdef inline void virtio_interrupts(nic_t *nic, uint64_t now) noexcept nogil:
     """
     cdef uint32_t word = nic.signal_cursor >> 6, _
     cdef uint64_t bits, before = (<uint64_t>1 << (nic.signal_cursor & 63)) - 1
+    cdef uint64_t sent, spent
     cdef context_t *context
     cdef context_t *payer
     begin_slice(nic)
@@ -114,13 +129,16 @@ cdef inline void virtio_interrupts(nic_t *nic, uint64_t now) noexcept nogil:
                 return
             bits &= bits - 1
             payer = context.signal_payer
-            if not signal_used(context, now):
+            sent = context.stats.interrupts
+            if not signal_used(nic, context, now):
                 clear_bit(nic.virtio_used, context.index)
                 context.signal_payer = NULL
+            sent = context.stats.interrupts - sent
             if payer != NULL and payer.state == CONTEXT_RUNNING:
-                charge(nic, payer, &payer.time.tx)
+                spent = charge(nic, payer, &payer.time.tx)
             else:
-                charge(nic, context, &context.time.signal)
+                spent = charge(nic, context, &context.time.signal)
+            judge_signals(nic.signaller, context.index, nic.mark, spent, sent)
         word = word + 1 if word + 1 < nic.words else 0
         bits = nic.virtio_used[word]
         if word == nic.signal_cursor >> 6:

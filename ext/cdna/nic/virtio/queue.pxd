@@ -33,7 +33,6 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from cdna.checks cimport CHECK_AVAILABLE, CHECK_HEAD, broken, cdna_step
 from cdna.cpu cimport fence, load_u16, prefetch_read, read_once_u64, store_u16, store_u64, unlikely
-from cdna.eventfd cimport signal_eventfd
 from cdna.nic.virtio.memory cimport guest_memory_t, log_bytes, log_range
 from cdna.virtio cimport (
     VRING_AVAIL_F_NO_INTERRUPT, VRING_DESC_F_WRITE, VRING_PACKED_DESC_F_AVAIL, VRING_PACKED_DESC_F_USED,
@@ -358,19 +357,18 @@ cdef inline bint wants_call(virtqueue_t *q) noexcept nogil:
     return not flags & VRING_AVAIL_F_NO_INTERRUPT
 
 
-cdef inline uint32_t call(virtqueue_t *q, uint64_t now) noexcept nogil:
-    """The used buffer notification, if the driver wants one. Returns how many were sent."""
+cdef inline bint calls(virtqueue_t *q, uint64_t now) noexcept nogil:
+    """Whether a used buffer notification is to be sent, which the caller does then."""
     cdef bint wanted = wants_call(q)
     q.unsignalled = 0
     if not wanted:
-        return 0
+        return False
     q.signalled_at = now
     cdna_step()
     if q.call_fd < 0:
-        return 0
-    signal_eventfd(q.call_fd)
+        return False
     q.calls += 1
-    return 1
+    return True
 
 
 cdef inline void ask_for_kicks(virtqueue_t *q, bint wanted) noexcept nogil:
