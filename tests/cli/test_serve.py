@@ -84,6 +84,43 @@ def test_a_guest_of_holes_does_not_end_a_server_in_a_small_cgroup(
         assert server.process.poll() is None
 
 
+def all_that_is_admitted(socket: Path) -> AttachedGuest:
+    """A guest with the largest memory, in steps of 16 MiB, that the server takes."""
+    for size in range(512 << 20, 0, -16 << 20):
+        memory = GuestMemory(size)
+        with contextlib.suppress(ConnectionError):
+            return attach(socket, memory=memory, size=256)
+        memory.close()
+    raise AssertionError("no memory is admitted")
+
+
+def have_every_page_read(guest: AttachedGuest) -> None:
+    """Frames of which each piece lies in a page that was never written."""
+    memory, ring = guest.memory, guest.tx[0]
+    first = memory.alloc(4096, 4096)
+    memory.write(first, bytes(12) + frame(address(B), address(A), 0, size=60))
+    pages = range(first + 4096, memory.regions[0].guest_addr + memory.size, 4096)
+    for at in range(0, len(pages), 200):
+        pieces = [Buffer(page, 4) for page in pages[at : at + 200]]
+        ring.add([Buffer(first, 12 + 60), *pieces])
+        ring.kick()
+        wait_for(ring.take)
+
+
+def test_all_pages_that_are_admitted_fit_into_a_small_cgroup(
+    path: Path, contexts: list[str], tmp_path: Path, small_cgroup: Path
+) -> None:
+    with Serve(path, *contexts, cgroup=small_cgroup) as server:
+        with all_that_is_admitted(tmp_path / "a.sock") as guest:
+            assert guest.memory.size >= 64 << 20
+            have_every_page_read(guest)
+            assert counters(server, "a")["tx_frames"] >= guest.memory.size // 4096 // 200
+        os.ftruncate(guest.memory.fd, 0)  # all its pages are gone, whoever has the file
+        assert server.process.poll() is None
+        with attach(tmp_path / "a.sock") as alice, attach(tmp_path / "b.sock") as bob:
+            talk(alice, bob)
+
+
 def listed(server: Serve) -> dict[str, dict[str, Any]]:
     """What `cdna ctl list` says of each guest, by name."""
     guests = json.loads(server.ctl("list", "--json").stdout)["guests"]

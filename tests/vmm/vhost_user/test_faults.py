@@ -11,8 +11,8 @@ from cdna.abi import ContextState, Fault
 from cdna.guest_driver.vhost_frontend import SPLIT, AttachedGuest
 from cdna.guest_driver.vrings import Buffer, SplitRing
 from cdna.vmm.vhost_user import VhostUserGuest
-from tests.support.lab import DEADLINE
 from tests.support.frames import frame
+from tests.support.lab import DEADLINE
 from tests.support.vhost_host import VhostHost, check_traffic, incoming, mac
 
 INDIRECT, NEXT = 4, 1

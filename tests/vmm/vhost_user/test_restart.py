@@ -12,9 +12,9 @@ from cdna.abi import ContextState, Fault
 from cdna.guest_driver.vhost_frontend import ALL_PACKED, SPLIT, attach
 from cdna.guest_driver.vrings import Buffer
 from cdna.virtio import Feature
-from tests.support.lab import DEADLINE
 from tests.support.frames import frame
 from tests.support.inflight import get_inflight, set_inflight
+from tests.support.lab import DEADLINE
 from tests.support.vhost_host import VhostHost, check_traffic, incoming, less, outgoing, until
 
 BOTH = pytest.mark.parametrize("wanted", [SPLIT, ALL_PACKED], ids=["split", "packed"])
