@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # Single-use I/O pages are for buffers of up to 12 KiB (guest_driver/queues.pxd); a large segment needs 64.
 LAB_PROTECTIONS = tuple(mode for mode in units.PROTECTIONS if mode != "iommu:single-use")
-FRAMES_ADVICE = "give frames a second such as 100 or 2K, 0.001 to 1G, or 0 for no limit"
+FRAMES_ADVICE = "give frames a second such as 100 or 2K, at most 1G, or 0 for no limit"
 TABLE = "table"  # the guest's own memory table: of virtio guests, see cdna.nic.virtio.device
 
 
@@ -66,10 +66,9 @@ def _parse_rate(value: object) -> object:
 
 def _parse_frames(name: str) -> Callable[[object], float]:
     def parse(value: object) -> float:
-        if isinstance(value, Real) and not isinstance(value, bool):
-            number = float(value)
-            if number == 0 or units.MIN_FRAMES <= number <= units.MAX_FRAMES:
-                return number
+        if isinstance(value, Real) and not isinstance(value, bool) and 0 <= value <= units.MAX_FRAMES:
+            if float(value).is_integer():
+                return float(value)
         raise ConfigError(f"{name} {value!r}: {FRAMES_ADVICE}")
 
     return parse

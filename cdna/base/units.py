@@ -9,7 +9,7 @@ from cdna.errors import ConfigError
 
 MIB = 1 << 20  # bytes
 MAX_RATE = 1e12  # bits a second, of a guest or a wire
-MIN_FRAMES, MAX_FRAMES = 1e-3, 1e9  # a second, of a storm limit
+MAX_FRAMES = 10**9  # a second, of a storm limit
 MAX_SECONDS = 1e9  # that a command may run
 MAX_WEIGHT = 1000
 MAX_VLAN = 4094  # IEEE 802.1Q; 0 is untagged

@@ -196,7 +196,7 @@ class EngineAgainstModel:
     def limits_frames(self, i: int, what: str, on: bool) -> None:
         """What a context floods is limited from now on, to what passes at once, or not any more."""
         if pair := self.pick(i):
-            pair.hostile.context.set(**{what: HARDLY_ANY if on else 0})
+            self.machine.nic.set_option(pair.index, what, HARDLY_ANY if on else 0)
             setattr(self._context(pair), what, STORM_BURST if on else None)
 
     def renew(self, pair: Pair) -> None:

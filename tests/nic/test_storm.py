@@ -16,8 +16,15 @@ GROUP = bytes.fromhex("01005e000001")
 DEADLINE = 20.0  # seconds
 
 
+def limited(what, **contexts):
+    """A network whose `a` may flood a burst of frames, and no other that a test would see."""
+    lan = Lan(**contexts)
+    lan.machine.nic.set_option(lan["a"].context.index, what, HARDLY_ANY)
+    return lan
+
+
 def test_broadcasts_and_multicasts_share_a_limit():
-    lan = Lan(a={"storm": HARDLY_ANY}, b={"all_multicast": True}, c={})
+    lan = limited("storm", a={}, b={"all_multicast": True}, c={})
     passed = 0
     for i in range(STORM_BURST + 4):
         to, takers = (GROUP, {"b", "wire"}) if i % 2 else (BROADCAST, {"b", "c", "wire"})
@@ -50,7 +57,7 @@ def test_what_fills_a_bucket_is_time():
 
 
 def test_frames_to_unknown_destinations_go_to_the_wire_alone_beyond_their_limit():
-    lan = Lan(a={"flood": HARDLY_ANY}, b={}, all={"promiscuous": True})
+    lan = limited("flood", a={}, b={}, all={"promiscuous": True})
     unknown = frame(OUTSIDE, lan.addr("a"))
     for _ in range(STORM_BURST):
         assert lan.send(unknown, "a") == {"all": [unknown], "wire": [unknown]}
@@ -68,7 +75,7 @@ def test_frames_to_unknown_destinations_go_to_the_wire_alone_beyond_their_limit(
 
 
 def test_a_context_that_is_assigned_anew_has_no_limit_of_before():
-    lan = Lan(a={"storm": HARDLY_ANY, "flood": HARDLY_ANY})
+    lan = Lan(a={"storm": 100, "flood": 100})
     vmm, old = lan.machine.vmm, lan["a"].context
     index, guest = old.index, old.guest
     vmm.revoke(old)
@@ -77,7 +84,7 @@ def test_a_context_that_is_assigned_anew_has_no_limit_of_before():
     lan.machine.close()
 
 
-@pytest.mark.parametrize("value", [-1, 1e-4, 1e10, float("nan"), "fast", True])
+@pytest.mark.parametrize("value", [-1, 1.5, 1e10, float("nan"), "fast", True])
 def test_limits_that_cannot_be(value):
     lan = Lan(a={})
     for name in ("storm", "flood"):

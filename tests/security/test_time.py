@@ -30,7 +30,7 @@ def had(course: Course, rival: VirtioRival) -> int:
 
 
 def test_interrupts_that_cost_much(course):
-    """Each write to its call descriptor wakes hundreds of waiters: its owner has the less time to send."""
+    """Each write to its call descriptor wakes hundreds of waiters: the engine has somebody else write it."""
     good, bad = honest(course), honest(course)
     copies = [os.dup(bad.tx.call_fd) for _ in range(ENTRIES[0])]
     epolls = [select.epoll() for _ in range(ENTRIES[1])]
@@ -45,10 +45,11 @@ def test_interrupts_that_cost_much(course):
             epoll.close()
         for copy in copies:
             os.close(copy)
+    assert course.machine.nic.counters["slow_signals"] > 0
     time = course.machine.nic.time(bad.context.index)
-    assert time["signal"] > time["transmit"]
+    assert time["signal"] < time["transmit"]
     assert had(course, good) > (1 - SLACK) * had(course, bad)
-    assert good.sent() > bad.sent()
+    assert good.sent() > (1 - SLACK) * bad.sent()
 
 
 def test_memory_is_unmapped_while_the_engine_runs():

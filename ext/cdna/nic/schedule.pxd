@@ -153,7 +153,7 @@ cdef inline int transmit(nic_t *nic, int budget, uint64_t now) noexcept nogil:
     cdef int n = 0, left, sent
     cdef int64_t most
     cdef context_t *context
-    if goes_on and nic.context[at].deficit <= 0:        # its interrupts have cost it the rest
+    if goes_on and nic.timed and nic.context[at].deficit <= 0:      # its interrupts have cost it the rest
         at = nic.tx_cursor = at + 1 if at + 1 < nic.contexts else 0
         goes_on = False
     nic.tx_goes_on = 0
@@ -199,7 +199,7 @@ cdef inline int transmit(nic_t *nic, int budget, uint64_t now) noexcept nogil:
             nic.tx_goes_on = 1          # in the next round
     if first_stuck != nic.contexts:
         at = first_stuck
-        nic.tx_goes_on = 1
+        nic.tx_goes_on = 0
     nic.tx_cursor = at if at < nic.contexts else 0
     flush_wire(nic)
     return n
