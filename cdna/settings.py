@@ -66,9 +66,10 @@ def _parse_rate(value: object) -> object:
 
 def _parse_frames(name: str) -> Callable[[object], float]:
     def parse(value: object) -> float:
-        if isinstance(value, Real) and not isinstance(value, bool) and 0 <= value <= units.MAX_FRAMES:
-            if float(value).is_integer():
-                return float(value)
+        if isinstance(value, Real) and not isinstance(value, bool):
+            number = float(value)
+            if 0 <= number <= units.MAX_FRAMES and number.is_integer():
+                return number
         raise ConfigError(f"{name} {value!r}: {FRAMES_ADVICE}")
 
     return parse

@@ -15,7 +15,7 @@ from cdna.nic.bits cimport clear_bit, test_bit
 from cdna.nic.context cimport RINGS_VIRTIO, context_t
 from cdna.nic.native.tx cimport native_turn
 from cdna.nic.offload.perform cimport segment
-from cdna.nic.rate cimport refill_tokens
+from cdna.nic.rate cimport has_tokens, refill_tokens
 from cdna.nic.state cimport nic_t
 from cdna.nic.switch cimport go_on_flooding
 from cdna.nic.virtio.tx cimport virtio_turn
@@ -27,15 +27,17 @@ cdef enum:
 
 
 cdef inline bint is_alone(const nic_t *nic, const context_t *context) noexcept nogil:
-    """Whether no other context has something to send."""
+    """Whether no other context has something that it may send."""
+    cdef const context_t *other
     cdef uint32_t word
-    cdef uint64_t others
+    cdef uint64_t bits
     for word in range(nic.words):
-        others = nic.tx_active[word]
-        if word == context.index >> 6:
-            others &= ~(<uint64_t>1 << (context.index & 63))
-        if others:
-            return False
+        bits = nic.tx_active[word]
+        while bits:
+            other = &nic.context[word * 64 + lowest_bit(bits)]
+            bits &= bits - 1
+            if other != context and has_tokens(other):
+                return False
     return True
 
 
@@ -81,7 +83,7 @@ cdef inline void pay_for_idle(nic_t *nic, uint64_t idle) noexcept nogil:
 
 
 cdef inline uint64_t waiting_weight(const nic_t *nic) noexcept nogil:
-    """Weights of the contexts that have something to send, and got no time in this round."""
+    """Weights of the contexts that have something that they may send, and got no time in this round."""
     cdef uint64_t bits, weight = 0
     cdef uint32_t word
     cdef const context_t *context
@@ -90,7 +92,7 @@ cdef inline uint64_t waiting_weight(const nic_t *nic) noexcept nogil:
         while bits:
             context = &nic.context[word * 64 + lowest_bit(bits)]
             bits &= bits - 1
-            if context.time.round != nic.rounds:
+            if context.time.round != nic.rounds and has_tokens(context):
                 weight += context.weight
     return weight
 
@@ -183,6 +185,9 @@ cdef inline int transmit(nic_t *nic, int budget, uint64_t now) noexcept nogil:
             continue
         if context.rate_limited:
             refill_tokens(context, now)
+            if not has_tokens(context):
+                at += 1
+                continue
         stuck = False
         left = budget - n
         most = <int64_t>TURN_FRAMES * context.weight if nic.timed else budget

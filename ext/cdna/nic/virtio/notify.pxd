@@ -19,7 +19,7 @@ from cdna.nic.state cimport nic_t
 from cdna.nic.virtio.queue cimport (
     ask_for_kicks, calls, has_available, prefetch_available, publish_used, virtio_t, virtqueue_t,
 )
-from cdna.nic.virtio.slow_signals cimport ERRORS, hand_over, has_slow_signals, judge_signals
+from cdna.nic.virtio.slow_signals cimport ERRORS, hand_over, has_slow_signals, judge_signals, rests
 
 
 cdef inline void stop_guest(nic_t *nic, context_t *context, const virtqueue_t *q, uint32_t ring,
@@ -91,6 +91,8 @@ cdef inline bint signal_queue(nic_t *nic, context_t *context, uint32_t queue, ui
     if q.unsignalled == 0:
         return False
     if q.unsignalled < context.coalesce_frames and now - q.signalled_at < context.coalesce_cycles:
+        return True
+    if unlikely(rests(nic.signaller, context.index, now)):
         return True
     if calls(q, now):
         signal(nic, context, queue)

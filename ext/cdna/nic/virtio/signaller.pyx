@@ -18,7 +18,7 @@ from cdna.memory cimport SharedRegion
 from cdna.nic.device cimport Nic
 from cdna.nic.slow cimport SLOW_FOR
 from cdna.nic.virtio.slow_signals cimport (
-    ERRORS, NO_FD, SLOW_SIGNAL_NS, SLOW_SIGNALS_NS, handed_t, signaller_t,
+    ERRORS, NO_FD, REST_FOR, SLOW_SIGNAL_NS, SLOW_SIGNALS_NS, handed_t, signaller_t,
 )
 
 
@@ -27,7 +27,7 @@ from cdna.nic.virtio.slow_signals cimport (
 cdef void signal_all(signaller_t *signaller, uint32_t index, signal_context_t *signals) noexcept nogil:
     """Sends the signals that a context waits for, and notes whether they still are slow."""
     cdef handed_t *handed = &signaller.context[index]
-    cdef uint64_t begun = thread_ns(), cycle = cycles(), spent
+    cdef uint64_t begun = thread_ns(), spent
     cdef uint32_t pending, fd
     cdef int sent = 0
     swap_u32(&signaller.at, index + 1)
@@ -42,8 +42,10 @@ cdef void signal_all(signaller_t *signaller, uint32_t index, signal_context_t *s
     if load_u32(&signaller.waiting):
         futex_wake(&signaller.at)
     signaller.signals += sent
-    if thread_ns() - begun > sent * <uint64_t>SLOW_SIGNAL_NS and load_u64(&handed.slow_until):
-        spent = cycles() - cycle
+    spent = thread_ns() - begun
+    if spent > sent * <uint64_t>SLOW_SIGNAL_NS and load_u64(&handed.slow_until):
+        spent = <uint64_t>(spent * signaller.cycles_per_ns)
+        store_u64(&handed.not_before, cycles() + REST_FOR * spent)
         store_u64(&handed.slow_until, cycles() + SLOW_FOR * spent)
 
 
@@ -87,6 +89,7 @@ cdef class Signaller:
         self.c = <signaller_t *>self._memory.base
         self.c.context = <handed_t *>(self.c + 1)
         self.c.contexts = nic.contexts
+        self.c.cycles_per_ns = nic.c.cycles_per_ns
         self.c.slow_signal = <uint64_t>(SLOW_SIGNAL_NS * nic.c.cycles_per_ns)
         self.c.slow_signals = <uint64_t>(SLOW_SIGNALS_NS * nic.c.cycles_per_ns)
         for i in range(self.c.contexts):

@@ -24,17 +24,20 @@ cdef enum:
     SLOW_SIGNAL_NS = 10_000     # of the engine's time: a signal that costs more is slow
     SLOW_SIGNALS_NS = 100_000   # that those of a context may cost beyond that, before they are handed over
     NO_FD = 0xFFFFFFFF
+    REST_FOR = 9                # times what a slow signal took: a tenth of the second thread is for a context
     ERRORS = 16                 # fd[i]: call descriptor of queue i; fd[ERRORS + i]: its error descriptor
 
 cdef struct handed_t:           # of a context
     uint64_t excess             # cycles that its signals cost beyond what they may
     uint64_t slow_until         # cycle count; 0: they are not slow
+    uint64_t not_before         # cycle count: then the next one may be handed over
     uint32_t pending            # bit i: fd[i] is to be signalled
     uint32_t fd[32]             # NO_FD: none
 
 cdef struct signaller_t:
     handed_t *context
     uint32_t contexts
+    double cycles_per_ns
     uint64_t slow_signal        # SLOW_SIGNAL_NS, SLOW_SIGNALS_NS in cycles
     uint64_t slow_signals
     uint32_t handed             # a futex: changes when something is handed over
@@ -65,6 +68,12 @@ cdef inline bint has_slow_signals(signaller_t *signaller, uint32_t index, uint64
         return True
     store_u64(&handed.slow_until, 0)
     return False
+
+
+cdef inline bint rests(const signaller_t *signaller, uint32_t index, uint64_t now) noexcept nogil:
+    """Whether the next slow signal of a context has to wait. now: cycle count."""
+    cdef const handed_t *handed = &signaller.context[index]
+    return load_u64(&handed.slow_until) != 0 and now < load_u64(&handed.not_before)
 
 
 cdef inline void judge_signals(signaller_t *signaller, uint32_t index, uint64_t now, uint64_t spent,
