@@ -2,7 +2,8 @@
  *
  * O_NONBLOCK belongs to the open file, which a frontend shares: it can clear the flag and fill the counter, and a
  * write waits then until somebody reads. The completion of asynchronous input adds to an eventfd as the kernel
- * itself does, and never waits (io_submit(2), IOCB_FLAG_RESFD). Where there is none, it is a write.
+ * itself does, and never waits (io_submit(2), IOCB_FLAG_RESFD). Where there is none, it is a write
+ * to a descriptor that has room.
  *
  * A socket is none to io_submit(2). It is sent the eight bytes that an eventfd would be written; MSG_DONTWAIT and
  * MSG_NOSIGNAL hold for this call, whatever the frontend does to the open file and to its own end.
@@ -15,6 +16,7 @@
 
 #include <errno.h>
 #include <linux/aio_abi.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <sys/socket.h>
@@ -33,6 +35,7 @@ typedef struct {
 static inline void signal_context_open(signal_context_t *signals)
 {
     signals->asked = 1;
+    signals->context = 0;           /* as io_setup(2) wants it */
     if (syscall(SYS_io_setup, 64, &signals->context) < 0)
         signals->context = 0;
 }
@@ -50,6 +53,7 @@ static inline void signal_eventfd_by(signal_context_t *signals, int fd)
 {
     static const uint64_t one = 1;
     struct iocb nothing = {0}, *list = &nothing;
+    struct pollfd room = {.fd = fd, .events = POLLOUT};
     struct cdna_aio_ring *ring;
 
     nothing.aio_lio_opcode = IOCB_CMD_PREAD;    /* of no bytes, which is done at once, though in vain */
@@ -57,9 +61,10 @@ static inline void signal_eventfd_by(signal_context_t *signals, int fd)
     nothing.aio_flags = IOCB_FLAG_RESFD;
     nothing.aio_resfd = fd;
     if (!signals->context || syscall(SYS_io_submit, signals->context, 1, &list) != 1) {
-        if (send(fd, &one, 8, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 && errno == ENOTSOCK && write(fd, &one, 8) < 0)
-            return;                 /* it is full: its reader is told already */
-        return;
+        if (send(fd, &one, 8, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 && errno == ENOTSOCK && poll(&room, 1, 0) == 1 &&
+            write(fd, &one, 8) < 0)
+            return;
+        return;                     /* or it is full: its reader is told already */
     }
     ring = (struct cdna_aio_ring *)signals->context;    /* whose entries say nothing more */
     __atomic_store_n(&ring->head, __atomic_load_n(&ring->tail, __ATOMIC_ACQUIRE), __ATOMIC_RELEASE);
