@@ -11,21 +11,25 @@ worst round         the longest one, of the turn that was disturbed least
 
 By itself it steps the engine in this process, with turns that are worth time, and only the engine's time
 counts: a round trip is so many rounds, and what a guest does on a core of its own costs nobody. With
---served, guests of this process use the sockets of `cdna serve`, for those attacks that need no more.
+--served, guests of this process use the sockets of `cdna serve`, for those attacks that need no more, and in
+turns with it those of DPDK's vhost (dpdk-testpmd), for those of them that need no switch.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from functools import partial
 
 from isolationlab import attacks, measure
-from isolationlab.attacks import ATTACKS, SERVED
+from isolationlab.attacks import ATTACKS, FORWARDED, SERVED
 from isolationlab.served import ServedStage
 from isolationlab.stage import Stage
 from netlab.program import exit_status, parse_turns, turns_parser
+from vhostlab import testpmd
+from vhostlab.backends import CdnaServe, DpdkVhost
 
 from cdna.cli import output
 from cdna.compare.hostinfo import host_facts
@@ -109,7 +113,8 @@ def one_stepped(given: argparse.Namespace, name: str) -> measure.Row:
 
 def report(given: argparse.Namespace, row: measure.Row) -> None:
     assert row.share is not None
-    print(f"{given.prog}: {row.attack}: {spread(row.share, '-')} of its share", file=sys.stderr)
+    server = f", {row.server}" if row.server else ""
+    print(f"{given.prog}: {row.attack}{server}: {spread(row.share, '-')} of its share", file=sys.stderr)
 
 
 # --- in real time -------------------------------------------------------------------------------------------
@@ -118,16 +123,24 @@ def report(given: argparse.Namespace, row: measure.Row) -> None:
 def served(given: argparse.Namespace) -> list[measure.Row]:
     rows = []
     take = partial(measure.in_real_time, seconds=given.seconds, trips=given.trips)
+    if shutil.which(testpmd.PROGRAM) is None:
+        print(f"{given.prog}: no {testpmd.PROGRAM}: cdna serve alone", file=sys.stderr)
     for name in given.only:
-        row = measure.row_of(name, ATTACKS[name], given.attackers)
-        ports = 3 + given.attackers + attacks.RECEIVERS.get(name, 0)
+        guests = 3 + given.attackers + attacks.RECEIVERS.get(name, 0)
+        contenders = {
+            server: measure.row_of(name, ATTACKS[name], given.attackers, server.name)
+            for server in (CdnaServe, DpdkVhost)
+            if server is CdnaServe or (name in FORWARDED and shutil.which(testpmd.PROGRAM))
+        }
         for _ in range(given.rounds):  # one server at a time has the engine's core
-            for attack, found in ((None, row.alone), (ATTACKS[name], row.beside)):
-                with ServedStage(attack, given.attackers, ports) as stage:
-                    found.append(take(stage))
-        row.share = measure.share(row.alone, row.beside, 1 + given.attackers)
-        report(given, row)
-        rows.append(row)
+            for server, row in contenders.items():
+                for attack, found in ((None, row.alone), (ATTACKS[name], row.beside)):
+                    with ServedStage(server, attack, given.attackers, guests) as stage:
+                        found.append(take(stage))
+        for row in contenders.values():
+            row.share = measure.share(row.alone, row.beside, 1 + given.attackers)
+            report(given, row)
+            rows.append(row)
     return rows
 
 

@@ -38,11 +38,15 @@ class Turn:
 
 @dataclass
 class Row:
-    """One attack. share: of the honest guest's part. limited: of what it has alone, beside RATE."""
+    """One attack. share: of the honest guest's part. limited: of what it has alone, beside RATE.
+
+    server: whose, in real time.
+    """
 
     attack: str
     what: str
     attackers: int
+    server: str = ""
     alone: list[Turn] = field(default_factory=list)
     beside: list[Turn] = field(default_factory=list)
     share: Ratio | None = None
@@ -85,8 +89,9 @@ def share(alone: Sequence[Turn], beside: Sequence[Turn], guests: int) -> Ratio:
     return ratio([turn.rate * guests for turn in beside], [turn.rate for turn in alone])
 
 
-def row_of(name: str, attack: Attack, attackers: int) -> Row:
-    return Row(name, (attack.__doc__ or name).splitlines()[0], attackers)
+def row_of(name: str, attack: Attack, attackers: int, server: str = "") -> Row:
+    what = (attack.__doc__ or name).splitlines()[0]
+    return Row(name, f"{server}: {what}" if server else what, attackers, server)
 
 
 def table(rows: Sequence[Row], style: Style, title: str, contexts: int | None = None) -> str:

@@ -1,7 +1,14 @@
 """Guests at the sockets of a server in a process of its own: the same attacks, in real time.
 
-The guests are a loop of this process, on one core, which makes their buffers available again; the engine of
-`cdna serve` has the other core.
+The guests are a loop of this process, on one core, which makes their buffers available again. The other core
+is the server's: the engine of `cdna serve`, or DPDK's vhost in dpdk-testpmd.
+
+testpmd has no switch. It forwards the frames of each port to the port beside it and back (`io`), so only the
+two guests that talk are such a pair; beside every other guest there is a port without a frontend, where its
+frames end:
+
+    port        0        1      2     3      4          5     6 ...
+    guest    honest   nobody   one  other  attacker  nobody  ...
 """
 
 from __future__ import annotations
@@ -12,19 +19,20 @@ import time
 from pathlib import Path
 from typing import Any
 
-from vhostlab.backends import CdnaServe, Role, Setup, mac
+from vhostlab.backends import Backend, CdnaServe, DpdkVhost, Role, Setup, mac
 
 from cdna.base.units import parse_mac
 from cdna.errors import ResourceError
 from cdna.fuzz.rivals import OUTSIDE, Rings, frame
 from cdna.guest_driver.vhost_frontend import Frontend
-from cdna.protocol.features import OFFERED_PROTOCOL
+from cdna.protocol.features import OFFERED_PROTOCOL, ProtocolFeature
 from cdna.virtio import Feature
 
 from .attacks import Attack, Settings
 from .stage import LIMIT, Pair
 
 PROTOCOL = 1 << Feature.VHOST_USER_F_PROTOCOL_FEATURES
+WITHOUT_STATUS = OFFERED_PROTOCOL & ~(1 << ProtocolFeature.STATUS)  # DPDK would wait for DRIVER_OK
 WARM = 0.2  # seconds
 PATIENCE = 20.0  # seconds until the first frames are taken
 
@@ -36,7 +44,7 @@ class ServedGuest(Rings):
         super().__init__(**rings)
         self.mac = parse_mac(address)
         self.frontend = Frontend.connect(path, self.memory)
-        self.frontend.negotiate(self.features | PROTOCOL, OFFERED_PROTOCOL)
+        self.frontend.negotiate(self.features | PROTOCOL, WITHOUT_STATUS)
         self.set_memory()
         for queue, ring in enumerate(self.rings):
             self.frontend.start(queue, ring)
@@ -53,17 +61,26 @@ class ServedGuest(Rings):
         super().close()
 
 
-class ServedStage:
-    """As `Stage`, with a server of its own, which ends with it. ports: how many guests it has room for."""
+def port_of(server: type[Backend], number: int) -> int:
+    """The port of a guest: the honest one is number 0, the two that talk 1 and 2, then come attackers."""
+    if server is not DpdkVhost or number == 0:
+        return number
+    return number + 1 if number <= 2 else 2 * number - 2
 
-    def __init__(self, attack: Attack | None, attackers: int, ports: int) -> None:
+
+class ServedStage:
+    """As `Stage`, with a server of its own, which ends with it. guests: how many it has room for."""
+
+    def __init__(self, server: type[Backend], attack: Attack | None, attackers: int, guests: int) -> None:
         self.exit = contextlib.ExitStack()
         self.guests: list[ServedGuest] = []
         self.refilled: list[ServedGuest] = []
         try:
             place = self.exit.enter_context(tempfile.TemporaryDirectory(prefix="cdna-isolation-"))
+            ports = port_of(server, guests - 1) + 1
+            role = Role.SINK if server is CdnaServe else Role.SWITCH
             self.server = self.exit.enter_context(
-                CdnaServe(Path(place), Setup(), Role.SINK, ports=ports, size=1514)
+                server(Path(place), Setup(), role, ports=ports + ports % 2, size=1514)
             )
             self.honest = self.virtio()
             self.honest.send([frame(OUTSIDE, self.honest.mac, 1514)])
@@ -80,7 +97,7 @@ class ServedStage:
     def virtio(self, *, idle: bool = False, settings: Settings | None = None, **rings: Any) -> ServedGuest:
         if settings:
             raise ResourceError(f"guests of a server have the settings that it gives them, no {settings}")
-        number = len(self.guests)
+        number = port_of(type(self.server), len(self.guests))
         guest = ServedGuest(self.server.path(number), mac(number), **rings)
         self.guests.append(guest)
         if not idle:
