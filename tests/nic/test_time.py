@@ -12,6 +12,7 @@ from tests.support.vhost_host import VhostHost, mac
 VRING_DESC_F_NEXT = 1  # virtio 1.2, 2.7.5
 
 SLACK = 300_000  # ns: some turns, and one that the clock of another thread made long
+NEAR = 0.2  # of a share: what a busy machine makes of it; turns of bytes or frames differ by more than twice
 ROUNDS = 3000
 HEADER = bytes(12)
 
@@ -62,7 +63,7 @@ def had(time):
 def test_frames_of_any_size_have_the_same_time(host):
     small, large = Sender(host, "small", 1, size=14), Sender(host, "large", 2, size=1514)
     times = step(host, [small, large])
-    assert had(times[0]) == pytest.approx(had(times[1]), abs=SLACK)
+    assert had(times[0]) == pytest.approx(had(times[1]), rel=NEAR)
     assert min(time["transmit"] for time in times) > 2 * SLACK
 
 
@@ -70,7 +71,7 @@ def test_weights_are_of_time(host):
     one, three = Sender(host, "one", 1, size=200), Sender(host, "three", 2)
     three.guest.context.set(weight=3)
     times = step(host, [one, three])
-    assert had(times[1]) == pytest.approx(3 * had(times[0]), abs=4 * SLACK)
+    assert had(times[1]) == pytest.approx(3 * had(times[0]), rel=NEAR)
     assert had(times[0]) > 2 * SLACK
 
 
@@ -84,8 +85,8 @@ def test_a_broadcast_is_at_its_senders_cost(host):
     times = [
         {what: ns - past[what] for what, ns in time.items()} for time, past in zip(times, first, strict=True)
     ]
-    assert had(times[0]) == pytest.approx(had(times[1]), abs=2 * SLACK)
-    assert max(time["signal"] + time["receive"] for time in times[2:]) < SLACK
+    assert had(times[0]) == pytest.approx(had(times[1]), rel=NEAR)
+    assert max(time["signal"] + time["receive"] for time in times[2:]) < NEAR * had(times[0])
 
 
 def test_a_ring_that_has_to_be_walked_is_at_its_owners_cost(host):
@@ -97,7 +98,7 @@ def test_a_ring_that_has_to_be_walked_is_at_its_owners_cost(host):
     table["next"][::2] = range(1, len(table), 2)
     times = step(host, [honest, walked])
     assert times[1]["receive"] > SLACK
-    assert had(times[0]) == pytest.approx(had(times[1]), abs=2 * SLACK)
+    assert had(times[0]) == pytest.approx(had(times[1]), rel=NEAR)
 
 
 def test_a_receiver_in_debt_gets_nothing_until_it_has_paid(host):
@@ -111,7 +112,7 @@ def test_a_receiver_in_debt_gets_nothing_until_it_has_paid(host):
     sender = Sender(host, "sender", 2, to=mac(receiver.guest), size=60)
     times = step(host, [receiver, sender])
     assert times[0]["receive"] > SLACK
-    assert had(times[0]) < had(times[1]) + 2 * SLACK
+    assert had(times[0]) < (1 + NEAR) * had(times[1])
     assert receiver.guest.context.stats()["rx_drop_no_buffer"] > 0
 
 
@@ -153,4 +154,4 @@ def test_a_copy_for_who_sees_everything_is_at_its_own_cost(host):
     listener.guest.context.set(promiscuous=True)
     times = step(host, [listener, sender])
     assert times[0]["receive"] > SLACK
-    assert had(times[0]) < had(times[1]) + 2 * SLACK
+    assert had(times[0]) < (1 + NEAR) * had(times[1])
