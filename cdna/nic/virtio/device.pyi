@@ -2,7 +2,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from cdna.nic.device import Nic
-from cdna.nic.virtio.mapping import Account, GuestMapping, Region
+from cdna.nic.virtio.mapping import GuestMapping, Region
+from cdna.nic.virtio.regions import Account
 
 __all__ = ["Region", "VirtioDevice"]
 

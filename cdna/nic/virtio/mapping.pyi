@@ -1,17 +1,11 @@
 from collections.abc import Iterable
-from typing import Protocol
 
+from cdna.nic.virtio.regions import Account, Mapped
 from cdna.nic.virtio.regions import Mapping as Mapping
 from cdna.nic.virtio.regions import Region as Region
 
 MAX_MAPPED: int
 MAX_MAPPED_BY_ALL: int
-
-class Account(Protocol):
-    def take(self, what: str, mapping: Mapping, held: int) -> None: ...
-    def give(self, mapping: Mapping) -> None: ...
-
-Mapped = tuple[int, int, int, int, Mapping | None]
 
 class GuestMapping:
     def __init__(self, lent: Account | None = None) -> None: ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from cdna.control_checks import Control, broken
 from cdna.errors import ConfigError
@@ -60,3 +60,13 @@ def check_regions(regions: Sequence[Region]) -> None:
                 raise ConfigError(
                     f"memory region {i}: user address {region.user_addr:#x} is in another region"
                 )
+
+
+class Account(Protocol):
+    """Counts the mappings of one guest, and refuses those that are too much (ConfigError)."""
+
+    def take(self, what: str, mapping: Mapping, held: int) -> None: ...
+    def give(self, mapping: Mapping) -> None: ...
+
+
+Mapped = tuple[int, int, int, int, Mapping | None]  # a region's mapping, as `GuestMapping` keeps it
