@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from cdna.base.descriptors import make_room
 from cdna.fuzz.rivals import Course, Rival, VirtioRival, frame, honest
 from cdna.guest_driver.vrings import GuestMemory, SplitRing
 
@@ -13,6 +14,7 @@ PING = 64  # bytes
 LIMIT_NS = 2e6  # of the engine's time, to find out how much of it a second has here
 LIMIT = 1000  # rounds until a frame of the pair counts as lost
 LEAST_RATE = 8000  # bits a second
+DESCRIPTORS = 12  # of a guest and its context
 
 
 class Pair:
@@ -57,6 +59,7 @@ class Stage(Course):
         rate: float = 0,
         refilled: int = 0,
     ) -> None:
+        make_room(contexts * DESCRIPTORS, f"a stage of {contexts} contexts")
         super().__init__(contexts)
         try:
             self.honest = honest(self)
