@@ -123,14 +123,15 @@ def report(given: argparse.Namespace, row: measure.Row) -> None:
 def served(given: argparse.Namespace) -> list[measure.Row]:
     rows = []
     take = partial(measure.in_real_time, seconds=given.seconds, trips=given.trips)
-    if shutil.which(testpmd.PROGRAM) is None:
+    has_dpdk = shutil.which(testpmd.PROGRAM) is not None
+    if not has_dpdk:
         print(f"{given.prog}: no {testpmd.PROGRAM}: cdna serve alone", file=sys.stderr)
     for name in given.only:
         guests = 3 + given.attackers + attacks.RECEIVERS.get(name, 0)
         contenders = {
             server: measure.row_of(name, ATTACKS[name], given.attackers, server.name)
             for server in (CdnaServe, DpdkVhost)
-            if server is CdnaServe or (name in FORWARDED and shutil.which(testpmd.PROGRAM))
+            if server is CdnaServe or (has_dpdk and name in FORWARDED)
         }
         for _ in range(given.rounds):  # one server at a time has the engine's core
             for server, row in contenders.items():

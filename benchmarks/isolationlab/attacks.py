@@ -225,4 +225,4 @@ SERVED = (
     "merged",
     "dirty-log",
 )
-FORWARDED = ("fair", "small", "pieces", "invalid", "segments")  # of those, what needs no switch: DPDK, too
+FORWARDED = ("fair", "small", "pieces", "invalid", "segments")  # attacks that need no switch: DPDK, too

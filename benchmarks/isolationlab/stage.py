@@ -14,7 +14,7 @@ PING = 64  # bytes
 LIMIT_NS = 2e6  # of the engine's time, to find out how much of it a second has here
 LIMIT = 1000  # rounds until a frame of the pair counts as lost
 LEAST_RATE = 8000  # bits a second
-DESCRIPTORS = 12  # of a guest and its context
+DESCRIPTORS = 12  # for each guest with its context
 
 
 class Pair:
